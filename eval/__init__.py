@@ -1,0 +1,1 @@
+"""Scores, reports and benchmarks. Import as ``unitone.eval``."""

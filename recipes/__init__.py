@@ -1,0 +1,1 @@
+"""Corpora and experiments, one file each. Import as ``unitone.recipes``."""

@@ -1,0 +1,141 @@
+"""The passport: what a tokeniser is, checked wherever two artefacts meet.
+
+Units of one tokeniser mean nothing to another. So whatever carries units (shards, a language model,
+a unit decoder) carries the passport of the tokeniser that made them, and two artefacts work
+together only if their passports agree in every field that decides what a unit is.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from unitone import config, files
+from unitone.audio import SAMPLE_RATE
+from unitone.errors import CheckpointError, ConfigError
+
+FILE = "passport.json"
+FORMAT = 1
+"""Raised when a field changes its meaning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderPassport:
+    name: str
+    """Family and size: ``mfcc``, ``wavlm-large``."""
+    weight_hash: str
+    """SHA-256 of the weights, the same for every file form of them."""
+    layer: int
+    """Output of this transformer block, 1-based; 0 for MFCC."""
+    dim: int
+    normalize_waveform: bool
+    precision: Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesPassport:
+    policy: Literal["exact", "ceil", "pad_to_hop"]
+    window: float
+    """Seconds; longer recordings go through window by window."""
+    context: float
+    """Seconds on both sides of a window."""
+    frame_rate: float
+    """Hz."""
+    sample_rate: int = SAMPLE_RATE
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMeansPassport:
+    k: int
+    centroid_hash: str
+    """SHA-256 of the float32 centroids."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PiecesPassport:
+    kind: Literal["sentencepiece", "characters", "bytes"]
+    size: int
+    """Entries."""
+    model_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passport:
+    encoder: EncoderPassport
+    frames: FramesPassport
+    kmeans: KMeansPassport
+    deduplicate: bool
+    """Whether runs of one unit are stored as the unit and its duration."""
+    unit_pieces: PiecesPassport | None
+    """Subwords over the units; None = the units themselves."""
+    text: PiecesPassport
+    format: int = FORMAT
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the passport in canonical JSON."""
+        text = json.dumps(config.to_dict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write ``passport.json`` into ``folder``."""
+        files.write_json(folder / FILE, config.to_dict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Passport":
+        """Read ``passport.json`` of ``folder``.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise CheckpointError(
+                f"{folder} holds no {FILE}: not a finished tokeniser; "
+                "run `python -m tokenizers.build` to the end"
+            )
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(
+                f"{path} is damaged ({error}); build the tokeniser again"
+            ) from error
+        if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
+            raise CheckpointError(
+                f"{path} has format {values['format']}, this version reads format {FORMAT}"
+            )
+        return config.from_dict(cls, values, where=str(path))
+
+
+def differences(ours: Passport, theirs: Passport) -> list[str]:
+    """Return a line ``field: ours, theirs`` for every field in which two passports differ."""
+    return list(_differences("", config.to_dict(ours), config.to_dict(theirs)))
+
+
+def require_same(ours: Passport, theirs: Passport, *, what: str) -> None:
+    """Refuse to let two artefacts work together that were made by different tokenisers.
+
+    Raises:
+        ConfigError: naming every field that differs.
+    """
+    found = differences(ours, theirs)
+    if found:
+        raise ConfigError(f"{what}: the passports differ in " + "; ".join(found))
+
+
+def _differences(prefix: str, ours: Any, theirs: Any) -> list[str]:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return [
+            line
+            for name in ours
+            for line in _differences(f"{prefix}{name}.", ours[name], theirs.get(name))
+        ]
+    if ours == theirs:
+        return []
+    return [f"{prefix.rstrip('.')} ({_short(ours)} against {_short(theirs)})"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 24 else f"{text[:16]}…"

@@ -1,0 +1,33 @@
+"""The options every stage that reads a corpus shares."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from unitone.errors import CorpusError
+from unitone.tokenizers.corpus import Corpus, read_corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingConfig:
+    manifest: Path
+    """Lhotse cuts, plain or NeMo JSON lines, or a fairseq TSV."""
+    split: str | None = None
+    """Only the utterances of this split."""
+    strict: bool = False
+    """Stop at the first utterance that can't be used, instead of listing it in skipped.jsonl."""
+    workers: int = 2
+    """Threads that decode audio; with --engine ray, actors."""
+    batch_seconds: float | None = None
+    """Audio per batch; default 160 on a GPU, and one utterance at a time on a CPU."""
+
+    def corpus(self) -> Corpus:
+        """Read the manifest.
+
+        Raises:
+            ConfigError: it isn't there or isn't a manifest.
+            CorpusError: nothing in it can be used; with ``strict``, anything can't.
+        """
+        corpus = read_corpus(self.manifest).only(self.split)
+        if self.strict and corpus.skipped:
+            raise CorpusError(f"--strict: {corpus.skipped[0].reason}")
+        return corpus

@@ -1,0 +1,58 @@
+"""The record of one utterance, as every reader makes it and every stage uses it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unitone.audio import Clip
+
+Label = tuple[str, float, float]
+"""Symbol, start and end in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """One stretch of speech and what is known about it."""
+
+    id: str
+    line: int
+    """1-based line of the manifest."""
+    audio: Path | None
+    start: float = 0.0
+    """Seconds."""
+    duration: float | None = None
+    """Seconds to read; None = to the end of the file."""
+    stated_duration: float | None = None
+    """Seconds the manifest claims; only used to show progress."""
+    channel: int | None = None
+    text: str | None = None
+    translation: Mapping[str, str] = field(default_factory=dict)
+    """Language code → text; ``und`` where the manifest doesn't name the language."""
+    language: str | None = None
+    speaker: str | None = None
+    gender: str | None = None
+    split: str | None = None
+    labels: tuple[Label, ...] = ()
+    """Time-aligned phones or characters: symbol, start, end in seconds."""
+    cut: Any = None
+    """The Lhotse cut itself where its audio is not a plain file (Shar, mixed, command)."""
+
+    @property
+    def clip(self) -> Clip:
+        """Where the waveform is."""
+        assert self.audio is not None
+        return Clip(path=self.audio, start=self.start, duration=self.duration, channel=self.channel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """An utterance or a manifest line that could not be used, and why."""
+
+    line: int
+    reason: str
+    id: str | None = None
+
+    def to_json(self) -> dict[str, str | int | None]:
+        """Return the record as ``skipped.jsonl`` has it."""
+        return {"id": self.id, "line": self.line, "reason": self.reason}

@@ -1,0 +1,152 @@
+"""Recordings in, 16 kHz mono float32 out: any format of libsndfile, any rate, any channel count.
+
+Reading is by blocks and resampling (soxr, high quality) keeps its state between them, so a file of
+any length is read in bounded memory and gives the same samples however it is consumed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from unitone.errors import CorpusError
+
+if TYPE_CHECKING:
+    import soundfile
+
+SAMPLE_RATE = 16_000
+"""Hz; every model of the project works at this rate or says otherwise."""
+BLOCK = 10 * SAMPLE_RATE
+"""Source frames read at a time: 10 s of 16 kHz audio, about 640 kB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A stretch of a recording."""
+
+    path: Path
+    start: float = 0.0
+    """Seconds from the beginning of the file."""
+    duration: float | None = None
+    """Seconds; None = to the end of the file."""
+    channel: int | None = None
+    """0-based channel; None = the mean of all."""
+
+
+def stream(clip: Clip) -> Iterator[Float[np.ndarray, "N"]]:
+    """Yield the waveform block by block: 16 kHz, mono, float32, nominally in [-1, 1].
+
+    Raises:
+        CorpusError: the file is missing, not audio, cut off, holds NaN or infinity, or the clip
+            lies outside it.
+    """
+    import soundfile
+
+    if not clip.path.is_file():
+        raise CorpusError(f"{clip.path}: no such file")
+    try:
+        with soundfile.SoundFile(clip.path) as file:
+            yield from _resampled(clip, file)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise CorpusError(f"{clip.path}: not readable as audio ({error})") from error
+
+
+def read(clip: Clip, *, limit: int | None = None) -> Float[np.ndarray, "N"]:
+    """Return the waveform of ``clip``; with ``limit``, stop once more than that many samples came.
+
+    Raises:
+        CorpusError: as `stream`; also when there is no sample, or every sample is zero.
+    """
+    blocks: list[np.ndarray] = []
+    count = 0
+    for block in stream(clip):
+        blocks.append(block)
+        count += len(block)
+        if limit is not None and count > limit:
+            break
+    waveform = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    complete = limit is None or count <= limit
+    if count == 0:
+        raise CorpusError(f"{clip.path}: holds no samples")
+    if complete and not waveform.any():
+        raise CorpusError(f"{clip.path}: every sample is zero")
+    return waveform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What one pass over a waveform finds out."""
+
+    num_samples: int
+    mean: float
+    variance: float
+    """Biased (divided by the number of samples), as layer normalisation has it."""
+
+
+def statistics(clip: Clip) -> Statistics:
+    """Count the samples of ``clip`` and return mean and variance, in one pass of bounded memory.
+
+    Raises:
+        CorpusError: as `read`.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for block in stream(clip):
+        wide = block.astype(np.float64)
+        count += len(block)
+        total += float(wide.sum())
+        squares += float(wide @ wide)
+    if count == 0:
+        raise CorpusError(f"{clip.path}: holds no samples")
+    if squares == 0.0:
+        raise CorpusError(f"{clip.path}: every sample is zero")
+    mean = total / count
+    return Statistics(num_samples=count, mean=mean, variance=max(squares / count - mean**2, 0.0))
+
+
+def _resampled(clip: Clip, file: "soundfile.SoundFile") -> Iterator[Float[np.ndarray, "N"]]:
+    import soxr
+
+    rate = file.samplerate
+    remaining = _seek(clip, file)
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    while remaining is None or remaining > 0:
+        wanted = BLOCK if remaining is None else min(BLOCK, remaining)
+        block = _mono(file.read(wanted, dtype="float32", always_2d=True), clip)
+        if remaining is not None:
+            remaining -= len(block)
+        if len(block) == 0:
+            break
+        yield block if rate == SAMPLE_RATE else resampler.resample_chunk(block)
+    if rate != SAMPLE_RATE:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _seek(clip: Clip, file: "soundfile.SoundFile") -> int | None:
+    """Go to the start of the clip; return how many source frames it has, None = to the end."""
+    if clip.channel is not None and not 0 <= clip.channel < file.channels:
+        raise CorpusError(
+            f"{clip.path}: channel {clip.channel} asked for, the file has {file.channels}"
+        )
+    if clip.start > 0:
+        first = round(clip.start * file.samplerate)
+        if first >= file.frames:
+            raise CorpusError(
+                f"{clip.path}: start {clip.start} s lies behind the end "
+                f"({file.frames / file.samplerate:.3f} s)"
+            )
+        file.seek(first)
+    return None if clip.duration is None else round(clip.duration * file.samplerate)
+
+
+def _mono(block: Float[np.ndarray, "N C"], clip: Clip) -> Float[np.ndarray, "N"]:
+    if clip.channel is not None:
+        mono = np.ascontiguousarray(block[:, clip.channel])
+    else:
+        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+    # the sum is finite exactly when every sample is, short of an overflow that is no audio either
+    if not np.isfinite(mono.sum(dtype=np.float64)):
+        raise CorpusError(f"{clip.path}: holds samples that are not finite numbers")
+    return mono

@@ -1,0 +1,94 @@
+"""Frozen dataclasses to JSON and back, strictly: an unknown or a missing key is an error."""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from unitone.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a dataclass as plain JSON values, nested ones included."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def from_dict(kind: type[Config], values: Any, *, where: str) -> Config:
+    """Build the dataclass ``kind`` from plain JSON values.
+
+    Args:
+        kind: a dataclass of scalars, literals, paths, tuples, optionals and other dataclasses.
+        values: what `to_dict` returned.
+        where: the file or field that errors name.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value has the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected an object, got {type(values).__name__}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(values.keys() - fields.keys())
+    if unknown:
+        known = ", ".join(sorted(fields))
+        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; known are {known}")
+    hints = get_type_hints(kind)
+    built: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in values:
+            built[name] = _build(hints[name], values[name], where=f"{where}: {name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{where}: field {name!r} is missing")
+    return kind(**built)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _build(kind: Any, value: Any, *, where: str) -> Any:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in parts:
+            return None
+        (kind,) = [part for part in parts if part is not type(None)]
+        return _build(kind, value, where=where)
+    if origin is Literal:
+        if value not in parts:
+            raise ConfigError(f"{where} must be one of {', '.join(map(str, parts))}, got {value!r}")
+        return value
+    if origin is tuple:
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(
+            _build(parts[0], item, where=f"{where}[{index}]") for index, item in enumerate(items)
+        )
+    if dataclasses.is_dataclass(kind):
+        return from_dict(kind, value, where=where)  # type: ignore[arg-type]
+    return _scalar(kind, value, where=where)
+
+
+def _scalar(kind: Any, value: Any, *, where: str) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{where} must be {kind.__name__}, got {value!r}")
+    return value
+
+
+def command_line(kind: type[Config], argv: list[str] | None, description: str | None) -> Config:
+    """Return the dataclass ``kind`` as the command line says; nested options have no prefix.
+
+    A usage error ends the process with status 2, ``--help`` with 0.
+    """
+    import tyro
+
+    flat = (tyro.conf.OmitArgPrefixes,)
+    return tyro.cli(kind, args=argv, description=description, config=flat)

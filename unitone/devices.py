@@ -1,0 +1,29 @@
+"""Where tensors live: ``auto`` is the first of CUDA, Apple's GPU and the CPU that is there."""
+
+import torch
+
+from unitone.errors import ConfigError
+
+
+def resolve(name: str) -> torch.device:
+    """Return the device called ``name``: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Raises:
+        ConfigError: no such device, or it isn't there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps") from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        raise ConfigError(f"--device {name}: there is no such device; `unitone doctor` lists them")
+    return device
