@@ -14,8 +14,8 @@ from unitone.errors import CorpusError
 Speech = Callable[..., np.ndarray]
 
 
-def write(path: Path, samples: np.ndarray, rate: int, **options: str) -> Clip:
-    soundfile.write(path, samples, rate, **options)
+def write(path: Path, samples: np.ndarray, rate: int, subtype: str | None = None) -> Clip:
+    soundfile.write(path, samples, rate, subtype=subtype)
     return Clip(path=path)
 
 

@@ -1,0 +1,134 @@
+"""Prose that is run: doctests, the code of the add-a pages, and every command that is named."""
+
+import contextlib
+import doctest
+import importlib
+import json
+import pkgutil
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+import unitone
+from unitone import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    if path.name != "CHANGELOG.md"
+)
+HOW_TO = sorted((ROOT / "docs").glob("add-a*.md"))
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MODULE = re.compile(r"python3? -m ([A-Za-z_][\w.]*)")
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+OURS = ("unitone", "tokenizers", "lm", "eval", "recipes")
+ONE_SCREEN = 70
+"""Lines of an add-a page."""
+
+
+def module_names() -> list[str]:
+    """Return every importable module; codecs, without __init__.py, is walked by itself."""
+    names = [m.name for m in pkgutil.walk_packages(unitone.__path__, "unitone.")]
+    names += [f"unitone.codecs.{m.name}" for m in pkgutil.iter_modules([str(ROOT / "codecs")])]
+    return sorted({name for name in names if not name.endswith("__main__")})
+
+
+@pytest.mark.parametrize("name", module_names())
+def test_examples_in_docstrings(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=lambda page: page.stem)
+def test_code_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = [text for kind, text in fences(page) if kind == "python"]
+    assert code
+    names: dict[str, object] = {"__name__": page.stem.replace("-", "_")}
+    for block in code:
+        exec(compile(block, page.name, "exec"), names)
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    defined = [value for value in names.values() if isinstance(value, type | FunctionType)]
+    for value in defined:
+        if value.__module__ == names["__name__"]:
+            for example in finder.find(value, globs=dict(names)):
+                assert runner.run(example).failed == 0
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=lambda page: page.stem)
+def test_page_fits_a_screen(page: Path) -> None:
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= ONE_SCREEN
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_and_links_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for module in MODULE.findall(text):
+        assert find_spec(public_name(module.rstrip("."))) is not None, module
+    for command in re.findall(r"(?:`|\$ )unitone ([a-z]\w*)", text):
+        assert command in cli.COMMANDS, command
+    for target in re.findall(r"(?:`|\$ )make ([a-z][\w-]*)", text):
+        assert target in make_targets(), target
+    for link in LINK.findall(text):
+        assert (page.parent / link).exists() or (ROOT / "docs" / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_options_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every --option after ``python -m x`` in a shell block is one that ``x --help`` names."""
+    for module, options in commands(page):
+        help_text = help_of(public_name(module), capsys)
+        for option in options:
+            assert re.search(rf"{re.escape(option)}\b", help_text), f"{module} {option}"
+
+
+def fences(page: Path) -> list[tuple[str, str]]:
+    return FENCE.findall(page.read_text(encoding="utf-8"))
+
+
+def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
+    for kind, text in fences(page):
+        if kind not in ("console", "bash", "sh", "shell"):
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            found = MODULE.search(line)
+            if found and found[1].split(".")[0] in OURS:
+                rest = line[found.end() :].split("#")[0]
+                yield found[1], re.findall(r"(?<=\s)--[a-z][\w-]*", rest)
+
+
+def public_name(module: str) -> str:
+    """Return where ``python -m module`` in a checkout finds it: ``unitone.tokenizers.build``."""
+    rooms = set(OURS) - {"unitone"}
+    return f"unitone.{module}" if module.split(".")[0] in rooms else module
+
+
+_HELP: dict[str, str] = {}
+
+
+def help_of(module: str, capsys: pytest.CaptureFixture[str]) -> str:
+    if module not in _HELP:
+        with contextlib.suppress(SystemExit):  # argparse and tyro end that way
+            importlib.import_module(module).main(["--help"])
+        _HELP[module] = capsys.readouterr().out
+    return _HELP[module]
+
+
+@cache
+def make_targets() -> set[str]:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z][\w-]*):", makefile, re.MULTILINE))
+
+
+def test_json_in_the_docs_is_json() -> None:
+    for page in PAGES:
+        for kind, text in fences(page):
+            if kind == "json":
+                for line in text.splitlines():
+                    json.loads(line)

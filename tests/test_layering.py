@@ -1,0 +1,138 @@
+"""The arrows between the rooms, the links, and the one file that must not exist (STYLE 3.2)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAY_IMPORT: dict[str, set[str]] = {
+    "tokenizers": set(),
+    "codecs": set(),
+    "lm": {"tokenizers", "codecs"},
+    "eval": {"tokenizers", "codecs", "lm"},
+    "recipes": {"tokenizers", "codecs", "lm", "eval"},
+}
+DOORS = {"cli", "__main__", "doctor"}
+"""Modules of ``unitone/`` that may look up at the rooms; no room looks at them."""
+
+
+def imported_names(source: str) -> set[str]:
+    """Return every dotted name that ``source`` imports; ``import x`` and ``from x import y``."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                names.add("." * node.level + (node.module or ""))
+            else:
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def violations(source: str, *, place: str) -> list[str]:
+    """Return the imports that ``source`` may not make; ``place`` is its path in the checkout."""
+    folder, *rest = place.split("/")
+    module = rest[-1].removesuffix(".py")
+    door = folder == "unitone" and len(rest) == 1 and module in DOORS
+    found = []
+    for name in sorted(imported_names(source)):
+        first, *after = name.split(".")
+        if name.startswith("."):
+            found.append(f"{place}: relative import {name}")
+        elif first in MAY_IMPORT and first != "codecs":  # ``codecs`` is the standard library's
+            found.append(f"{place}: import {name}, spell it unitone.{name}")
+        elif first == "unitone" and after and not door:
+            target = after[0]
+            allowed = MAY_IMPORT[folder] | {folder} if folder in MAY_IMPORT else set()
+            if (target in MAY_IMPORT and target not in allowed) or target in DOORS:
+                found.append(f"{place}: {folder} may not import {name}")
+    return found
+
+
+def sources() -> list[Path]:
+    rooms = [path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py")]
+    foundation = [
+        path
+        for path in (ROOT / "unitone").rglob("*.py")
+        if path.relative_to(ROOT / "unitone").parts[0] not in MAY_IMPORT
+    ]
+    return sorted(rooms + foundation)
+
+
+def test_imports_follow_the_layers() -> None:
+    files = sources()
+    assert len(files) > 10
+    found = [
+        line
+        for path in files
+        for line in violations(
+            path.read_text(encoding="utf-8"), place=path.relative_to(ROOT).as_posix()
+        )
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("place", "source"),
+    [
+        ("tokenizers/units.py", "from unitone.lm.vocabulary import Vocabulary"),
+        ("tokenizers/units.py", "from unitone import codecs"),
+        ("codecs/dac.py", "import unitone.tokenizers.units"),
+        ("lm/model.py", "from unitone.eval.wer import wer"),
+        ("eval/wer.py", "def f():\n    from unitone.recipes import tour"),
+        ("unitone/files.py", "from unitone.tokenizers import units"),
+        ("unitone/nn/norm.py", "import unitone.lm"),
+        ("recipes/tour.py", "from unitone.cli import main"),
+        ("tokenizers/units.py", "from .kmeans import fit"),
+        ("tokenizers/units.py", "from . import kmeans"),
+        ("lm/model.py", "from tokenizers.units import Units"),
+    ],
+)
+def test_a_forbidden_import_is_caught(place: str, source: str) -> None:
+    assert violations(source, place=place)
+
+
+@pytest.mark.parametrize(
+    ("place", "source"),
+    [
+        ("lm/model.py", "from unitone.tokenizers.units import Units"),
+        ("lm/model.py", "from unitone.lm.vocabulary import Vocabulary"),
+        ("tokenizers/units.py", "from unitone.errors import ConfigError\nimport unitone"),
+        ("tokenizers/units.py", "import codecs"),
+        ("recipes/tour.py", "import unitone.eval.report"),
+        ("unitone/cli.py", "from unitone.recipes import tour"),
+    ],
+)
+def test_an_allowed_import_passes(place: str, source: str) -> None:
+    assert not violations(source, place=place)
+
+
+def test_the_links_are_exactly_the_five_rooms() -> None:
+    links = {
+        path.name: path.readlink().as_posix()
+        for path in (ROOT / "unitone").iterdir()
+        if path.is_symlink()
+    }
+    assert links == {room: f"../{room}" for room in MAY_IMPORT}
+    assert all((ROOT / room).is_dir() and not (ROOT / room).is_symlink() for room in MAY_IMPORT)
+
+
+def test_codecs_has_no_init_file() -> None:
+    """With one, ``PYTHONPATH`` = root kills the interpreter at start-up on some switches."""
+    assert not (ROOT / "codecs" / "__init__.py").exists()
+
+
+def test_only_the_command_line_names_the_recipes() -> None:
+    """A module path in a string is an import in disguise."""
+    naming = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources()
+        if path.relative_to(ROOT).parts[0] != "recipes"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.startswith("unitone.recipes.")
+    }
+    assert naming == {"unitone/cli.py"}
