@@ -41,7 +41,9 @@ class Corpus:
         total = 0.0
         for index in indices:
             entry = self.entries[index]
-            if not isinstance(entry, Utterance) or entry.stated_duration is None:
+            if isinstance(entry, Skipped):
+                continue
+            if entry.stated_duration is None:
                 return None
             total += entry.stated_duration
         return total

@@ -35,7 +35,7 @@ class EncoderPassport:
 
 @dataclass(frozen=True, kw_only=True)
 class FramesPassport:
-    policy: Literal["exact", "ceil", "pad_to_hop"]
+    frame_policy: Literal["exact", "ceil", "pad_to_hop"]
     window: float
     """Seconds; longer recordings go through window by window."""
     context: float

@@ -82,7 +82,7 @@ def _load_cut(utterance: Utterance) -> Float[np.ndarray, "N"]:
         samples = np.asarray(utterance.cut.load_audio(), np.float32)
     except Exception as error:  # Lhotse lets through whatever its many back ends raise
         raise CorpusError(f"Lhotse can't load the audio of cut {utterance.id}: {error}") from error
-    mono = samples.mean(axis=0, dtype=np.float32)
+    mono: np.ndarray = samples.mean(axis=0, dtype=np.float32)
     rate = utterance.cut.sampling_rate
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")

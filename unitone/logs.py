@@ -13,7 +13,8 @@ from tqdm import tqdm
 def configure(level: int = logging.INFO) -> None:
     """Send the toolkit's log lines to standard error, one short line each."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("unitone").setLevel(level)
+    for name in ("unitone", "__main__"):  # what runs as a program is called __main__
+        logging.getLogger(name).setLevel(level)
 
 
 class Progress:
@@ -40,6 +41,8 @@ class Progress:
 
     def advance(self, amount: float) -> None:
         """Count ``amount`` more units as done."""
+        if self._bar.total is not None:  # a stated duration may be rounded down
+            self._bar.total = max(self._bar.total, self._bar.n + amount)
         self._bar.update(amount)
 
     def note(self, **values: object) -> None:

@@ -14,6 +14,9 @@ from unitone.errors import UnitoneError
 
 logger = logging.getLogger(__name__)
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No room: on the disk, in the quota, or within the limit on the size of a file."""
+
 
 def run(main: Callable[[], None]) -> int:
     """Call ``main``; turn the errors a user can act on into one sentence and an exit status."""
@@ -25,7 +28,7 @@ def run(main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on", 130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (*FULL, errno.EACCES, errno.EROFS):
             raise
         return _fail(_disk_message(error), 1)
     return 0
@@ -33,7 +36,7 @@ def run(main: Callable[[], None]) -> int:
 
 def _disk_message(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return (
             f"no space left on the disk{where}; what was finished is kept: "
             "free some space and run the same command again"

@@ -72,7 +72,8 @@ def cepstra(waveforms: Float[Tensor, "B N"]) -> Float[Tensor, "B T 13"]:
     frames = (frames - PREEMPHASIS * before) * window.to(frames)
     power = torch.fft.rfft(frames, n=FFT).abs().square()
     energies = power[..., : FFT // 2] @ mels.to(frames)
-    return energies.clamp(min=FLOOR).log() @ transform.to(frames)
+    coefficients: Tensor = energies.clamp(min=FLOOR).log() @ transform.to(frames)
+    return coefficients
 
 
 def differences(values: Float[Tensor, "B T D"], last: Int[Tensor, "B"]) -> Float[Tensor, "B T D"]:

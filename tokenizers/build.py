@@ -1,0 +1,366 @@
+"""A tokeniser from recordings: ``python -m tokenizers.build --layer 21 --k 2000 --manifest M …``.
+
+One streaming pass draws a uniform sample of frames (never a file of features), k-means runs on the
+sample, and a second pass over a few hours gives the units from which subwords are learnt and the
+quality report is made. Killed at any moment and run again, it goes on from its last saved step and
+ends in the same tokeniser.
+"""
+
+import logging
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int32
+
+from unitone import __version__, devices, files, program
+from unitone import config as configs
+from unitone.config import command_line
+from unitone.errors import ConfigError
+from unitone.logs import RunLog
+from unitone.tokenizers import kmeans, passport, sampling
+from unitone.tokenizers._centroids import read_centroids
+from unitone.tokenizers.corpus import Corpus
+from unitone.tokenizers.engines import Engine
+from unitone.tokenizers.extract import Extractor, ExtractorConfig
+from unitone.tokenizers.passport import (
+    FramesPassport,
+    KMeansPassport,
+    Passport,
+    PiecesPassport,
+)
+from unitone.tokenizers.pieces import UnitPieces
+from unitone.tokenizers.quality import UtteranceUnits, measure
+from unitone.tokenizers.reading import ReadingConfig
+from unitone.tokenizers.report import write_report
+from unitone.tokenizers.sampling import Sample
+from unitone.tokenizers.survey import Surveyed, survey
+from unitone.tokenizers.text import TextKind, TextTokenizer, train_text
+from unitone.tokenizers.tokenizer import BUILD, CENTROIDS, encoder_passport
+
+logger = logging.getLogger(__name__)
+
+UNITS_MODEL = "units.model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    out: Path
+    """Directory for the tokeniser."""
+    reading: ReadingConfig
+    k: int = 2000
+    """Number of units."""
+    extractor: ExtractorConfig = field(default_factory=ExtractorConfig)
+    sample_frames: int | None = None
+    """Frames k-means learns from, drawn uniformly; default 256 k, at least 100,000."""
+    init: Literal["k-means++", "random"] = "k-means++"
+    redo: int = 1
+    """Fits from different starts, of which the best is kept."""
+    iterations: int = 20
+    """Lloyd iterations at the most; they end earlier where they gain nothing."""
+    centroids: Path | None = None
+    """Take these instead of learning them: fairseq or ESPnet joblib, FAISS, .npy, .safetensors."""
+    deduplicate: bool = True
+    """Store runs of one unit as the unit and its duration."""
+    pieces: int | None = None
+    """Subwords over the units; 0 = none; default up to 2 k, as many as the data hold."""
+    text: TextKind = "bytes"
+    """How text becomes tokens."""
+    text_pieces: int | None = None
+    """Entries of the text model; sentencepiece only."""
+    survey_hours: float = 2.0
+    """Speech, drawn at random, that subwords and the report are made from."""
+    seed: int = 0
+    engine: Engine = "local"
+    """local: this process. ray: the actors of a Ray cluster (RAY_ADDRESS, or one made here)."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.k <= 65_534:
+            raise ConfigError(f"--k must be 2..65534, got {self.k}")
+        if self.pieces is not None and self.pieces != 0 and self.pieces <= self.k:
+            raise ConfigError(f"--pieces must be more than k = {self.k}, or 0, got {self.pieces}")
+        if self.capacity < self.k:
+            raise ConfigError(f"--sample-frames {self.sample_frames} is less than k = {self.k}")
+        if (self.text == "sentencepiece") != (self.text_pieces is not None):
+            raise ConfigError("--text sentencepiece and --text-pieces N go together")
+
+    @property
+    def capacity(self) -> int:
+        """Frames the sample holds at most."""
+        return self.sample_frames or max(256 * self.k, 100_000)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The options that decide what comes out, as against those that say how to get there."""
+        options = configs.to_dict(self)
+        reading, extractor = options.pop("reading"), options.pop("extractor")
+        del options["out"], options["engine"], extractor["device"], extractor["threads"]
+        frames = extractor.pop("frames")
+        return {**extractor, **frames, "split": reading["split"], **options}
+
+
+def build(config: BuildConfig) -> None:
+    """Build the tokeniser, or what of it is missing."""
+    corpus = config.reading.corpus()
+    with files.locked(config.out):
+        record = _record(config, corpus)
+        if _is_finished(config.out, record):
+            logger.info("%s is finished already; nothing to do", config.out)
+            return
+        files.write_json(config.out / BUILD, record)
+        log = RunLog(config.out / "log.jsonl")
+        log.write("start", command=sys.argv)
+        _build(config, corpus, log)
+        log.write("end")
+
+
+def _build(config: BuildConfig, corpus: Corpus, log: RunLog) -> None:
+    extractor = config.extractor.open()
+    batch_seconds = config.extractor.batch_seconds(config.reading.batch_seconds)
+    known = sampling.Settings(
+        corpus=corpus,
+        extractor=config.extractor,
+        dim=extractor.encoder.dim,
+        capacity=config.capacity,
+        seed=config.seed,
+        workers=config.reading.workers,
+        batch_seconds=batch_seconds,
+        engine=config.engine,
+        strict=config.reading.strict,
+    )
+    work = config.out / ".build"
+    sample = sampling.load_or_draw(known, extractor, work)
+    log.write("sampled", frames=sample.seen, seconds=sample.seconds, wall=sample.wall_seconds)
+    centroids, fitted = _centroids(config, sample, extractor, work)
+    log.write("fitted", **fitted)
+    text = train_text(
+        config.text,
+        (u.text for u in corpus.utterances if u.text is not None),
+        size=config.text_pieces,
+    )
+    text.save(config.out)
+    found = survey(
+        corpus,
+        extractor,
+        centroids,
+        seconds=3600 * config.survey_hours,
+        seed=config.seed,
+        workers=config.reading.workers,
+        batch_seconds=batch_seconds,
+        journal=work / f"survey-{kmeans.centroid_hash(centroids)[:16]}.jsonl",
+    )
+    pieces = _pieces(config, [item.sequence(deduplicated=config.deduplicate) for item in found])
+    made = _passport(config, extractor, centroids, pieces, text)
+    write_report(
+        measure(
+            _measured(found, pieces, deduplicated=config.deduplicate),
+            k=config.k,
+            frame_rate=extractor.frame_rate,
+            inertia=float(fitted["inertia"]),
+            piece_vocabulary=None if pieces is None else pieces.num_pieces,
+        ),
+        config.out,
+        passport=configs.to_dict(made),
+        run={**_environment(), **fitted, **sample.summary(), "device": str(extractor.device)},
+    )
+    sampling.write_skipped(corpus, sample, config.out / "skipped.jsonl")
+    files.write_text(config.out / "README.md", _readme(made, corpus, sample))
+    made.save(config.out)  # last: its presence says that everything else is there
+    sampling.forget(work)
+    logger.info("tokeniser in %s; open %s", config.out, config.out / "report.html")
+
+
+def _centroids(
+    config: BuildConfig, sample: Sample, extractor: Extractor, work: Path
+) -> tuple[Float32[np.ndarray, "K D"], dict[str, Any]]:
+    """Return the centroids, learnt, imported or kept by a killed build, and the figures on them."""
+    path, record = config.out / CENTROIDS, work / "fitted.json"
+    if path.is_file() and record.is_file():
+        return kmeans.load(path), sampling.read_json(record)
+    if config.centroids is not None:
+        centroids = _imported(config, config.centroids, extractor)
+        inertia = kmeans.inertia(sample.frames, centroids)
+        fitted: dict[str, Any] = {"inertia": inertia, "imported": str(config.centroids)}
+    else:
+        centroids, fitted = _trained(config, sample)
+    kmeans.save(path, centroids)
+    files.write_json(record, fitted)
+    return centroids, fitted
+
+
+def _imported(config: BuildConfig, path: Path, extractor: Extractor) -> Float32[np.ndarray, "K D"]:
+    centroids = read_centroids(path)
+    expected = (config.k, extractor.encoder.dim)
+    if centroids.shape != expected:
+        raise ConfigError(
+            f"--centroids {path}: {centroids.shape[0]} centroids of width {centroids.shape[1]}; "
+            f"--k {config.k} and {extractor.encoder.name} want {expected[0]} of width {expected[1]}"
+        )
+    return centroids
+
+
+def _trained(
+    config: BuildConfig, sample: Sample
+) -> tuple[Float32[np.ndarray, "K D"], dict[str, Any]]:
+    started = time.perf_counter()
+    result = kmeans.train(
+        sample.frames,
+        kmeans.KMeansConfig(
+            k=config.k,
+            init=config.init,
+            redo=config.redo,
+            seed=config.seed,
+            iterations=config.iterations,
+        ),
+        device=devices.resolve(config.extractor.device),
+    )
+    return result.centroids, {
+        "inertia": result.inertia,
+        "kmeans_backend": result.backend,
+        "kmeans_seconds": round(time.perf_counter() - started, 2),
+        "kmeans_repaired": result.repaired,
+        "kmeans_history": list(result.history),
+        "sample_frames": len(sample.frames),
+    }
+
+
+def _pieces(config: BuildConfig, sequences: list[Int32[np.ndarray, "_"]]) -> UnitPieces | None:
+    """Learn subwords of the units: as many as asked for, by default up to 2 k or none."""
+    if config.pieces == 0:
+        return None
+    pieces = UnitPieces.train(
+        sequences,
+        k=config.k,
+        num_pieces=config.pieces or 2 * config.k,
+        out=config.out / UNITS_MODEL,
+        seed=config.seed,
+        allow_fewer=config.pieces is None,
+    )
+    if pieces.num_pieces > config.k:
+        return pieces
+    logger.info("the data hold no unit subwords worth having; units stay as they are")
+    (config.out / UNITS_MODEL).unlink()
+    return None
+
+
+def _measured(
+    found: list[Surveyed], pieces: UnitPieces | None, *, deduplicated: bool
+) -> Iterator[UtteranceUnits]:
+    for item in found:
+        sequence = item.sequence(deduplicated=deduplicated)
+        yield UtteranceUnits(
+            id=item.utterance.id,
+            units=item.units,
+            num_samples=item.num_samples,
+            labels=item.utterance.labels or None,
+            text=item.utterance.text,
+            pieces=None if pieces is None else len(pieces.encode(sequence)),
+        )
+
+
+def _passport(
+    config: BuildConfig,
+    extractor: Extractor,
+    centroids: Float32[np.ndarray, "K D"],
+    pieces: UnitPieces | None,
+    text: TextTokenizer,
+) -> Passport:
+    return Passport(
+        encoder=encoder_passport(extractor, config.extractor.precision),
+        frames=FramesPassport(
+            frame_policy=config.extractor.frames.frame_policy,
+            window=config.extractor.frames.window,
+            context=config.extractor.frames.context,
+            frame_rate=extractor.frame_rate,
+        ),
+        kmeans=KMeansPassport(k=config.k, centroid_hash=kmeans.centroid_hash(centroids)),
+        deduplicate=config.deduplicate,
+        unit_pieces=None
+        if pieces is None
+        else PiecesPassport(kind="sentencepiece", size=pieces.num_pieces, model_hash=pieces.hash),
+        text=PiecesPassport(kind=text.kind, size=text.size, model_hash=text.hash),
+    )
+
+
+def _record(config: BuildConfig, corpus: Corpus) -> dict[str, Any]:
+    return {
+        "options": config.identity,
+        "manifest": str(config.reading.manifest),
+        "manifest_sha256": corpus.sha256,
+        "versions": _environment(),
+    }
+
+
+def _is_finished(out: Path, record: dict[str, Any]) -> bool:
+    """Tell whether ``out`` holds this very tokeniser; refuse one of other options."""
+    path = out / BUILD
+    if not path.is_file():
+        return False
+    found = sampling.read_json(path)
+    for name in ("options", "manifest_sha256"):
+        if found.get(name) != record[name]:
+            changed = _changed(found.get(name), record[name]) or name
+            raise ConfigError(
+                f"{out} holds a tokeniser of other options ({changed}); "
+                "choose another --out or remove it"
+            )
+    return (out / passport.FILE).is_file()
+
+
+def _changed(before: Any, now: Any) -> str:
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return ""
+    return ", ".join(
+        f"--{name.replace('_', '-')} {before.get(name)}, now {value}"
+        for name, value in now.items()
+        if before.get(name) != value
+    )
+
+
+def _environment() -> dict[str, str]:
+    found = {
+        "unitone": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    for package in ("numpy", "faiss-cpu", "sentencepiece", "pyarrow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def _readme(made: Passport, corpus: Corpus, sample: Sample) -> str:
+    subwords = "none" if made.unit_pieces is None else str(made.unit_pieces.size)
+    return (
+        "# Tokeniser\n\n"
+        f"{made.encoder.name}, layer {made.encoder.layer}, k = {made.kmeans.k}, "
+        f"{made.frames.frame_rate:g} frames a second, unit subwords: {subwords}, "
+        f"text: {made.text.kind}.\n\n"
+        f"Learnt from {sample.seconds / 3600:.3f} hours ({len(corpus.utterances)} utterances; "
+        f"{len(corpus.skipped) + len(sample.skipped)} entries skipped, `skipped.jsonl` says why) "
+        "by `python -m tokenizers.build`; options and versions: `build.json`; quality: "
+        "`report.html`.\n\n"
+        "Encode with `python -m tokenizers.encode --tokenizer THIS --manifest M --out OUT`.\n"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+
+    def work() -> None:
+        build(command_line(BuildConfig, argv, __doc__))
+
+    return program.run(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,211 @@
+"""Recordings to token shards: ``python -m tokenizers.encode --tokenizer T --manifest M --out OUT``.
+
+Encoder and nearest centroid run together; features never leave the process. The job may be killed
+at any moment and run again: it goes on behind the last finished utterance and writes the same
+bytes.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int32
+
+from unitone import files, program
+from unitone.audio import SAMPLE_RATE
+from unitone.config import command_line
+from unitone.errors import CorpusError
+from unitone.logs import Progress, RunLog
+from unitone.tokenizers import engines
+from unitone.tokenizers.corpus import Corpus
+from unitone.tokenizers.engines import Engine
+from unitone.tokenizers.extract import ExtractorConfig, Features, extract
+from unitone.tokenizers.formats import Format, export
+from unitone.tokenizers.kmeans import assign
+from unitone.tokenizers.passport import Passport
+from unitone.tokenizers.reading import ReadingConfig
+from unitone.tokenizers.shards import ShardWriter, Tokens, TokenShards
+from unitone.tokenizers.tokenizer import Tokenizer, check_encoder
+from unitone.tokenizers.units import deduplicate
+from unitone.tokenizers.utterance import Skipped, Utterance
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 64
+"""Utterances handed out together: what a Ray worker gets, and what is planned into GPU batches."""
+
+Work = Sequence[tuple[int, Utterance]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig:
+    tokenizer: Path
+    """Directory that ``python -m tokenizers.build`` wrote."""
+    out: Path
+    """Directory for the shards."""
+    reading: ReadingConfig
+    ssl: str | None = None
+    """The encoder, where it lies elsewhere than when the tokeniser was built; its weights must be
+    the same."""
+    format: tuple[Format, ...] = ()
+    """Also write these: fairseq (.km, .tsv, dict.km.txt), espnet (unit text), jsonl."""
+    engine: Engine = "local"
+    """local: this process. ray: the actors of a Ray cluster (RAY_ADDRESS, or one made here)."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    threads: int | None = None
+    """CPU threads of the encoder in each process."""
+    shard_size: int = 1024
+    """Manifest entries per Parquet file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeJob:
+    """Utterances to units, on one worker."""
+
+    passport: Passport
+    centroids: Float[np.ndarray, "K D"]
+    extractor: ExtractorConfig
+    readers: int
+    batch_seconds: float
+
+    def open(self) -> Callable[[Work], Iterator[tuple[int, Tokens | Skipped]]]:
+        """Load the encoder, check it against the passport and return the encoding function."""
+        extractor = self.extractor.open()
+        check_encoder(self.passport, extractor, ssl=self.extractor.ssl)
+        centroids = torch.from_numpy(self.centroids).to(extractor.device)
+
+        def encode_block(work: Work) -> Iterator[tuple[int, Tokens | Skipped]]:
+            index_of = {utterance.id: index for index, utterance in work}
+            utterances = [utterance for _, utterance in work]
+            for item in extract(
+                extractor, utterances, workers=self.readers, batch_seconds=self.batch_seconds
+            ):
+                if isinstance(item, Skipped):
+                    assert item.id is not None
+                    yield index_of[item.id], item
+                    continue
+                index = index_of[item.utterance.id]
+                units = units_of(item, centroids)
+                yield index, _tokens(index, units, item, deduplicated=self.passport.deduplicate)
+
+        return encode_block
+
+
+def units_of(features: Features, centroids: Float[torch.Tensor, "K D"]) -> Int32[np.ndarray, "T"]:
+    """Return the nearest centroid of every frame."""
+    chunks = [assign(chunk, centroids).cpu().numpy() for chunk in features.chunks]
+    return np.concatenate(chunks).astype(np.int32)
+
+
+def _tokens(
+    index: int, units: Int32[np.ndarray, "T"], features: Features, *, deduplicated: bool
+) -> Tokens:
+    kept, durations = deduplicate(units) if deduplicated else (units, np.ones_like(units))
+    return Tokens(index=index, units=kept, durations=durations, num_samples=features.num_samples)
+
+
+def encode(config: EncodeConfig) -> None:
+    """Encode a corpus; do only what is missing in ``config.out``."""
+    tokenizer = Tokenizer.load(config.tokenizer)
+    corpus = config.reading.corpus()
+    with files.locked(config.out):
+        _encode(config, tokenizer, corpus)
+    if config.format:
+        shards = TokenShards(config.out)
+        for name in config.format:
+            export(shards, corpus, to=name, out=config.out / name)
+
+
+def _encode(config: EncodeConfig, tokenizer: Tokenizer, corpus: Corpus) -> None:
+    writer = ShardWriter(
+        config.out, corpus=corpus, passport=tokenizer.passport, shard_size=config.shard_size
+    )
+    log = RunLog(config.out / "log.jsonl")
+    missing = writer.missing()
+    done = len(corpus.utterances) - len(missing)
+    if done:
+        logger.info("%d of %d utterances were there already", done, len(corpus.utterances))
+    log.write("start", command=sys.argv, missing=len(missing), done=done)
+    started = time.perf_counter()
+    try:
+        seconds = _fill(config, tokenizer, corpus, writer)
+        index = writer.finish()
+    finally:
+        writer.close()
+    elapsed = time.perf_counter() - started
+    log.write("end", audio_seconds=seconds, wall_seconds=elapsed)
+    logger.info(
+        "%d utterances, %.3f h, in %s; %d skipped%s; this run: %.1f s, %.0f x real time",
+        index["num_rows"],
+        index["num_samples"] / SAMPLE_RATE / 3600,
+        config.out,
+        index["num_skipped"],
+        " (skipped.jsonl says why)" if index["num_skipped"] else "",
+        elapsed,
+        seconds / elapsed,
+    )
+
+
+def _fill(config: EncodeConfig, tokenizer: Tokenizer, corpus: Corpus, writer: ShardWriter) -> float:
+    """Encode what the writer misses; return the seconds of audio that went through."""
+    options = tokenizer.extractor(ssl=config.ssl, device=config.device, threads=config.threads)
+    batch_seconds = options.batch_seconds(config.reading.batch_seconds)
+    job = EncodeJob(
+        passport=tokenizer.passport,
+        centroids=tokenizer.centroids,
+        extractor=options,
+        readers=config.reading.workers if config.engine == "local" else 1,
+        batch_seconds=batch_seconds,
+    )
+    missing = writer.missing()
+    if not missing:
+        check_encoder(tokenizer.passport, options.open(), ssl=options.ssl)
+        return 0.0
+    blocks = blocks_of(corpus, missing, whole=batch_seconds > 0)
+    seconds = 0.0
+    results = engines.run(job, blocks, engine=config.engine, workers=config.reading.workers)
+    with Progress("encode", total=corpus.stated_seconds(missing), unit="s of audio") as bar:
+        for index, result in results:
+            if isinstance(result, Skipped) and config.reading.strict:
+                raise CorpusError(f"--strict: {result.id}: {result.reason}")
+            writer.add(result, index=index)
+            if isinstance(result, Tokens):
+                seconds += result.num_samples / SAMPLE_RATE
+                bar.advance(result.num_samples / SAMPLE_RATE)
+    return seconds
+
+
+def blocks_of(corpus: Corpus, missing: Sequence[int], *, whole: bool) -> list[Work]:
+    """Cut the manifest into blocks of 64 entries; return those with something missing.
+
+    ``whole``: with all their utterances, so that batches form as in an uninterrupted run;
+    otherwise with the missing ones only.
+    """
+    wanted = set(missing)
+    blocks: list[Work] = []
+    for first in range(0, len(corpus.entries), BLOCK):
+        block = [
+            (index, entry)
+            for index, entry in enumerate(corpus.entries[first : first + BLOCK], start=first)
+            if isinstance(entry, Utterance)
+        ]
+        lacking = [item for item in block if item[0] in wanted]
+        if lacking:
+            blocks.append(block if whole else lacking)
+    return blocks
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    config = command_line(EncodeConfig, argv, __doc__)
+    return program.run(lambda: encode(config))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,150 @@
+"""SSL features as files, for inspection: ``python -m tokenizers.features --ssl S --layer L …``.
+
+Writes one float32 T x D ``.npy`` an utterance and ``features.jsonl``, which says which file belongs
+to which id (ids may hold anything; file names are the ids percent-encoded). A file that is there
+already is kept.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from unitone import config as configs
+from unitone import files, program
+from unitone.audio import SAMPLE_RATE
+from unitone.config import command_line
+from unitone.errors import ConfigError, CorpusError
+from unitone.logs import Progress
+from unitone.tokenizers.corpus import Corpus
+from unitone.tokenizers.extract import ExtractorConfig, Features, extract
+from unitone.tokenizers.reading import ReadingConfig
+from unitone.tokenizers.tokenizer import encoder_passport
+from unitone.tokenizers.utterance import Skipped
+
+logger = logging.getLogger(__name__)
+
+LONGEST_NAME = 200
+"""Characters of a file name before a hash replaces its end; most file systems allow 255 bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    out: Path
+    """Directory for the .npy files."""
+    reading: ReadingConfig
+    extractor: ExtractorConfig = field(default_factory=ExtractorConfig)
+
+
+def file_name(utterance_id: str) -> str:
+    """Return a file name for an id: percent-encoded, cut with a hash where it gets too long."""
+    name = quote(utterance_id, safe=" ()+,=@[]{}")
+    if name.startswith("."):
+        name = "%2E" + name[1:]
+    if len(name) > LONGEST_NAME:
+        digest = hashlib.sha256(utterance_id.encode()).hexdigest()[:16]
+        name = f"{name[:LONGEST_NAME]}-{digest}"
+    return name + ".npy"
+
+
+def write_features(config: FeaturesConfig) -> None:
+    """Write the features of every utterance that has no file yet."""
+    corpus = config.reading.corpus()
+    with files.locked(config.out):
+        skipped = [*corpus.skipped, *_write_missing(config, corpus)]
+        skipped.sort(key=lambda item: item.line)
+        _write_index(config.out, corpus, skipped)
+    logger.info(
+        "%d files in %s; %d skipped%s",
+        len(corpus.entries) - len(skipped),
+        config.out,
+        len(skipped),
+        " (skipped.jsonl says why)" if skipped else "",
+    )
+    if len(skipped) == len(corpus.entries):
+        raise CorpusError(f"{corpus.path}: no utterance could be used: {skipped[0].reason}")
+
+
+def _write_missing(config: FeaturesConfig, corpus: Corpus) -> list[Skipped]:
+    options = config.extractor
+    extractor = options.open()
+    made_by: dict[str, Any] = {
+        "encoder": configs.to_dict(encoder_passport(extractor, options.precision)),
+        "frames": configs.to_dict(options.frames),
+    }
+    _check_folder(config.out, made_by)
+    missing = [u for u in corpus.utterances if not (config.out / file_name(u.id)).is_file()]
+    indices = [i for i, entry in enumerate(corpus.entries) if entry in missing]
+    skipped: list[Skipped] = []
+    results = extract(
+        extractor,
+        missing,
+        workers=config.reading.workers,
+        batch_seconds=options.batch_seconds(config.reading.batch_seconds),
+    )
+    with Progress("features", total=corpus.stated_seconds(indices), unit="s of audio") as bar:
+        for item in results:
+            if isinstance(item, Features):
+                _write(config.out / file_name(item.utterance.id), item, extractor.encoder.dim)
+                bar.advance(item.num_samples / SAMPLE_RATE)
+                continue
+            if config.reading.strict:
+                raise CorpusError(f"--strict: {item.id}: {item.reason}")
+            skipped.append(item)
+    return skipped
+
+
+def _check_folder(out: Path, made_by: dict[str, Any]) -> None:
+    path = out / "features.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != made_by:
+        raise ConfigError(
+            f"{out} holds features of another encoder, layer or frame policy (features.json); "
+            "choose another --out"
+        )
+    files.write_json(path, made_by)
+
+
+def _write(path: Path, features: Features, dim: int) -> None:
+    """Write one utterance; a long recording goes to disk chunk by chunk."""
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        header = {
+            "descr": "<f4",
+            "fortran_order": False,
+            "shape": (features.num_frames, dim),
+        }
+        np.lib.format.write_array_header_1_0(file, header)
+        for rows in _arrays(features):
+            file.write(rows.tobytes())
+
+
+def _arrays(features: Features) -> Iterator[np.ndarray]:
+    for chunk in features.chunks:
+        yield chunk.float().cpu().numpy().astype("<f4", copy=False)
+
+
+def _write_index(out: Path, corpus: Corpus, skipped: list[Skipped]) -> None:
+    lost = {item.line for item in skipped}
+    lines = [
+        json.dumps({"id": u.id, "file": file_name(u.id)}, ensure_ascii=False) + "\n"
+        for u in corpus.utterances
+        if u.line not in lost
+    ]
+    files.write_text(out / "features.jsonl", "".join(lines))
+    reasons = [json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in skipped]
+    files.write_text(out / "skipped.jsonl", "".join(reasons))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    config = command_line(FeaturesConfig, argv, __doc__)
+    return program.run(lambda: write_features(config))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,322 @@
+"""Token shards: Parquet parts with one row an utterance, written so that nothing is ever lost.
+
+Part p holds entries ``p * shard_size`` to ``(p + 1) * shard_size`` of the manifest. While a part is
+under way every finished utterance is a line of its journal; when all are there, the part is written
+from the journal in the manifest's order, under a temporary name, and renamed. So a run that was
+killed goes on behind its last utterance, and its parts have the bytes of an uninterrupted run,
+whatever the order in which the utterances were finished.
+
+    OUT/part-00000.parquet …   columns as `SCHEMA`
+    OUT/tokens.json            index: passport hash, parts with their first rows, totals
+    OUT/passport.json          of the tokeniser
+    OUT/skipped.jsonl          utterances without a row, and why
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int32
+
+from unitone import files
+from unitone.errors import CheckpointError, ConfigError, CorpusError
+from unitone.journal import Journal
+from unitone.tokenizers.corpus import Corpus
+from unitone.tokenizers.passport import Passport, require_same
+from unitone.tokenizers.utterance import Skipped, Utterance
+
+INDEX = "tokens.json"
+SKIPPED = "skipped.jsonl"
+ROW_GROUP = 256
+"""Rows that are read from disk together."""
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("units", pa.list_(pa.int32())),
+        ("durations", pa.list_(pa.int32())),
+        ("text", pa.string()),
+        ("translation", pa.list_(pa.struct([("language", pa.string()), ("text", pa.string())]))),
+        ("language", pa.string()),
+        ("speaker", pa.string()),
+        ("gender", pa.string()),
+        ("split", pa.string()),
+        ("num_samples", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """The units of one utterance; ``expand(units, durations)`` has one unit a frame."""
+
+    index: int
+    """Position among the manifest's entries."""
+    units: Int32[np.ndarray, "S"]
+    durations: Int32[np.ndarray, "S"]
+    """Frames each unit lasts; all 1 where the tokeniser doesn't deduplicate."""
+    num_samples: int
+    """At 16 kHz."""
+
+
+class ShardWriter:
+    """Writes the shards of one corpus; ``add`` takes results in any order, as they come."""
+
+    def __init__(self, out: Path, *, corpus: Corpus, passport: Passport, shard_size: int) -> None:
+        if shard_size < 1:
+            raise ConfigError(f"--shard-size must be at least 1, got {shard_size}")
+        self._out = out
+        self._corpus = corpus
+        self._passport = passport
+        self._size = shard_size
+        self._journals: dict[int, Journal] = {}
+        self._check_folder()
+        self._missing = self._find_missing()
+        for part in sorted(self._missing):
+            self._finish_if_complete(part)
+
+    def missing(self) -> list[int]:
+        """Return the positions of the utterances that still have to be encoded, in order."""
+        return sorted(index for indices in self._missing.values() for index in indices)
+
+    def add(self, result: Tokens | Skipped, *, index: int) -> None:
+        """Keep the result of entry ``index``; it is safe on disk when this returns."""
+        part = index // self._size
+        if index not in self._missing.get(part, ()):
+            return
+        if isinstance(result, Skipped):
+            record: dict[str, Any] = {"index": index, "reason": result.reason}
+        else:
+            record = {
+                "index": index,
+                "units": result.units.tolist(),
+                "durations": result.durations.tolist(),
+                "num_samples": result.num_samples,
+            }
+        self._journal(part).append(record)
+        self._missing[part].discard(index)
+        self._finish_if_complete(part)
+
+    def finish(self) -> dict[str, Any]:
+        """Write index, list of skipped entries and README; return the index.
+
+        Raises:
+            CorpusError: no utterance at all could be encoded.
+        """
+        assert not self.missing()
+        parts, skipped = [], [*self._corpus.skipped]
+        totals = dict.fromkeys(("rows", "samples", "units", "frames"), 0)
+        for part in range(self._num_parts):
+            table = pq.read_table(self._path(part), columns=["units", "durations", "num_samples"])
+            parts.append({"file": self._path(part).name, "first_row": totals["rows"]})
+            totals["rows"] += len(table)
+            totals["samples"] += _sum(table["num_samples"])
+            totals["units"] += len(table["units"].combine_chunks().flatten())
+            totals["frames"] += _sum(table["durations"].combine_chunks().flatten())
+            skipped += _skipped_of(self._path(part))
+        skipped.sort(key=lambda item: item.line)
+        lines = [json.dumps(item.to_json(), ensure_ascii=False) for item in skipped]
+        files.write_text(self._out / SKIPPED, "".join(line + "\n" for line in lines))
+        if totals["rows"] == 0:
+            raise CorpusError(
+                f"{self._corpus.path}: no utterance could be encoded; the first reason: "
+                f"{skipped[0].reason}"
+            )
+        index = {
+            **self._identity(),
+            "num_rows": totals["rows"],
+            "num_skipped": len(skipped),
+            "num_samples": totals["samples"],
+            "num_units": totals["units"],
+            "num_frames": totals["frames"],
+            "parts": parts,
+        }
+        files.write_text(self._out / "README.md", _readme(index, self._passport))
+        files.write_json(self._out / INDEX, index)
+        journal_folder = self._out / ".journal"
+        if journal_folder.is_dir():
+            (journal_folder / "run.json").unlink(missing_ok=True)
+            journal_folder.rmdir()
+        return index
+
+    def close(self) -> None:
+        """Close the journals; what was added is on disk already."""
+        for journal in self._journals.values():
+            journal.close()
+        self._journals.clear()
+
+    @property
+    def _num_parts(self) -> int:
+        return -(-len(self._corpus.entries) // self._size)
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "passport_hash": self._passport.hash,
+            "manifest_sha256": self._corpus.sha256,
+            "shard_size": self._size,
+        }
+
+    def _check_folder(self) -> None:
+        """Refuse a folder that holds the shards of another corpus, tokeniser or shard size."""
+        begun = self._out / ".journal" / "run.json"
+        for path in (self._out / INDEX, begun):
+            if path.is_file():
+                found = json.loads(path.read_text(encoding="utf-8"))
+                for name, ours in self._identity().items():
+                    if found.get(name) != ours:
+                        raise ConfigError(
+                            f"{self._out} holds shards made with another {name} "
+                            f"({found.get(name)}, now {ours}); choose another --out or remove it"
+                        )
+        if not (self._out / INDEX).is_file():
+            self._out.mkdir(parents=True, exist_ok=True)
+            files.write_json(begun, self._identity())
+        self._passport.save(self._out)
+
+    def _find_missing(self) -> dict[int, set[int]]:
+        missing: dict[int, set[int]] = {}
+        for part in range(self._num_parts):
+            if self._path(part).is_file():
+                continue
+            entries = self._entries(part)
+            wanted = {index for index, entry in entries if isinstance(entry, Utterance)}
+            missing[part] = wanted - {record["index"] for record in self._journal(part).records()}
+        return missing
+
+    def _entries(self, part: int) -> list[tuple[int, Utterance | Skipped]]:
+        first = part * self._size
+        return list(enumerate(self._corpus.entries[first : first + self._size], start=first))
+
+    def _path(self, part: int) -> Path:
+        return self._out / f"part-{part:05d}.parquet"
+
+    def _journal(self, part: int) -> Journal:
+        if part not in self._journals:
+            path = self._out / ".journal" / f"part-{part:05d}.jsonl"
+            self._journals[part] = Journal(path)
+        return self._journals[part]
+
+    def _finish_if_complete(self, part: int) -> None:
+        if self._missing.get(part):
+            return
+        records = {record["index"]: record for record in self._journal(part).records()}
+        rows, skipped = [], []
+        for index, entry in self._entries(part):
+            if isinstance(entry, Skipped):
+                continue
+            record = records[index]
+            if "reason" in record:
+                skipped.append(Skipped(id=entry.id, line=entry.line, reason=record["reason"]))
+            else:
+                rows.append(_row(entry, record))
+        _write_part(self._path(part), rows, skipped, self._passport)
+        self._journals.pop(part).remove()
+        del self._missing[part]
+
+
+def _row(utterance: Utterance, record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": utterance.id,
+        "units": record["units"],
+        "durations": record["durations"],
+        "text": utterance.text,
+        "translation": [
+            {"language": language, "text": text}
+            for language, text in sorted(utterance.translation.items())
+        ],
+        "language": utterance.language,
+        "speaker": utterance.speaker,
+        "gender": utterance.gender,
+        "split": utterance.split,
+        "num_samples": record["num_samples"],
+    }
+
+
+def _write_part(
+    path: Path, rows: list[dict[str, Any]], skipped: list[Skipped], passport: Passport
+) -> None:
+    metadata = {
+        "unitone.passport_hash": passport.hash,
+        "unitone.skipped": json.dumps([item.to_json() for item in skipped]),
+    }
+    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
+    with files.replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)
+
+
+def _skipped_of(path: Path) -> list[Skipped]:
+    metadata = pq.read_schema(path).metadata or {}
+    return [Skipped(**item) for item in json.loads(metadata.get(b"unitone.skipped", b"[]"))]
+
+
+def _sum(values: Any) -> int:
+    return int(np.asarray(values).sum()) if len(values) else 0
+
+
+def _readme(index: dict[str, Any], passport: Passport) -> str:
+    hours = index["num_samples"] / 16_000 / 3600
+    encoder = passport.encoder
+    return (
+        "# Token shards\n\n"
+        f"{index['num_rows']} utterances, {hours:.3f} hours, {index['num_units']} units in "
+        f"{index['num_frames']} frames; {index['num_skipped']} entries skipped "
+        f"(`{SKIPPED}` says why).\n\n"
+        f"Made by `python -m tokenizers.encode`: {encoder.name} layer {encoder.layer}, "
+        f"k = {passport.kmeans.k}, {passport.frames.frame_rate:g} frames a second "
+        "(`passport.json`).\n\n"
+        'Read them with `datasets.load_dataset("parquet", data_files="part-*.parquet")` or '
+        "`unitone.tokenizers.shards.TokenShards`.\n"
+    )
+
+
+class TokenShards:
+    """Rows of finished shards by number, a row group in memory at a time."""
+
+    def __init__(self, folder: Path, *, passport: Passport | None = None) -> None:
+        """Open ``folder``; with ``passport``, refuse shards of another tokeniser.
+
+        Raises:
+            CheckpointError: the folder holds no finished shards.
+            ConfigError: the passports differ; the fields are named.
+        """
+        path = folder / INDEX
+        if not path.is_file():
+            raise CheckpointError(
+                f"{folder} holds no {INDEX}: not finished; run `python -m tokenizers.encode` again"
+            )
+        self.passport = Passport.load(folder)
+        if passport is not None:
+            require_same(passport, self.passport, what=str(folder))
+        self.index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        self._folder = folder
+        self._first_rows = [part["first_row"] for part in self.index["parts"]]
+        self._group: tuple[int, int] | None = None
+        self._rows: list[dict[str, Any]] = []
+
+    def __len__(self) -> int:
+        return int(self.index["num_rows"])
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        part = bisect_right(self._first_rows, row) - 1
+        inside = row - self._first_rows[part]
+        group = (part, inside // ROW_GROUP)
+        if group != self._group:
+            with pq.ParquetFile(self._folder / self.index["parts"][part]["file"]) as file:
+                self._rows = file.read_row_group(group[1]).to_pylist()
+            self._group = group
+        found: dict[str, Any] = self._rows[inside % ROW_GROUP]
+        return found
+
+    def rows(self, start: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield the rows from ``start`` on, without reading the ones before it."""
+        for row in range(start, len(self)):
+            yield self[row]
