@@ -136,7 +136,9 @@ def _build(config: BuildConfig, corpus: Corpus, log: RunLog) -> None:
         strict=config.reading.strict,
     )
     work = config.out / ".build"
-    sample = sampling.load_or_draw(known, extractor, work)
+    sample = sampling.load_or_draw(
+        known, extractor, work=work, skipped=config.out / "skipped.jsonl"
+    )
     log.write("sampled", frames=sample.seen, seconds=sample.seconds, wall=sample.wall_seconds)
     centroids, fitted = _centroids(config, sample, extractor, work)
     log.write("fitted", **fitted)
@@ -170,7 +172,6 @@ def _build(config: BuildConfig, corpus: Corpus, log: RunLog) -> None:
         passport=configs.to_dict(made),
         run={**_environment(), **fitted, **sample.summary(), "device": str(extractor.device)},
     )
-    sampling.write_skipped(corpus, sample, config.out / "skipped.jsonl")
     files.write_text(config.out / "README.md", _readme(made, corpus, sample))
     made.save(config.out)  # last: its presence says that everything else is there
     sampling.forget(work)
@@ -346,7 +347,7 @@ def _readme(made: Passport, corpus: Corpus, sample: Sample) -> str:
         f"{made.frames.frame_rate:g} frames a second, unit subwords: {subwords}, "
         f"text: {made.text.kind}.\n\n"
         f"Learnt from {sample.seconds / 3600:.3f} hours ({len(corpus.utterances)} utterances; "
-        f"{len(corpus.skipped) + len(sample.skipped)} entries skipped, `skipped.jsonl` says why) "
+        f"{sample.num_skipped} entries skipped, `skipped.jsonl` says why) "
         "by `python -m tokenizers.build`; options and versions: `build.json`; quality: "
         "`report.html`.\n\n"
         "Encode with `python -m tokenizers.encode --tokenizer THIS --manifest M --out OUT`.\n"

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Int32
 
 from unitone import files, program
 from unitone.audio import SAMPLE_RATE
@@ -26,11 +25,9 @@ from unitone.tokenizers.corpus import Corpus
 from unitone.tokenizers.engines import Engine
 from unitone.tokenizers.extract import ExtractorConfig, Features, extract
 from unitone.tokenizers.formats import Format, export
-from unitone.tokenizers.kmeans import assign
-from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.reading import ReadingConfig
 from unitone.tokenizers.shards import ShardWriter, Tokens, TokenShards
-from unitone.tokenizers.tokenizer import Tokenizer, check_encoder
+from unitone.tokenizers.tokenizer import Tokenizer
 from unitone.tokenizers.units import deduplicate
 from unitone.tokenizers.utterance import Skipped, Utterance
 
@@ -68,43 +65,37 @@ class EncodeConfig:
 class EncodeJob:
     """Utterances to units, on one worker."""
 
-    passport: Passport
-    centroids: Float[np.ndarray, "K D"]
+    tokenizer: Tokenizer
     extractor: ExtractorConfig
     readers: int
     batch_seconds: float
 
     def open(self) -> Callable[[Work], Iterator[tuple[int, Tokens | Skipped]]]:
         """Load the encoder, check it against the passport and return the encoding function."""
-        extractor = self.extractor.open()
-        check_encoder(self.passport, extractor, ssl=self.extractor.ssl)
-        centroids = torch.from_numpy(self.centroids).to(extractor.device)
+        tokenizer = self.tokenizer.open_as(self.extractor)
+        deduplicated = self.tokenizer.passport.deduplicate
 
         def encode_block(work: Work) -> Iterator[tuple[int, Tokens | Skipped]]:
             index_of = {utterance.id: index for index, utterance in work}
             utterances = [utterance for _, utterance in work]
             for item in extract(
-                extractor, utterances, workers=self.readers, batch_seconds=self.batch_seconds
+                tokenizer.extractor,
+                utterances,
+                workers=self.readers,
+                batch_seconds=self.batch_seconds,
             ):
                 if isinstance(item, Skipped):
                     assert item.id is not None
                     yield index_of[item.id], item
                     continue
                 index = index_of[item.utterance.id]
-                units = units_of(item, centroids)
-                yield index, _tokens(index, units, item, deduplicated=self.passport.deduplicate)
+                yield index, _tokens(index, item, tokenizer.of(item), deduplicated=deduplicated)
 
         return encode_block
 
 
-def units_of(features: Features, centroids: Float[torch.Tensor, "K D"]) -> Int32[np.ndarray, "T"]:
-    """Return the nearest centroid of every frame."""
-    chunks = [assign(chunk, centroids).cpu().numpy() for chunk in features.chunks]
-    return np.concatenate(chunks).astype(np.int32)
-
-
 def _tokens(
-    index: int, units: Int32[np.ndarray, "T"], features: Features, *, deduplicated: bool
+    index: int, features: Features, units: Int32[np.ndarray, "T"], *, deduplicated: bool
 ) -> Tokens:
     kept, durations = deduplicate(units) if deduplicated else (units, np.ones_like(units))
     return Tokens(index=index, units=kept, durations=durations, num_samples=features.num_samples)
@@ -157,15 +148,14 @@ def _fill(config: EncodeConfig, tokenizer: Tokenizer, corpus: Corpus, writer: Sh
     options = tokenizer.extractor(ssl=config.ssl, device=config.device, threads=config.threads)
     batch_seconds = options.batch_seconds(config.reading.batch_seconds)
     job = EncodeJob(
-        passport=tokenizer.passport,
-        centroids=tokenizer.centroids,
+        tokenizer=tokenizer,
         extractor=options,
         readers=config.reading.workers if config.engine == "local" else 1,
         batch_seconds=batch_seconds,
     )
     missing = writer.missing()
     if not missing:
-        check_encoder(tokenizer.passport, options.open(), ssl=options.ssl)
+        tokenizer.open_as(options)  # refuses an encoder that isn't the passport's
         return 0.0
     blocks = blocks_of(corpus, missing, whole=batch_seconds > 0)
     seconds = 0.0

@@ -80,7 +80,8 @@ def _write_missing(config: FeaturesConfig, corpus: Corpus) -> list[Skipped]:
     }
     _check_folder(config.out, made_by)
     missing = [u for u in corpus.utterances if not (config.out / file_name(u.id)).is_file()]
-    indices = [i for i, entry in enumerate(corpus.entries) if entry in missing]
+    wanted = {utterance.id for utterance in missing}
+    indices = [i for i, entry in enumerate(corpus.entries) if entry.id in wanted]
     skipped: list[Skipped] = []
     results = extract(
         extractor,

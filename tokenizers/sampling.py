@@ -62,7 +62,7 @@ class Sample:
     seconds: float
     """Audio of the usable utterances."""
     wall_seconds: float
-    skipped: list[Skipped] = field(default_factory=list)
+    num_skipped: int
 
     def summary(self) -> dict[str, float | int]:
         """Return the figures of the report."""
@@ -85,13 +85,15 @@ class _BlockResult:
     skipped: list[Skipped]
 
 
-def load_or_draw(settings: Settings, extractor: Extractor, folder: Path) -> Sample:
-    """Draw the sample, going on from what a killed run left in ``folder``.
+def load_or_draw(settings: Settings, extractor: Extractor, *, work: Path, skipped: Path) -> Sample:
+    """Draw the sample, going on from what a killed run left in ``work``.
+
+    The entries that can't be used are listed in the file ``skipped``, in the manifest's order.
 
     Raises:
         CorpusError: nothing could be used, or with ``strict`` something couldn't.
     """
-    path = folder / "sample.safetensors"
+    path = work / "sample.safetensors"
     reservoir = _resumed(path, settings)
     state = _State.of(reservoir)
     blocks = _blocks(settings.corpus)
@@ -100,26 +102,21 @@ def load_or_draw(settings: Settings, extractor: Extractor, folder: Path) -> Samp
         logger.info("sampling goes on: %d of %d blocks are done", len(state.done), len(blocks))
     if todo:
         _draw(settings, extractor, reservoir, state, blocks, todo, path)
-    state.skipped.sort(key=lambda item: item.line)
+    unusable = sorted([*settings.corpus.skipped, *state.skipped], key=lambda item: item.line)
+    lines = [json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in unusable]
+    files.write_text(skipped, "".join(lines))
     if reservoir.seen == 0:
         raise CorpusError(
             f"{settings.corpus.path}: no utterance could be used; the first reason: "
-            f"{state.skipped[0].reason}"
+            f"{unusable[0].reason}"
         )
     return Sample(
         frames=reservoir.sample(),
         seen=reservoir.seen,
         seconds=state.seconds,
         wall_seconds=state.wall,
-        skipped=state.skipped,
+        num_skipped=len(unusable),
     )
-
-
-def write_skipped(corpus: Corpus, sample: Sample, path: Path) -> None:
-    """Write the entries that weren't used, in the manifest's order, as JSON lines."""
-    every = sorted([*corpus.skipped, *sample.skipped], key=lambda item: item.line)
-    lines = [json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in every]
-    files.write_text(path, "".join(lines))
 
 
 def forget(folder: Path) -> None:

@@ -5,12 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
 
-from unitone.errors import CheckpointError, ConfigError
+from unitone.errors import CheckpointError, ConfigError, CorpusError
 from unitone.tokenizers import kmeans
-from unitone.tokenizers.extract import Extractor, ExtractorConfig, FrameConfig
+from unitone.tokenizers.extract import (
+    Extractor,
+    ExtractorConfig,
+    Features,
+    FrameConfig,
+    extract,
+)
+from unitone.tokenizers.kmeans import assign
 from unitone.tokenizers.passport import EncoderPassport, Passport
+from unitone.tokenizers.utterance import Skipped, Utterance
 
 BUILD = "build.json"
 """What made the tokeniser: options, versions, counts. Only ``ssl`` is ever read back."""
@@ -45,6 +55,29 @@ class Tokenizer:
             )
         return cls(folder=folder, passport=passport, centroids=centroids, ssl=_source(folder))
 
+    def open(
+        self, *, ssl: str | None = None, device: str = "auto", threads: int | None = None
+    ) -> "UnitExtractor":
+        """Load the encoder and check it against the passport.
+
+        >>> units = Tokenizer.load(Path("exp/an4-mfcc")).open()("a.wav")  # doctest: +SKIP
+
+        Raises:
+            ConfigError: the encoder's weights aren't those the tokeniser was built with.
+            CheckpointError: they can't be read.
+        """
+        return self.open_as(self.extractor(ssl=ssl, device=device, threads=threads))
+
+    def open_as(self, options: ExtractorConfig) -> "UnitExtractor":
+        """Load the encoder as ``options`` say; errors as `open`."""
+        extractor = options.open()
+        check_encoder(self.passport, extractor, ssl=options.ssl)
+        return UnitExtractor(
+            passport=self.passport,
+            extractor=extractor,
+            centroids=torch.from_numpy(self.centroids).to(extractor.device),
+        )
+
     def extractor(self, *, ssl: str | None, device: str, threads: int | None) -> ExtractorConfig:
         """Return how to open the encoder with the passport's settings."""
         passport = self.passport
@@ -60,6 +93,40 @@ class Tokenizer:
             device=device,
             threads=threads,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitExtractor:
+    """A tokeniser with its encoder loaded: recordings to units in one call."""
+
+    passport: Passport
+    extractor: Extractor
+    centroids: Float[Tensor, "K D"]
+
+    def __call__(self, recording: Path | str | Float[np.ndarray, "N"]) -> Int32[np.ndarray, "T"]:
+        """Return one unit a frame of an audio file, or of samples at 16 kHz.
+
+        Raises:
+            CorpusError: the recording can't be used; the reason says why.
+        """
+        if isinstance(recording, np.ndarray):
+            return self._of_samples(recording.astype(np.float32))
+        utterance = Utterance(id=str(recording), line=1, audio=Path(recording))
+        (item,) = extract(self.extractor, [utterance], workers=1, batch_seconds=0.0)
+        if isinstance(item, Skipped):
+            raise CorpusError(item.reason)
+        return self.of(item)
+
+    def of(self, features: Features) -> Int32[np.ndarray, "T"]:
+        """Return the nearest centroid of every frame of ``features``."""
+        chunks = [assign(chunk, self.centroids).cpu().numpy() for chunk in features.chunks]
+        return np.concatenate(chunks).astype(np.int32)
+
+    def _of_samples(self, samples: Float[np.ndarray, "N"]) -> Int32[np.ndarray, "T"]:
+        if self.extractor.num_frames(len(samples)) < 1:
+            raise CorpusError(f"{len(samples)} samples at 16 kHz are less than one frame")
+        (features,) = self.extractor.batch([samples])
+        return assign(features, self.centroids).cpu().numpy().astype(np.int32)
 
 
 def encoder_passport(extractor: Extractor, precision: str) -> EncoderPassport:
