@@ -114,15 +114,15 @@ def build(config: BuildConfig) -> None:
         if _is_finished(config.out, record):
             logger.info("%s is finished already; nothing to do", config.out)
             return
+        extractor = config.extractor.open()  # before anything is written: options may be wrong
         files.write_json(config.out / BUILD, record)
         log = RunLog(config.out / "log.jsonl")
         log.write("start", command=sys.argv)
-        _build(config, corpus, log)
+        _build(config, corpus, extractor, log)
         log.write("end")
 
 
-def _build(config: BuildConfig, corpus: Corpus, log: RunLog) -> None:
-    extractor = config.extractor.open()
+def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLog) -> None:
     batch_seconds = config.extractor.batch_seconds(config.reading.batch_seconds)
     known = sampling.Settings(
         corpus=corpus,

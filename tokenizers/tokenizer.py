@@ -150,10 +150,12 @@ def check_encoder(passport: Passport, extractor: Extractor, *, ssl: str) -> None
         ConfigError: naming the fields that differ.
     """
     theirs = encoder_passport(extractor, passport.encoder.precision)
+    names = ("weight_hash", "dim", "normalize_waveform")
+    pairs = [(name, getattr(passport.encoder, name), getattr(theirs, name)) for name in names]
     differing = [
-        f"{name} ({getattr(passport.encoder, name)} against {getattr(theirs, name)})"
-        for name in ("weight_hash", "dim", "normalize_waveform")
-        if getattr(passport.encoder, name) != getattr(theirs, name)
+        f"{name} ({str(ours)[:16]} against {str(its)[:16]})"
+        for name, ours, its in pairs
+        if ours != its
     ]
     if differing:
         raise ConfigError(

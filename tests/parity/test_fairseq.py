@@ -29,8 +29,9 @@ folder, style, changes = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 torch.set_num_threads(2)
 torch.manual_seed(0)
 cfg = OmegaConf.structured(HubertConfig(label_rate=50, **changes))
-task = OmegaConf.structured(
-    HubertPretrainingConfig(data="/", label_rate=50, normalize=changes.get("layer_norm_first", False)))
+normalize = changes.get("layer_norm_first", False)
+task = HubertPretrainingConfig(data="/", label_rate=50, normalize=normalize)
+task = OmegaConf.structured(task)
 dictionary = Dictionary()
 for unit in range(20):
     dictionary.add_symbol(str(unit))
@@ -86,16 +87,14 @@ CASES = [
 
 @pytest.mark.parity
 @pytest.mark.parametrize(("changes", "style"), CASES)
-def test_every_layer_and_both_forms(
-    changes: dict[str, object], style: str, tmp_path: Path
-) -> None:
+def test_every_layer_and_both_forms(changes: dict[str, object], style: str, tmp_path: Path) -> None:
     python = os.environ.get("UNITONE_FAIRSEQ_PYTHON")
     if not python:
         pytest.skip("UNITONE_FAIRSEQ_PYTHON names no Python with fairseq; see make test-parity")
     draw = np.random.default_rng(0)
     waveform = draw.standard_normal(40_000).astype(np.float32)
     np.save(tmp_path / "waveform.npy", waveform)
-    command = [python, "-W", "ignore", "-c", REFERENCE, tmp_path, style, json.dumps(changes)]
+    command = [python, "-W", "ignore", "-c", REFERENCE, str(tmp_path), style, json.dumps(changes)]
     subprocess.run(command, check=True, capture_output=True)
     samples, lengths = torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
 
@@ -120,7 +119,7 @@ def load(path: Path) -> SpeechEncoder:
 
 
 def to_hugging_face(folder: Path, changes: dict[str, object]) -> Path:
-    """Write the weights of ``hubert.pt`` as Transformers names them, with its newest weight norm."""
+    """Write the weights of ``hubert.pt`` under Transformers' names, with its new weight norm."""
     names = (
         (r"conv_layers\.(\d)\.0\.", r"conv_layers.\1.conv."),
         (r"conv_layers\.(\d)\.2\.(1\.)?", r"conv_layers.\1.layer_norm."),

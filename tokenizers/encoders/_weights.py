@@ -1,0 +1,253 @@
+"""Read an SSL encoder's weights from any of their published forms, under one set of names.
+
+Forms: a Hugging Face directory (``config.json`` beside safetensors or ``pytorch_model.bin``, whole
+or in shards) and a fairseq, unilm or s3prl ``.pt`` file. The same weights give the same
+``Checkpoint``, bit for bit, whatever form they come from, so features and ``weight_hash`` agree.
+
+What the tensors do not say is taken from the checkpoint's own configuration where it has one
+(``Hints``); where it has none, the family's rule applies.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unitone.errors import CheckpointError
+from unitone.tokenizers.encoders import _hub, _unpickle
+
+PREFIXES = ("w2v_encoder.w2v_model.", "hubert.", "wavlm.")
+"""What wraps the encoder's names: fairseq's CTC models, and Hugging Face's task heads."""
+
+_DROPPED = (  # parts of pre-training or of a task head, which no feature depends on
+    r"mask_emb|masked_spec_embed",
+    r"final_proj\..*|label_embs_concat|target_glu\..*",
+    r"quantizer\..*|project_q\..*|project_hid\..*|dropout_features\..*",
+    r"(w2v_encoder\.)?proj\..*|lm_head\..*",
+    r"projector\..*|classifier\..*|layer_weights",
+)
+
+_CONV, _BLOCK = r"feature_extractor\.conv_layers\.(\d+)", r"encoder\.layers\.(\d+)"
+_ATTN, _WB = r"(?:self_attn|attention)", r"(weight|bias)"
+_PARAM = r"encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original"
+
+_NAMES = (  # fairseq and unilm | Hugging Face                                  -> canonical
+    (rf"{_CONV}\.(?:0|conv)\.{_WB}",                                      r"conv.\1.\2"),
+    (rf"{_CONV}\.(?:2|2\.1|layer_norm)\.{_WB}",                           r"conv.\1.norm.\2"),
+    (rf"(?:feature_projection\.)?layer_norm\.{_WB}",                      r"projection.norm.\1"),
+    (rf"(?:post_extract_proj|feature_projection\.projection)\.{_WB}",     r"projection.\1"),
+    (r"encoder\.(?:pos_conv\.0|pos_conv_embed\.conv)\.(bias|weight)",     r"position.\1"),
+    (r"encoder\.(?:pos_conv\.0|pos_conv_embed\.conv)\.weight_([gv])",     r"position.\1"),
+    (rf"{_PARAM}0",                                                       r"position.g"),
+    (rf"{_PARAM}1",                                                       r"position.v"),
+    (rf"encoder\.layer_norm\.{_WB}",                                      r"norm.\1"),
+    (rf"{_BLOCK}\.{_ATTN}\.(q|k|v|out)_proj\.{_WB}",                      r"block.\1.\2.\3"),
+    (rf"{_BLOCK}\.{_ATTN}\.(?:grep_linear|gru_rel_pos_linear)\.{_WB}",    r"block.\1.gate.\2"),
+    (rf"{_BLOCK}\.{_ATTN}\.(?:grep_a|gru_rel_pos_const)",                 r"block.\1.gate.scale"),
+    (rf"{_BLOCK}\.(?:self_attn_layer_norm|layer_norm)\.{_WB}",            r"block.\1.norm1.\2"),
+    (rf"{_BLOCK}\.(?:fc1|feed_forward\.intermediate_dense)\.{_WB}",       r"block.\1.up.\2"),
+    (rf"{_BLOCK}\.(?:fc2|feed_forward\.output_dense)\.{_WB}",             r"block.\1.down.\2"),
+    (rf"{_BLOCK}\.final_layer_norm\.{_WB}",                               r"block.\1.norm2.\2"),
+    (r"encoder\.layers\.0\.self_attn\.relative_attention_bias\.weight",   r"bias.weight"),
+    (r"encoder\.layers\.0\.attention\.rel_attn_embed\.weight",            r"bias.weight"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hints:
+    """What a checkpoint's own configuration says; ``None`` where it says nothing."""
+
+    num_heads: int | None = None
+    pre_norm: bool | None = None
+    normalize: bool | None = None
+    strides: tuple[int, ...] | None = None
+    max_distance: int | None = None
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """An encoder's weights under canonical names, float32 on the CPU, weight norm folded."""
+
+    weights: Mapping[str, Tensor]
+    hints: Hints
+    where: str
+    """The file or directory, for error messages."""
+
+    def weight_hash(self) -> str:
+        """Return the SHA-256 over names, shapes and bytes of all weights, in order of name."""
+        digest = hashlib.sha256()
+        for name in sorted(self.weights):
+            weight = self.weights[name].contiguous()
+            digest.update(f"{name} {tuple(weight.shape)}\n".encode())
+            digest.update(weight.numpy().data)
+        return digest.hexdigest()
+
+
+def read(path: Path) -> Checkpoint:
+    """Read the checkpoint at ``path``: a Hugging Face directory or a fairseq or unilm file.
+
+    Raises:
+        CheckpointError: it is absent, unreadable, of an unknown form, or holds a foreign weight.
+    """
+    if path.is_dir():
+        raw, hints = _read_directory(path)
+    elif path.suffix == ".safetensors":
+        raise CheckpointError(f"{path}: pass the directory, which holds its config.json too")
+    elif path.exists():
+        raw, hints = _read_fairseq(path)
+    else:
+        raise CheckpointError(f"there is no checkpoint at {path}")
+    return Checkpoint(weights=canonical(raw, where=str(path)), hints=hints, where=str(path))
+
+
+def canonical(raw: Mapping[str, object], *, where: str) -> dict[str, Tensor]:
+    """Rename the weights, drop heads, convert to float32 and fold the weight norm.
+
+    Raises:
+        CheckpointError: a name is unknown; the message lists all such names.
+    """
+    weights: dict[str, Tensor] = {}
+    unknown: list[str] = []
+    for raw_name, value in raw.items():
+        name = _rename(raw_name)
+        if name is None:
+            unknown.append(raw_name)
+        elif name and isinstance(value, Tensor):
+            weights[name] = value.detach().to(torch.float32)
+    if any("pos_conv_embed.batch_norm" in name for name in unknown):
+        raise CheckpointError(f"{where}: conv_pos_batch_norm models are not supported")
+    if unknown:
+        raise CheckpointError(f"{where} holds weights of no known part: {listing(unknown)}")
+    if "position.g" in weights and "position.v" in weights:
+        magnitude, direction = weights.pop("position.g"), weights.pop("position.v")
+        weights["position.weight"] = fold_weight_norm(magnitude, direction)
+    return weights
+
+
+def fold_weight_norm(magnitude: Tensor, direction: Tensor) -> Tensor:
+    """Return g v / |v| with the norm over all dimensions but the last (``dim=2``, §3 of HuBERT).
+
+    The norm is taken in float64 and rounded once, so that the result, and the hash over it, do not
+    depend on the machine's order of summation.
+    """
+    norm = direction.double().square().sum(dim=(0, 1), keepdim=True).sqrt().float()
+    return direction * (magnitude / norm)
+
+
+def listing(names: Iterable[str], *, most: int = 12) -> str:
+    """Return ``names`` for an error message, the first ``most`` of them spelled out."""
+    ordered = sorted(names)
+    rest = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return ", ".join(ordered[:most]) + rest
+
+
+def _rename(name: str) -> str | None:
+    """Return the canonical name; empty if the weight is to be dropped, ``None`` if unknown."""
+    bare = name
+    for prefix in PREFIXES:
+        bare = bare.removeprefix(prefix)
+    if any(re.fullmatch(pattern, bare) for pattern in _DROPPED):
+        return ""
+    for pattern, replacement in _NAMES:
+        match = re.fullmatch(pattern, bare)
+        if match:
+            return match.expand(replacement)
+    return None
+
+
+def _read_directory(path: Path) -> tuple[dict[str, object], Hints]:
+    config_file = path / "config.json"
+    if not config_file.exists():
+        raise CheckpointError(f"{path} has no config.json; pass a Hugging Face model directory")
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    for name in _hub.WEIGHT_FILES:
+        file = path / name
+        if file.exists():
+            return _read_weights(file), _hugging_face_hints(config, where=path)
+    raise CheckpointError(f"{path} holds none of {', '.join(_hub.WEIGHT_FILES)}")
+
+
+def _read_weights(file: Path) -> dict[str, object]:
+    if file.name.endswith(".index.json"):
+        shards = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
+        absent = [shard for shard in shards if not (file.parent / shard).exists()]
+        if absent:
+            raise CheckpointError(f"{file.parent} lacks {listing(absent)}; fetch it again")
+        weights: dict[str, object] = {}
+        for shard in sorted(shards):
+            weights |= _read_weights(file.parent / shard)
+        return weights
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(file))
+        except SafetensorError as error:
+            raise CheckpointError(f"{file} is damaged ({error}); fetch it again") from error
+    return _state_dict(_unpickle.load(file), where=file)
+
+
+def _state_dict(value: object, *, where: Path) -> dict[str, object]:
+    if not isinstance(value, dict) or not any(isinstance(item, Tensor) for item in value.values()):
+        raise CheckpointError(f"{where} holds no state dictionary")
+    return {str(name): item for name, item in value.items() if isinstance(item, Tensor)}
+
+
+def _hugging_face_hints(config: Mapping[str, Any], *, where: Path) -> Hints:
+    for field in ("hidden_act", "feat_extract_activation"):
+        if config.get(field, "gelu") != "gelu":
+            raise CheckpointError(f"{where}: {field} = {config[field]!r} is not supported")
+    strides = config.get("conv_stride")
+    return Hints(
+        num_heads=config.get("num_attention_heads"),
+        pre_norm=config.get("do_stable_layer_norm"),
+        # The published hubert-base's preprocessor asks for a normalised waveform, its training did
+        # not do it: normalisation goes with the layer-norm front end, as in fairseq.
+        normalize=None,
+        strides=tuple(strides) if strides else None,
+        max_distance=config.get("max_bucket_distance"),
+        epsilon=config.get("layer_norm_eps"),
+    )
+
+
+def _read_fairseq(path: Path) -> tuple[dict[str, object], Hints]:
+    top = _unpickle.load(path)
+    if not isinstance(top, dict):
+        raise CheckpointError(f"{path} is no fairseq, unilm or s3prl checkpoint")
+    for key in ("model", "model_weight"):
+        if isinstance(top.get(key), dict):
+            return _state_dict(top[key], where=path), _fairseq_hints(top)
+    raise CheckpointError(
+        f"{path} holds neither 'model' nor 'model_weight'; its keys are {listing(map(str, top))}"
+    )
+
+
+def _fairseq_hints(top: Mapping[str, Any]) -> Hints:
+    """Read ``cfg`` (fairseq: model and task; unilm: flat), legacy ``args``, or s3prl's two."""
+    config = _unpickle.plain(top.get("cfg") or top.get("args") or {})
+    config = config if isinstance(config, dict) else {}
+    model = _unpickle.plain(top.get("model_cfg")) or config.get("model", config)
+    task = _unpickle.plain(top.get("task_cfg")) or config.get("task", config)
+    model = model if isinstance(model, dict) else {}
+    task = task if isinstance(task, dict) else {}
+    inner = model.get("w2v_args")  # a fine-tuned model keeps its parent's configuration here
+    if isinstance(inner, dict):
+        model = inner.get("model", inner)
+    layers = re.findall(r"\(\s*\d+\s*,\s*\d+\s*,\s*(\d+)\s*\)\]?(?:\s*\*\s*(\d+))?",
+                        str(model.get("conv_feature_layers") or ""))  # fmt: skip
+    strides = tuple(int(step) for step, times in layers for _ in range(int(times or 1)))
+    return Hints(
+        num_heads=model.get("encoder_attention_heads"),
+        pre_norm=model.get("layer_norm_first"),
+        normalize=task.get("normalize", model.get("normalize")),
+        strides=strides or None,
+        max_distance=model.get("max_distance"),
+    )
