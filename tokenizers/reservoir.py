@@ -93,6 +93,42 @@ class Reservoir:
         self._offer(other._priorities[: other._filled], other._features[: other._filled])
         self.seen += other.seen
 
+    def drop_above(self, share: float) -> None:
+        """Forget the frames whose priority lies above ``share`` of the range of priorities.
+
+        A worker that knows about which share of the corpus's frames will be kept in the end sends
+        only those. The merged sample is exact as long as ``capacity`` frames are left in it.
+        """
+        if share >= 1.0:
+            return
+        kept = np.flatnonzero(self._priorities[: self._filled] < np.uint64(share * 2**64))
+        self._priorities[: len(kept)] = self._priorities[kept]
+        self._features[: len(kept)] = self._features[kept]
+        self._filled = len(kept)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether ``capacity`` frames, or all there were, are held."""
+        return self._filled >= min(self.capacity, self.seen)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with the rows in use only: a worker's answer is as small as its work."""
+        used = slice(0, self._filled)
+        return {
+            **self.__dict__,
+            "_features": self._features[used],
+            "_priorities": self._priorities[used],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(  # type: ignore[misc]
+            capacity=state["capacity"], dim=state["dim"], seed=state["seed"]
+        )
+        used = slice(0, state["_filled"])
+        self._features[used], self._priorities[used] = state["_features"], state["_priorities"]
+        rest = {k: v for k, v in state.items() if k not in ("_features", "_priorities")}
+        self.__dict__.update(rest)
+
     def sample(self) -> Float32[np.ndarray, "T D"]:
         """Return the frames kept, by increasing priority, which is a random order.
 

@@ -102,6 +102,11 @@ def load_or_draw(settings: Settings, extractor: Extractor, *, work: Path, skippe
         logger.info("sampling goes on: %d of %d blocks are done", len(state.done), len(blocks))
     if todo:
         _draw(settings, extractor, reservoir, state, blocks, todo, path)
+    if not reservoir.is_exact:
+        raise CorpusError(
+            f"{settings.corpus.path}: the durations it states are far too long, so that too few "
+            "frames were kept; correct them, remove them, or run without --engine ray"
+        )
     unusable = sorted([*settings.corpus.skipped, *state.skipped], key=lambda item: item.line)
     lines = [json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in unusable]
     files.write_text(skipped, "".join(lines))
@@ -214,7 +219,7 @@ def _results(
 ) -> Iterator[_BlockResult]:
     """Yield the blocks' results: here straight into ``reservoir``, on Ray in one each."""
     if settings.engine == "ray":
-        job = SampleJob(settings=settings)
+        job = SampleJob(settings=settings, share=_worth_sending(settings, extractor))
         work = [(number, blocks[number]) for number in todo]
         yield from engines.run(job, work, engine="ray", workers=settings.workers)
         return
@@ -222,11 +227,24 @@ def _results(
         yield _sample_block(settings, extractor, number, blocks[number], reservoir)
 
 
+def _worth_sending(settings: Settings, extractor: Extractor) -> float:
+    """Return the share of frames that may end in the sample, as far as the manifest tells.
+
+    Twice what is expected, so that stated durations may be off by as much; 1 where none are stated.
+    """
+    seconds = settings.corpus.stated_seconds(range(len(settings.corpus.entries)))
+    if not seconds:
+        return 1.0
+    return min(1.0, 2 * settings.capacity / (seconds * extractor.frame_rate))
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleJob:
     """A block of utterances to its own small reservoir, on one worker."""
 
     settings: Settings
+    share: float
+    """Of a block's frames, about which share is worth sending."""
 
     def open(self) -> Callable[[tuple[int, Sequence[Utterance]]], Iterator[_BlockResult]]:
         """Load the encoder and return the sampling function."""
@@ -235,7 +253,9 @@ class SampleJob:
 
         def sample(work: tuple[int, Sequence[Utterance]]) -> Iterator[_BlockResult]:
             own = Reservoir(capacity=settings.capacity, dim=settings.dim, seed=settings.seed)
-            yield _sample_block(settings, extractor, work[0], work[1], own)
+            result = _sample_block(settings, extractor, work[0], work[1], own)
+            own.drop_above(self.share)
+            yield result
 
         return sample
 

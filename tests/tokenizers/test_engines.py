@@ -56,7 +56,8 @@ def test_ray_builds_and_encodes_to_the_same_bytes(
     lines = []
     for index in range(150):  # three blocks
         soundfile.write(tmp_path / f"{index}.wav", speech(0.3, index), 16_000)
-        lines.append(json.dumps({"id": str(index), "audio": f"{index}.wav"}))
+        record = {"id": str(index), "audio": f"{index}.wav", "duration": 0.3}
+        lines.append(json.dumps(record))
     lines[7] = "broken"
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("\n".join(lines))

@@ -1,5 +1,6 @@
 """The sample must not depend on how the corpus was walked, and must be uniform."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,34 @@ def test_reservoirs_of_different_kinds_do_not_merge() -> None:
         filled([3], capacity=4).merge(filled([3], capacity=4, seed=1))
     with pytest.raises(ConfigError, match="capacity"):
         Reservoir(capacity=0, dim=DIM, seed=0)
+
+
+@given(lengths=lengths_of_utterances, capacity=st.integers(1, 40), share=st.floats(0.01, 1.0))
+def test_workers_that_send_only_what_may_stay_lose_nothing_unnoticed(
+    lengths: list[int], capacity: int, share: float
+) -> None:
+    expected = filled(lengths, capacity=capacity)
+    merged = Reservoir(capacity=capacity, dim=DIM, seed=0)
+    for number, length in enumerate(lengths):
+        own = Reservoir(capacity=capacity, dim=DIM, seed=0)
+        own.add(str(number), frames_of(str(number), length))
+        own.drop_above(share)
+        merged.merge(pickle.loads(pickle.dumps(own)))
+
+    assert merged.seen == expected.seen
+    if merged.is_exact:
+        assert np.array_equal(merged.sample(), expected.sample())
+    assert merged.is_exact or share < 1.0
+
+
+def test_a_pickled_reservoir_is_as_small_as_what_it_holds_and_can_go_on() -> None:
+    large = Reservoir(capacity=1_000_000, dim=DIM, seed=0)
+    large.add("1", frames_of("1", 10))
+
+    content = pickle.dumps(large)
+    assert len(content) < 2_000
+
+    again = pickle.loads(content)
+    again.add("2", frames_of("2", 10))
+    large.add("2", frames_of("2", 10))
+    assert np.array_equal(again.sample(), large.sample())
