@@ -53,7 +53,10 @@ class Step:
         typed = f"python -m {self.module} {shlex.join(self.arguments)}"
         logger.info("\n$ %s", typed)
         started = time.perf_counter()
-        if self.main(list(self.arguments)) != 0:
+        status = self.main(list(self.arguments))
+        if status == program.INTERRUPTED:
+            raise KeyboardInterrupt
+        if status != 0:
             raise UnitoneError(f"the tour stopped at: {typed}")
         logger.info("  done in %.1f s", time.perf_counter() - started)
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ def _open_text(path: Path) -> Iterator[tuple[int, str]]:
     with opener(path, "rt", encoding="utf-8-sig", errors="replace") as file:
         try:
             yield from enumerate(file, start=1)
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise CorpusError(f"{path}: damaged gzip file ({error})") from error
 
 
@@ -42,7 +43,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | Skipped]]:
             continue
         try:
             record = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             yield line, Skipped(line=line, reason=f"{path.name} line {line} is not JSON ({error})")
             continue
         if not isinstance(record, dict):
@@ -117,7 +118,7 @@ def read_fairseq(path: Path) -> Iterator[Entry]:
             root = path.parent / content.strip()
             continue
         name, _, samples = content.rstrip("\r\n").partition("\t")
-        if not name or not samples.strip().isdigit():
+        if not name or not Path(name).name or not samples.strip().isdecimal():
             reason = (
                 f'{path.name} line {line}: expected "path<TAB>samples", got {content.strip()!r}'
             )

@@ -6,6 +6,7 @@ quality report is made. Killed at any moment and run again, it goes on from its 
 ends in the same tokeniser.
 """
 
+import json
 import logging
 import platform
 import sys
@@ -88,13 +89,25 @@ class BuildConfig:
             raise ConfigError(f"--pieces must be more than k = {self.k}, or 0, got {self.pieces}")
         if self.capacity < self.k:
             raise ConfigError(f"--sample-frames {self.sample_frames} is less than k = {self.k}")
+        if not self.survey_hours > 0:
+            raise ConfigError(f"--survey-hours must be more than 0, got {self.survey_hours}")
+        if self.centroids is not None and not self.centroids.is_file():
+            raise ConfigError(f"--centroids {self.centroids}: no such file")
         if (self.text == "sentencepiece") != (self.text_pieces is not None):
             raise ConfigError("--text sentencepiece and --text-pieces N go together")
 
     @property
     def capacity(self) -> int:
         """Frames the sample holds at most."""
-        return self.sample_frames or max(256 * self.k, 100_000)
+        return max(256 * self.k, 100_000) if self.sample_frames is None else self.sample_frames
+
+    @property
+    def sampling_identity(self) -> dict[str, Any]:
+        """The options that decide which frames are sampled."""
+        own = ("k", "init", "redo", "iterations", "centroids", "deduplicate", "pieces", "text")
+        later = (*own, "text_pieces", "survey_hours", "sample_frames")
+        kept = {name: value for name, value in self.identity.items() if name not in later}
+        return {**kept, "capacity": self.capacity}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -111,15 +124,30 @@ def build(config: BuildConfig) -> None:
     corpus = config.reading.corpus()
     with files.locked(config.out):
         record = _record(config, corpus)
+        if (config.out / passport.FILE).is_file() and not (config.out / BUILD).is_file():
+            raise ConfigError(f"--out {config.out} holds other artefacts; choose another --out")
         if _is_finished(config.out, record):
             logger.info("%s is finished already; nothing to do", config.out)
             return
         extractor = config.extractor.open()  # before anything is written: options may be wrong
+        _check_size(config, corpus, extractor)
         files.write_json(config.out / BUILD, record)
         log = RunLog(config.out / "log.jsonl")
         log.write("start", command=sys.argv)
         _build(config, corpus, extractor, log)
         log.write("end")
+
+
+def _check_size(config: BuildConfig, corpus: Corpus, extractor: Extractor) -> None:
+    """Refuse a k that the corpus can't fill, before hours are spent, where its length is stated."""
+    seconds = corpus.stated_seconds(range(len(corpus.entries)))
+    if config.centroids is None and seconds is not None:
+        frames = round(seconds * extractor.frame_rate)
+        if frames < config.k:
+            raise ConfigError(
+                f"--k {config.k} needs at least {config.k} frames, the corpus has about {frames}; "
+                "lower --k or add recordings"
+            )
 
 
 def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLog) -> None:
@@ -134,6 +162,7 @@ def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLo
         batch_seconds=batch_seconds,
         engine=config.engine,
         strict=config.reading.strict,
+        identity=json.dumps([config.sampling_identity, corpus.sha256]),
     )
     work = config.out / ".build"
     sample = sampling.load_or_draw(
@@ -183,8 +212,11 @@ def _centroids(
 ) -> tuple[Float32[np.ndarray, "K D"], dict[str, Any]]:
     """Return the centroids, learnt, imported or kept by a killed build, and the figures on them."""
     path, record = config.out / CENTROIDS, work / "fitted.json"
+    made_with = config.identity
     if path.is_file() and record.is_file():
-        return kmeans.load(path), sampling.read_json(record)
+        kept = files.read_json(record)
+        if kept["options"] == made_with:
+            return kmeans.load(path), kept["figures"]
     if config.centroids is not None:
         centroids = _imported(config, config.centroids, extractor)
         inertia = kmeans.inertia(sample.frames, centroids)
@@ -192,7 +224,7 @@ def _centroids(
     else:
         centroids, fitted = _trained(config, sample)
     kmeans.save(path, centroids)
-    files.write_json(record, fitted)
+    files.write_json(record, {"options": made_with, "figures": fitted})
     return centroids, fitted
 
 
@@ -302,9 +334,9 @@ def _record(config: BuildConfig, corpus: Corpus) -> dict[str, Any]:
 def _is_finished(out: Path, record: dict[str, Any]) -> bool:
     """Tell whether ``out`` holds this very tokeniser; refuse one of other options."""
     path = out / BUILD
-    if not path.is_file():
-        return False
-    found = sampling.read_json(path)
+    if not path.is_file() or not (out / passport.FILE).is_file():
+        return False  # what an unfinished build left is looked at by each step
+    found = files.read_json(path)
     for name in ("options", "manifest_sha256"):
         if found.get(name) != record[name]:
             changed = _changed(found.get(name), record[name]) or name
@@ -312,7 +344,7 @@ def _is_finished(out: Path, record: dict[str, Any]) -> bool:
                 f"{out} holds a tokeniser of other options ({changed}); "
                 "choose another --out or remove it"
             )
-    return (out / passport.FILE).is_file()
+    return True
 
 
 def _changed(before: Any, now: Any) -> str:

@@ -61,10 +61,12 @@ class Corpus:
         """
         if split is None:
             return self
-        kept = tuple(e for e in self.entries if isinstance(e, Utterance) and e.split == split)
-        if not kept:
-            found = ", ".join(sorted({str(utterance.split) for utterance in self.utterances}))
-            raise ConfigError(f"--split {split}: no utterance of {self.path} has it; found {found}")
+        # a line that can't be used says nothing of its split: it is reported with every one
+        kept = tuple(e for e in self.entries if isinstance(e, Skipped) or e.split == split)
+        if not any(isinstance(entry, Utterance) for entry in kept):
+            found = sorted({utterance.split for utterance in self.utterances if utterance.split})
+            others = f"found {', '.join(found)}" if found else 'no line has a "split" field'
+            raise ConfigError(f"--split {split}: no utterance of {self.path} has it; {others}")
         digest = hashlib.sha256(f"{self.sha256} {split}".encode()).hexdigest()
         return Corpus(path=self.path, sha256=digest, entries=kept)
 
@@ -83,8 +85,8 @@ def read_corpus(path: Path) -> Corpus:
     """
     if not path.exists():
         raise ConfigError(f"--manifest {path}: no such file or directory")
-    reader = _reader_of(path)
-    entries = tuple(_without_duplicates(reader(path)))
+    # absolute, so that workers in other folders find the recordings
+    entries = tuple(_without_duplicates(_reader_of(path)(path.absolute())))
     if not any(isinstance(entry, Utterance) for entry in entries):
         first = next((e.reason for e in entries if isinstance(e, Skipped)), "it has no lines")
         raise CorpusError(f"{path}: no usable utterance; the first problem: {first}")
@@ -96,6 +98,11 @@ def _without_duplicates(
 ) -> Iterator[Entry]:
     first_line: dict[str, int] = {}
     for entry in entries:
+        if isinstance(entry, Utterance) and not _is_text(entry):
+            name = entry.id.encode("utf-8", "replace").decode()
+            reason = "a field holds half a surrogate pair (\\ud800 to \\udfff), which is no text"
+            yield Skipped(id=name, line=entry.line, reason=reason)
+            continue
         if isinstance(entry, Utterance) and entry.id in first_line:
             reason = f"duplicate id, first on line {first_line[entry.id]}"
             yield Skipped(id=entry.id, line=entry.line, reason=reason)
@@ -103,6 +110,18 @@ def _without_duplicates(
         if isinstance(entry, Utterance):
             first_line[entry.id] = entry.line
         yield entry
+
+
+def _is_text(utterance: Utterance) -> bool:
+    """Tell whether every text of the record can be written as UTF-8."""
+    known = utterance
+    texts = (known.id, known.text, known.language, known.speaker, known.gender, known.split)
+    every = [*texts, str(known.audio), *known.translation, *known.translation.values()]
+    try:
+        "".join(text for text in every if text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _reader_of(path: Path) -> Reader:

@@ -1,7 +1,7 @@
 """Utterance records to Lhotse cuts, the native form: ``python -m tokenizers.cuts``.
 
 ``--manifest M --out cuts.jsonl.gz`` turns any manifest this toolkit reads into a CutSet, having
-looked at every recording; what can't be used is listed in ``skipped.jsonl`` beside it.
+read the header of every recording; what can't be used is listed in ``OUT.skipped.jsonl`` beside it.
 """
 
 import json
@@ -64,7 +64,7 @@ def write_cuts(config: CutsConfig) -> None:
     finally:
         unfinished.unlink(missing_ok=True)
     lines = [json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in skipped]
-    files.write_text(config.out.parent / "skipped.jsonl", "".join(lines))
+    files.write_text(config.out.with_name(f"{config.out.name}.skipped.jsonl"), "".join(lines))
     logger.info("%d cuts in %s, %d entries skipped", count, config.out, len(skipped))
 
 
@@ -123,11 +123,11 @@ def _recording(utterance: Utterance) -> Any:
     from lhotse.audio import AudioSource
 
     path = utterance.clip.path
-    if not path.is_file():
-        raise CorpusError(f"{path}: no such file")
     try:
+        if not path.is_file():
+            raise CorpusError(f"{path}: no such file")
         info = soundfile.info(path)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+    except (RuntimeError, TypeError, ValueError, OSError) as error:
         raise CorpusError(f"{path}: not readable as audio ({error})") from error
     if info.frames == 0:
         raise CorpusError(f"{path}: holds no samples")

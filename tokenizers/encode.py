@@ -89,7 +89,12 @@ class EncodeJob:
                     yield index_of[item.id], item
                     continue
                 index = index_of[item.utterance.id]
-                yield index, _tokens(index, item, tokenizer.of(item), deduplicated=deduplicated)
+                try:
+                    units = tokenizer.of(item)
+                except CorpusError as error:  # in the middle of a long recording
+                    yield index, item.utterance.skipped(str(error))
+                    continue
+                yield index, _tokens(index, item, units, deduplicated=deduplicated)
 
         return encode_block
 
@@ -127,6 +132,11 @@ def _encode(config: EncodeConfig, tokenizer: Tokenizer, corpus: Corpus) -> None:
     try:
         seconds = _fill(config, tokenizer, corpus, writer)
         index = writer.finish()
+        if config.reading.strict and index["num_skipped"]:
+            raise CorpusError(
+                f"--strict: {index['num_skipped']} entries were skipped by an earlier run; "
+                f"{config.out / 'skipped.jsonl'} says why"
+            )
     finally:
         writer.close()
     elapsed = time.perf_counter() - started
@@ -137,7 +147,9 @@ def _encode(config: EncodeConfig, tokenizer: Tokenizer, corpus: Corpus) -> None:
         index["num_samples"] / SAMPLE_RATE / 3600,
         config.out,
         index["num_skipped"],
-        " (skipped.jsonl says why)" if index["num_skipped"] else "",
+        " (skipped.jsonl says why; mend them and remove --out to try again)"
+        if index["num_skipped"]
+        else "",
         elapsed,
         seconds / elapsed,
     )

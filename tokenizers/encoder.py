@@ -153,7 +153,13 @@ def _locate(ssl: str | Path, published: Mapping[str, str], *, standalone: Collec
     path = Path(ssl).expanduser()
     if path.exists():
         return path
-    if isinstance(ssl, str) and name.count("/") == 1 and path.suffix not in (".pt", ".bin"):
+    local = path.parent.is_dir() or name.startswith((".", "~"))  # a mistyped path is no hub id
+    if (
+        isinstance(ssl, str)
+        and not local
+        and name.count("/") == 1
+        and path.suffix not in (".pt", ".bin")
+    ):
         return _hub.fetch(name)
     choices = ", ".join(sorted({*published, *standalone}))
     raise ConfigError(

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from unitone import devices
 from unitone.audio import SAMPLE_RATE, Statistics
-from unitone.errors import ConfigError
+from unitone.errors import ConfigError, CorpusError
 from unitone.tokenizers.encoder import Encoder, load_encoder
 from unitone.tokenizers.utterance import Skipped, Utterance
 from unitone.tokenizers.waveforms import Loaded, load_ahead, stream_waveform
@@ -249,7 +249,7 @@ def _finish(extractor: Extractor, items: list[Loaded]) -> Iterator[Features | Sk
     for item in items:
         reason = item.error or extractor.too_short(item)
         if reason is not None:
-            yield _skipped(item.utterance, reason)
+            yield item.utterance.skipped(reason)
         elif item.waveform is not None:
             short.append(item)
             waveforms.append(item.waveform)
@@ -258,14 +258,14 @@ def _finish(extractor: Extractor, items: list[Loaded]) -> Iterator[Features | Sk
                 utterance=item.utterance,
                 num_samples=item.statistics.num_samples,
                 num_frames=extractor.num_frames(item.statistics.num_samples),
-                chunks=extractor.windows(item.utterance, item.statistics),
+                chunks=_finite(extractor.windows(item.utterance, item.statistics), extractor),
             )
     if not short:
         return
     rows = _within_memory(extractor, waveforms)
     for item, waveform, features in zip(short, waveforms, rows, strict=True):
         if not bool(torch.isfinite(features).all()):
-            yield _skipped(item.utterance, f"{extractor.encoder.name} gives features of NaN")
+            yield item.utterance.skipped(f"{extractor.encoder.name} gives features of NaN")
             continue
         yield Features(
             utterance=item.utterance,
@@ -273,6 +273,14 @@ def _finish(extractor: Extractor, items: list[Loaded]) -> Iterator[Features | Sk
             num_frames=len(features),
             chunks=iter([features]),
         )
+
+
+def _finite(chunks: Iterator[Tensor], extractor: Extractor) -> Iterator[Tensor]:
+    """Pass on the windows of a long recording as long as they hold numbers."""
+    for chunk in chunks:
+        if not bool(torch.isfinite(chunk).all()):
+            raise CorpusError(f"{extractor.encoder.name} gives features of NaN")
+        yield chunk
 
 
 def _within_memory(extractor: Extractor, waveforms: list[np.ndarray]) -> list[Tensor]:
@@ -287,10 +295,6 @@ def _within_memory(extractor: Extractor, waveforms: list[np.ndarray]) -> list[Te
         *_within_memory(extractor, waveforms[:half]),
         *_within_memory(extractor, waveforms[half:]),
     ]
-
-
-def _skipped(utterance: Utterance, reason: str) -> Skipped:
-    return Skipped(id=utterance.id, line=utterance.line, reason=reason)
 
 
 class _Cursor:
@@ -334,6 +338,10 @@ class ExtractorConfig:
     """auto, cpu, cuda, cuda:N or mps."""
     threads: int | None = None
     """CPU threads of the encoder in each process; default: what torch takes."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"--threads must be at least 1, got {self.threads}")
 
     def open(self) -> Extractor:
         """Load the encoder.

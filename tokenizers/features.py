@@ -30,6 +30,8 @@ from unitone.tokenizers.utterance import Skipped
 
 logger = logging.getLogger(__name__)
 
+BLOCK = 64
+"""Utterances that are in memory together where they are batched."""
 LONGEST_NAME = 200
 """Characters of a file name before a hash replaces its end; most file systems allow 255 bytes."""
 
@@ -77,24 +79,34 @@ def _write_missing(config: FeaturesConfig, corpus: Corpus) -> list[Skipped]:
     made_by: dict[str, Any] = {
         "encoder": configs.to_dict(encoder_passport(extractor, options.precision)),
         "frames": configs.to_dict(options.frames),
+        "manifest_sha256": corpus.sha256,
     }
     _check_folder(config.out, made_by)
     missing = [u for u in corpus.utterances if not (config.out / file_name(u.id)).is_file()]
     wanted = {utterance.id for utterance in missing}
     indices = [i for i, entry in enumerate(corpus.entries) if entry.id in wanted]
     skipped: list[Skipped] = []
-    results = extract(
-        extractor,
-        missing,
-        workers=config.reading.workers,
-        batch_seconds=options.batch_seconds(config.reading.batch_seconds),
+    results = (
+        item
+        for first in range(0, len(missing), BLOCK)
+        for item in extract(
+            extractor,
+            missing[first : first + BLOCK],
+            workers=config.reading.workers,
+            batch_seconds=options.batch_seconds(config.reading.batch_seconds),
+        )
     )
     with Progress("features", total=corpus.stated_seconds(indices), unit="s of audio") as bar:
         for item in results:
             if isinstance(item, Features):
-                _write(config.out / file_name(item.utterance.id), item, extractor.encoder.dim)
-                bar.advance(item.num_samples / SAMPLE_RATE)
-                continue
+                path = config.out / file_name(item.utterance.id)
+                try:
+                    _write(path, item, extractor.encoder.dim)
+                except CorpusError as error:  # in the middle of a long recording
+                    item = item.utterance.skipped(str(error))
+                else:
+                    bar.advance(item.num_samples / SAMPLE_RATE)
+                    continue
             if config.reading.strict:
                 raise CorpusError(f"--strict: {item.id}: {item.reason}")
             skipped.append(item)
@@ -103,11 +115,13 @@ def _write_missing(config: FeaturesConfig, corpus: Corpus) -> list[Skipped]:
 
 def _check_folder(out: Path, made_by: dict[str, Any]) -> None:
     path = out / "features.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != made_by:
+    if path.is_file() and files.read_json(path) != made_by:
         raise ConfigError(
-            f"{out} holds features of another encoder, layer or frame policy (features.json); "
-            "choose another --out"
+            f"{out} holds features of another encoder, layer, frame policy or manifest "
+            "(features.json); choose another --out"
         )
+    if (out / "passport.json").is_file():
+        raise ConfigError(f"--out {out} holds other artefacts; choose another --out")
     files.write_json(path, made_by)
 
 

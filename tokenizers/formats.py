@@ -54,6 +54,9 @@ def _fairseq(shards: TokenShards, corpus: Corpus, out: Path) -> None:
     lost = next((name for name, path in audio.items() if path is None), None)
     if lost is not None:
         raise ConfigError(f"--format fairseq needs audio files; {lost!r} has none of its own")
+    part = next((u.id for u in corpus.utterances if u.start or u.duration is not None), None)
+    if part is not None:
+        raise ConfigError(f"--format fairseq can't hold parts of recordings, as {part!r} is one")
     with _text_files() as opened:
         for row in shards.rows():
             split = (row["split"] or "all").replace("/", "_")

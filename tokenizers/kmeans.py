@@ -1,15 +1,15 @@
 """k-means over SSL features: training on a sample of frames, and the unit of each frame.
 
-Lloyd's iterations on nested random subsamples of growing size: 32 frames a centroid, then four
-times as many and so on, at last all frames. An iteration costs its subsample's share of a pass
+Lloyd's iterations on nested random subsamples of growing size: 32 frames a centroid or more, then
+four times as many and so on, at last all frames. An iteration costs its subsample's share of a pass
 over everything, and centroids that have settled on one subsample are nearly settled on the next,
 so few iterations see all frames. No frame is left out of the last ones.
 
-The start is k-means++ (Arthur and Vassilvitskii 2007) on the smallest subsample, with twice as many
-seeds as clusters; after two iterations the clusters are merged by Ward's criterion down to k. On
-128,000 frames of 768 numbers with k = 1000 that lowers the inertia reached in the end by 1.6 %, and
-saves more iterations than it costs. A cluster that comes out empty is given a frame, drawn in
-proportion to its squared distance from its centroid.
+The start is k-means++ (Arthur and Vassilvitskii 2007) on the smallest subsample, with more seeds
+than clusters; after two iterations the clusters are merged by Ward's criterion down to k. With
+twice as many seeds, on 128,000 frames of 768 numbers and k = 1000, that lowers the inertia reached
+in the end by 1.6 % and saves about as much time in iterations as it costs. A cluster that comes out
+empty is given a frame, drawn in proportion to its squared distance from its centroid.
 
 The same seed, thread count and machine give the same bytes. Axes: T frames, D width, K centroids.
 """
@@ -46,15 +46,17 @@ from unitone.tokenizers._ward import merged
 logger = logging.getLogger(__name__)
 
 _SMALLEST = 32
-"""Frames a centroid of the first subsample."""
+"""Frames a centroid of the first subsample, at the least."""
+_FEWEST = 1 << 15
+"""Frames of the first subsample, at the least: with few centroids more of them cost nothing."""
 _GROWTH = 4
 """How much larger each subsample is than the one before."""
-_OVERSEEDING = 2
-"""Seeds of k-means++ for each cluster; 4 gains another 0.2 % at three times the cost."""
+_OVERSEEDING = 4
+"""Seeds of k-means++ for each cluster."""
 _BEFORE_MERGING = 2
 """Iterations of the seeds before they are merged."""
-_MERGEABLE = 8192
-"""Seeds at the most, unless k is larger: merging takes memory with their square, here 256 MiB."""
+_MERGEABLE = 4096
+"""Seeds at the most: merging takes memory with their square, and time with their product with k."""
 _QUIET = 5.0
 """Seconds between two lines about the iterations: short fits are silent, long ones are not."""
 _REPAIRS = 20
@@ -265,7 +267,7 @@ class _Run:
 
 def _sizes(num_frames: int, k: int) -> list[int]:
     """Return the sizes of the subsamples, the last of which is everything."""
-    sizes = [_SMALLEST * k]
+    sizes = [max(_SMALLEST * k, _FEWEST)]
     while sizes[-1] * 2 < num_frames:
         sizes.append(sizes[-1] * _GROWTH)
     return [*sizes[:-1], num_frames]

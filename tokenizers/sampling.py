@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -50,6 +49,8 @@ class Settings:
     batch_seconds: float
     engine: Engine
     strict: bool
+    identity: str
+    """What the sample depends on; one that was drawn otherwise is not gone on with."""
 
 
 @dataclass(kw_only=True)
@@ -110,7 +111,10 @@ def load_or_draw(settings: Settings, extractor: Extractor, *, work: Path, skippe
     unusable = sorted([*settings.corpus.skipped, *state.skipped], key=lambda item: item.line)
     lines = [json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in unusable]
     files.write_text(skipped, "".join(lines))
+    if settings.strict and unusable:
+        raise CorpusError(f"--strict: {unusable[0].id}: {unusable[0].reason}")
     if reservoir.seen == 0:
+        path.unlink(missing_ok=True)  # so that a run after the cure tries again
         raise CorpusError(
             f"{settings.corpus.path}: no utterance could be used; the first reason: "
             f"{unusable[0].reason}"
@@ -162,10 +166,16 @@ class _State:
 def _resumed(path: Path, settings: Settings) -> Reservoir:
     if path.is_file():
         try:
-            return Reservoir.load(path)
+            found = Reservoir.load(path)
         except CheckpointError as error:
             logger.warning("%s; starting the pass again", error)
-    return Reservoir(capacity=settings.capacity, dim=settings.dim, seed=settings.seed)
+        else:
+            if found.metadata.get("identity") == settings.identity:
+                return found
+            logger.info("the options have changed; starting the pass again")
+    fresh = Reservoir(capacity=settings.capacity, dim=settings.dim, seed=settings.seed)
+    fresh.metadata["identity"] = settings.identity
+    return fresh
 
 
 def _blocks(corpus: Corpus) -> list[list[Utterance]]:
@@ -277,20 +287,12 @@ def _sample_block(
             skipped.append(item)
             continue
         offset = 0
-        for chunk in item.chunks:
-            reservoir.add(item.utterance.id, chunk.float().cpu().numpy(), offset=offset)
-            offset += len(chunk)
+        try:
+            for chunk in item.chunks:
+                reservoir.add(item.utterance.id, chunk.float().cpu().numpy(), offset=offset)
+                offset += len(chunk)
+        except CorpusError as error:  # in the middle of a long recording
+            skipped.append(item.utterance.skipped(str(error)))
+            continue
         seconds += item.num_samples / SAMPLE_RATE
     return _BlockResult(block=number, reservoir=reservoir, seconds=seconds, skipped=skipped)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of ours.
-
-    Raises:
-        CheckpointError: it is damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove its folder") from error

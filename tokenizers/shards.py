@@ -13,6 +13,7 @@ whatever the order in which the utterances were finished.
 """
 
 import json
+import shutil
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class ShardWriter:
         parts, skipped = [], [*self._corpus.skipped]
         totals = dict.fromkeys(("rows", "samples", "units", "frames"), 0)
         for part in range(self._num_parts):
-            table = pq.read_table(self._path(part), columns=["units", "durations", "num_samples"])
+            table = _read_part(self._path(part))
             parts.append({"file": self._path(part).name, "first_row": totals["rows"]})
             totals["rows"] += len(table)
             totals["samples"] += _sum(table["num_samples"])
@@ -124,6 +125,8 @@ class ShardWriter:
         lines = [json.dumps(item.to_json(), ensure_ascii=False) for item in skipped]
         files.write_text(self._out / SKIPPED, "".join(line + "\n" for line in lines))
         if totals["rows"] == 0:
+            for part in range(self._num_parts):  # so that a run after the cure tries again
+                self._path(part).unlink(missing_ok=True)
             raise CorpusError(
                 f"{self._corpus.path}: no utterance could be encoded; the first reason: "
                 f"{skipped[0].reason}"
@@ -139,10 +142,8 @@ class ShardWriter:
         }
         files.write_text(self._out / "README.md", _readme(index, self._passport))
         files.write_json(self._out / INDEX, index)
-        journal_folder = self._out / ".journal"
-        if journal_folder.is_dir():
-            (journal_folder / "run.json").unlink(missing_ok=True)
-            journal_folder.rmdir()
+        self.close()
+        shutil.rmtree(self._out / ".journal", ignore_errors=True)  # the parts are whole
         return index
 
     def close(self) -> None:
@@ -165,10 +166,12 @@ class ShardWriter:
 
     def _check_folder(self) -> None:
         """Refuse a folder that holds the shards of another corpus, tokeniser or shard size."""
+        if (self._out / "build.json").is_file():
+            raise ConfigError(f"--out {self._out} is a tokeniser directory; choose another --out")
         begun = self._out / ".journal" / "run.json"
         for path in (self._out / INDEX, begun):
             if path.is_file():
-                found = json.loads(path.read_text(encoding="utf-8"))
+                found = files.read_json(path)
                 for name, ours in self._identity().items():
                     if found.get(name) != ours:
                         raise ConfigError(
@@ -251,6 +254,13 @@ def _write_part(
         pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)
 
 
+def _read_part(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=["units", "durations", "num_samples"])
+    except pa.ArrowInvalid as error:
+        raise CheckpointError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
 def _skipped_of(path: Path) -> list[Skipped]:
     metadata = pq.read_schema(path).metadata or {}
     return [Skipped(**item) for item in json.loads(metadata.get(b"unitone.skipped", b"[]"))]
@@ -294,7 +304,11 @@ class TokenShards:
         self.passport = Passport.load(folder)
         if passport is not None:
             require_same(passport, self.passport, what=str(folder))
-        self.index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        self.index: dict[str, Any] = files.read_json(path)
+        if self.index.get("passport_hash") != self.passport.hash:
+            raise CheckpointError(
+                f"{folder}: passport.json isn't the one its shards were made with; encode again"
+            )
         self._folder = folder
         self._first_rows = [part["first_row"] for part in self.index["parts"]]
         self._group: tuple[int, int] | None = None

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int32
 
 from unitone import seeding
 from unitone.audio import SAMPLE_RATE
+from unitone.errors import CorpusError
 from unitone.journal import Journal
 from unitone.logs import Progress
 from unitone.tokenizers.corpus import Corpus
@@ -70,7 +71,10 @@ def survey(
                     return found
                 if not isinstance(item, Features):
                     continue
-                surveyed = _units(item, extractor, nearest, limit=seconds - covered)
+                try:
+                    surveyed = _units(item, extractor, nearest, limit=seconds - covered)
+                except CorpusError:  # listed by the pass before
+                    continue
                 book.append(_record(surveyed))
                 found.append(surveyed)
                 covered += surveyed.num_samples / SAMPLE_RATE

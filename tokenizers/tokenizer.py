@@ -48,6 +48,8 @@ class Tokenizer:
         if not folder.is_dir():
             raise ConfigError(f"--tokenizer {folder}: no such directory")
         passport = Passport.load(folder)
+        if not (folder / CENTROIDS).is_file():
+            raise CheckpointError(f"{folder} holds no {CENTROIDS}: not a tokeniser directory")
         centroids = kmeans.load(folder / CENTROIDS)
         if kmeans.centroid_hash(centroids) != passport.kmeans.centroid_hash:
             raise CheckpointError(

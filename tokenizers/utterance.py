@@ -38,6 +38,10 @@ class Utterance:
     cut: Any = None
     """The Lhotse cut itself where its audio is not a plain file (Shar, mixed, command)."""
 
+    def skipped(self, reason: str) -> "Skipped":
+        """Return the record of why this utterance wasn't used."""
+        return Skipped(id=self.id, line=self.line, reason=reason)
+
     @property
     def clip(self) -> Clip:
         """Where the waveform is."""

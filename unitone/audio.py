@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000
 """Hz; every model of the project works at this rate or says otherwise."""
+LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000
+"""Hz; a header that says anything else is damaged."""
 BLOCK = 10 * SAMPLE_RATE
 """Source frames read at a time: 10 s of 16 kHz audio, about 640 kB."""
 
@@ -45,12 +47,13 @@ def stream(clip: Clip) -> Iterator[Float[np.ndarray, "N"]]:
     """
     import soundfile
 
-    if not clip.path.is_file():
-        raise CorpusError(f"{clip.path}: no such file")
     try:
+        if not clip.path.is_file():
+            raise CorpusError(f"{clip.path}: no such file")
         with soundfile.SoundFile(clip.path) as file:
             yield from _resampled(clip, file)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+    except (RuntimeError, TypeError, ValueError, OSError) as error:
+        # libsndfile's own errors are RuntimeErrors; the others are unreadable or impossible paths
         raise CorpusError(f"{clip.path}: not readable as audio ({error})") from error
 
 
@@ -110,6 +113,8 @@ def _resampled(clip: Clip, file: "soundfile.SoundFile") -> Iterator[Float[np.nda
     import soxr
 
     rate = file.samplerate
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise CorpusError(f"{clip.path}: a sampling rate of {rate} Hz is not that of a recording")
     remaining = _seek(clip, file)
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
     while remaining is None or remaining > 0:
@@ -138,7 +143,15 @@ def _seek(clip: Clip, file: "soundfile.SoundFile") -> int | None:
                 f"({file.frames / file.samplerate:.3f} s)"
             )
         file.seek(first)
-    return None if clip.duration is None else round(clip.duration * file.samplerate)
+    if clip.duration is None:
+        return None
+    wanted: int = round(clip.duration * file.samplerate)
+    rest: int = file.frames - round(clip.start * file.samplerate)
+    if wanted > rest + file.samplerate // 10:  # stated durations are rounded, not by that much
+        raise CorpusError(
+            f"{clip.path}: the clip ends {(wanted - rest) / file.samplerate:.2f} s behind the end"
+        )
+    return wanted
 
 
 def _mono(block: Float[np.ndarray, "N C"], clip: Clip) -> Float[np.ndarray, "N"]:

@@ -88,7 +88,14 @@ def command_line(kind: type[Config], argv: list[str] | None, description: str | 
 
     A usage error ends the process with status 2, ``--help`` with 0.
     """
+    import sys
+
     import tyro
 
+    given = [word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv)]
+    twice = next((w for w in given if w.startswith("--") and given.count(w) > 1), None)
+    if twice is not None:  # the parser would silently take the last one
+        sys.stderr.write(f"error: {twice} is given twice; give several values behind one\n")
+        raise SystemExit(2)
     flat = (tyro.conf.OmitArgPrefixes,)
     return tyro.cli(kind, args=argv, description=description, config=flat)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unitone.errors import ConfigError
+from unitone.errors import CheckpointError, ConfigError
 
 
 @contextlib.contextmanager
@@ -40,6 +40,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file that this toolkit wrote.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); remove its folder") from error
+
+
 def sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
@@ -53,7 +65,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"--out {folder}: a file is in the way; choose another --out") from error
     try:
         import fcntl
     except ImportError:  # not a POSIX system: the user is the lock
@@ -66,6 +81,8 @@ def locked(folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"{folder} is being written by another process; wait for it or choose another --out"
         ) from None
+    for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     try:
         yield
     finally:

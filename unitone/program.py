@@ -14,6 +14,7 @@ from unitone.errors import UnitoneError
 
 logger = logging.getLogger(__name__)
 
+INTERRUPTED = 130
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No room: on the disk, in the quota, or within the limit on the size of a file."""
 
@@ -26,10 +27,8 @@ def run(main: Callable[[], None]) -> int:
     except UnitoneError as error:
         return _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to go on", 130)
+        return _fail("interrupted; run the same command again to go on", INTERRUPTED)
     except OSError as error:
-        if error.errno not in (*FULL, errno.EACCES, errno.EROFS):
-            raise
         return _fail(_disk_message(error), 1)
     return 0
 
@@ -41,7 +40,7 @@ def _disk_message(error: OSError) -> str:
             f"no space left on the disk{where}; what was finished is kept: "
             "free some space and run the same command again"
         )
-    return f"cannot write{where}: {error.strerror}; choose another --out"
+    return f"{error.strerror or error}{where}"
 
 
 def _fail(message: str, status: int) -> int:

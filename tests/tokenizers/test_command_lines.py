@@ -342,6 +342,91 @@ def test_a_changed_centroid_file_is_refused(tokenizer: Path, corpus: Path, tmp_p
     assert "not what the passport names" in run("tokenizers.encode", *base, expect=1)
 
 
+def test_a_kill_behind_the_last_part_does_no_harm(
+    tokenizer: Path, corpus: Path, tmp_path: Path
+) -> None:
+    base = ("--tokenizer", tokenizer, "--manifest", corpus, "--out", tmp_path / "out")
+    run("tokenizers.encode", *base)
+    index = (tmp_path / "out" / "tokens.json").read_bytes()
+    (tmp_path / "out" / "tokens.json").unlink()
+    (tmp_path / "out" / ".journal").mkdir()
+    (tmp_path / "out" / ".journal" / "part-00000.jsonl").write_text('{"index": 0, "rea')
+    (tmp_path / "out" / ".part-00000.parquet.123.tmp").write_bytes(b"half")
+
+    run("tokenizers.encode", *base)
+
+    assert (tmp_path / "out" / "tokens.json").read_bytes() == index
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("stage", ["build", "encode"])
+def test_recordings_that_come_back_are_tried_again(
+    tokenizer: Path, corpus: Path, tmp_path: Path, stage: str
+) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(corpus.read_text())  # beside no recordings
+    options = ("--ssl", "mfcc", "--k", 8) if stage == "build" else ("--tokenizer", tokenizer)
+    arguments = (*options, "--manifest", manifest, "--out", tmp_path / "out")
+
+    assert "no such file" in run(f"tokenizers.{stage}", *arguments, expect=1)
+    for recording in corpus.parent.glob("*.flac"):
+        (tmp_path / recording.name).symlink_to(recording)
+    run(f"tokenizers.{stage}", *arguments)
+
+
+def test_folders_of_other_stages_are_left_alone(
+    tokenizer: Path, corpus: Path, tmp_path: Path
+) -> None:
+    encode = ("--tokenizer", tokenizer, "--manifest", corpus)
+    run("tokenizers.encode", *encode, "--out", tmp_path / "tokens")
+
+    assert "tokeniser directory" in run("tokenizers.encode", *encode, "--out", tokenizer, expect=2)
+    assert "other artefacts" in build(corpus, tmp_path / "tokens", expect=2)
+    features = ("--ssl", "mfcc", "--manifest", corpus, "--out", tokenizer)
+    assert "other artefacts" in run("tokenizers.features", *features, expect=2)
+
+
+def test_a_failed_option_does_not_lock_the_folder(corpus: Path, tmp_path: Path) -> None:
+    build(corpus, tmp_path / "out", "--sample-frames", 10, "--text", "sentencepiece", expect=2)
+    arguments = ("--manifest", corpus, "--ssl", "mfcc", "--out", tmp_path / "out")
+    assert "lower --k" in run("tokenizers.build", *arguments, "--k", 60_000, expect=2)
+    run("tokenizers.build", *arguments, "--k", 8)
+
+
+def test_what_no_reader_expects_is_skipped(tokenizer: Path, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.raw").write_bytes(bytes(1000))
+    good = str(corpus.parent / "5.flac")
+    lines = [
+        json.dumps({"id": "good", "audio": good}),
+        json.dumps({"id": "raw", "audio": "x.raw"}),
+        json.dumps({"id": "long", "audio": "a" * 300}),
+        json.dumps({"id": "text", "audio": "a.wav", "text": "\ud800"}),
+        json.dumps(
+            {"id": "far", "audio": str(corpus.parent / "5.flac"), "start": 0.1, "duration": 9}
+        ),
+        "[" * 100_000,
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    base = ("--tokenizer", tokenizer, "--manifest", tmp_path / "m.jsonl")
+
+    run("tokenizers.encode", *base, "--out", tmp_path / "out")
+
+    skipped = (tmp_path / "out" / "skipped.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["line"] for line in skipped] == [2, 3, 4, 5, 6]
+    strict = run("tokenizers.encode", *base, "--out", tmp_path / "out", "--strict", expect=1)
+    assert "--strict" in strict
+
+
+def test_options_of_encode_that_cannot_work(tokenizer: Path, corpus: Path, tmp_path: Path) -> None:
+    base = ("--tokenizer", tokenizer, "--manifest", corpus, "--out", tmp_path / "out")
+    formats = ("--format", "jsonl", "--format", "espnet")
+    assert "given twice" in run("tokenizers.encode", *base, *formats, expect=2)
+    assert "--threads" in run("tokenizers.encode", *base, "--threads", 0, expect=2)
+    (tmp_path / "file").write_text("")
+    blocked = (*base[:-1], tmp_path / "file" / "out")
+    assert "a file is in the way" in run("tokenizers.encode", *blocked, expect=2)
+
+
 @pytest.mark.slow
 def test_ten_hours_go_through_in_bounded_memory(tokenizer: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
