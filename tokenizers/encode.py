@@ -27,7 +27,7 @@ from unitone.tokenizers.extract import ExtractorConfig, Features, extract
 from unitone.tokenizers.formats import Format, export
 from unitone.tokenizers.reading import ReadingConfig
 from unitone.tokenizers.shards import ShardWriter, Tokens, TokenShards
-from unitone.tokenizers.tokenizer import Tokenizer
+from unitone.tokenizers.tokenizer import FOLDER, Tokenizer, copy
 from unitone.tokenizers.units import deduplicate
 from unitone.tokenizers.utterance import Skipped, Utterance
 
@@ -132,6 +132,7 @@ def _encode(config: EncodeConfig, tokenizer: Tokenizer, corpus: Corpus) -> None:
     try:
         seconds = _fill(config, tokenizer, corpus, writer)
         index = writer.finish()
+        copy(config.tokenizer, config.out / FOLDER)
         if config.reading.strict and index["num_skipped"]:
             raise CorpusError(
                 f"--strict: {index['num_skipped']} entries were skipped by an earlier run; "

@@ -1,6 +1,7 @@
 """A finished tokeniser directory: passport, centroids, and the encoder they belong to."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
+from unitone import files
 from unitone.errors import CheckpointError, ConfigError, CorpusError
 from unitone.tokenizers import kmeans
 from unitone.tokenizers.extract import (
@@ -25,6 +27,19 @@ from unitone.tokenizers.utterance import Skipped, Utterance
 BUILD = "build.json"
 """What made the tokeniser: options, versions, counts. Only ``ssl`` is ever read back."""
 CENTROIDS = "kmeans.safetensors"
+FOLDER = "tokenizer"
+"""Where a copy lies inside token shards and model directories."""
+PARTS = ("passport.json", CENTROIDS, "units.model", "text.model", BUILD)
+"""What travels with whatever was made with a tokeniser; logs and reports stay behind."""
+
+
+def copy(tokenizer: Path, folder: Path) -> None:
+    """Copy the parts of a tokeniser directory that reading and writing tokens needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PARTS:
+        if (tokenizer / name).is_file():
+            with files.replacing(folder / name) as temporary:
+                shutil.copyfile(tokenizer / name, temporary)
 
 
 @dataclass(frozen=True, kw_only=True)

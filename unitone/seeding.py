@@ -5,8 +5,12 @@ move another, and a stream does not depend on the order of work or on the number
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 def stream(seed: int, *names: str | int) -> np.random.Generator:
@@ -14,3 +18,10 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
     text = "\x1f".join([str(seed), *map(str, names)])
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def torch_generator(seed: int, *names: str | int) -> "torch.Generator":
+    """Return a CPU generator of PyTorch that belongs to ``seed`` and ``names``."""
+    import torch
+
+    return torch.Generator().manual_seed(int(stream(seed, *names).integers(2**63)))

@@ -1,0 +1,255 @@
+"""What a language model trains on: stored tokens, mixed tasks, batches under a token budget.
+
+The order is a pure function of the seed and a round's number, so that a run resumes anywhere at
+once, with any number of workers and processes. Axes: B rows, L positions, Q streams.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from unitone import batches, seeding
+from unitone.errors import ConfigError
+from unitone.lm.model import NONE, Vectors
+from unitone.lm.sequences import Composer, Example
+from unitone.lm.store import TokenStore
+from unitone.lm.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    max_tokens: int = 8192
+    """Positions of a batch, padding included."""
+    mixing: Literal["data", "temperature", "weights"] = "weights"
+    """Share of a task: its number of examples, that to the power ``temperature``, or by hand: the
+    weight of its row in the task table."""
+    temperature: float = 0.5
+    """Exponent of ``mixing = temperature``; 1 is by data, 0 is equal shares."""
+    packing: bool = False
+    """Several sequences a row, up to the model's context, none of which sees another; else rows of
+    similar length."""
+    null_share: float = 0.0
+    """Share of examples whose condition is dropped, for classifier-free guidance; 0.1 is usual."""
+    unit_mask: float = 0.0
+    """Share of a condition's unit tokens that are hidden, in spans, as augmentation."""
+    unit_mask_span: int = 4
+    """Mean length of such a span, in tokens."""
+    round_examples: int = 4096
+    """Examples that are sorted by length together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    tokens: Int[Tensor, "B L"] | Int[Tensor, "B L Q"]
+    targets: Int[Tensor, "B L"] | Int[Tensor, "B L Q"]
+    """What follows each position; `NONE` where nothing is learnt."""
+    tasks: Int[Tensor, "B L"]
+    """Number of each position's task in the table."""
+    positions: Int[Tensor, "B L"] | None
+    """None = 0, 1, … in every row."""
+    segments: Int[Tensor, "B L"] | None
+    """Which sequence of its row a position belongs to; None = one a row."""
+    vectors: dict[str, Vectors]
+    padding: float
+    """Share of positions that hold nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """An example before it is put together."""
+
+    task: int
+    row: int
+    to: int
+    """Number of the other language, -1 where the task has none."""
+    draw: int
+    """Seeds this example's own randomness."""
+
+
+class Mixture:
+    """A `unitone.train.BatchSource` over a token store."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        store: TokenStore,
+        composer: Composer,
+        table: Sequence[Task],
+        context: int,
+        seed: int,
+    ) -> None:
+        """Find every task's examples.
+
+        Raises:
+            ConfigError: no utterance has what a task needs; the field is named.
+        """
+        self._config, self._store, self._composer = config, store, composer
+        self._table, self._context, self._seed = tuple(table), context, seed
+        self._rows: list[np.ndarray] = []
+        self._to: list[np.ndarray] = []
+        self._lengths: list[np.ndarray] = []
+        for task in self._table:
+            composer.check(task)
+            rows, to, lengths = store.examples(task, composer)
+            long = lengths > context
+            if long.any():
+                logger.warning(
+                    "%s: %d of %d examples are longer than the context of %d and are left out",
+                    *(task.name, int(long.sum()), len(long), context),
+                )
+            if not (~long).any():
+                raise ConfigError(f"task {task.name}: no example fits the context of {context}")
+            self._rows.append(rows[~long])
+            self._to.append(to[~long])
+            self._lengths.append(lengths[~long])
+        self.shares = self._shares()
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    def _shares(self) -> np.ndarray:
+        counts = np.array([len(rows) for rows in self._rows], float)
+        if self._config.mixing == "weights":
+            shares = np.array([task.weight for task in self._table])
+        elif self._config.mixing == "temperature":
+            shares = counts**self._config.temperature
+        else:
+            shares = counts
+        return shares / shares.sum()
+
+    def counts(self) -> dict[str, int]:
+        """Return how many examples each task has."""
+        return {task.name: len(rows) for task, rows in zip(self._table, self._rows, strict=True)}
+
+    def plan(self, round: int) -> list[list[list[Item]]]:
+        """Return the batches of a round: rows of items, several in a row where rows are packed."""
+        items: list[Item] = []
+        lengths: list[np.ndarray] = []
+        for number in range(len(self._table)):
+            picked, first = self._picked(number, round)
+            rows, to = self._rows[number][picked], self._to[number][picked]
+            lengths.append(self._lengths[number][picked])
+            items += [
+                Item(task=number, row=int(row), to=int(other), draw=first + place)
+                for place, (row, other) in enumerate(zip(rows, to, strict=True))
+            ]
+        generator = seeding.stream(self._seed, "batches", round)
+        return self._batches(items, np.concatenate(lengths) - 1, generator)
+
+    def _batches(
+        self, items: list[Item], lengths: np.ndarray, generator: np.random.Generator
+    ) -> list[list[list[Item]]]:
+        if not self._config.packing:
+            groups = batches.bucket(
+                lengths, max_tokens=self._config.max_tokens, generator=generator
+            )
+            return [[[items[index]] for index in group] for group in groups]
+        capacity = min(self._context, self._config.max_tokens)
+        packed = batches.pack(lengths, capacity=capacity)
+        per_batch = max(1, self._config.max_tokens // capacity)
+        order = generator.permutation(len(packed))
+        return [
+            [[items[index] for index in packed[row]] for row in order[start : start + per_batch]]
+            for start in range(0, len(order), per_batch)
+        ]
+
+    def _picked(self, number: int, round: int) -> tuple[np.ndarray, int]:
+        """Return which examples of a task a round holds, and the number of the first draw."""
+        share = self.shares[number] * self._config.round_examples
+        first, last = int(np.floor(round * share)), int(np.floor((round + 1) * share))
+        count = len(self._rows[number])
+        draws = np.arange(first, last)
+        epochs, places = np.divmod(draws, count)
+        picked = np.empty(len(draws), np.int64)
+        for epoch in np.unique(epochs):
+            inside = epochs == epoch
+            picked[inside] = self._order(number, int(epoch))[places[inside]]
+        return picked, first
+
+    def _order(self, number: int, epoch: int) -> np.ndarray:
+        key = (number, epoch)
+        if key not in self._orders:
+            name = self._table[number].name
+            generator = seeding.stream(self._seed, "order", name, epoch)
+            self._orders = {old: order for old, order in self._orders.items() if old[0] != number}
+            self._orders[key] = generator.permutation(len(self._rows[number]))
+        return self._orders[key]
+
+    def load(self, spec: list[list[Item]]) -> Batch:
+        """Put the examples of a batch together."""
+        return collate([[(item.task, self._example(item)) for item in row] for row in spec])
+
+    def _example(self, item: Item) -> Example:
+        task = self._table[item.task]
+        record = self._store.record(item.row, to=item.to)
+        generator = seeding.stream(self._seed, "draw", task.name, item.draw)
+        null = self._config.null_share > 0 and generator.random() < self._config.null_share
+        example = self._composer.example(task, record, null=null)
+        if self._config.unit_mask > 0:
+            example = self._masked(example, generator)
+        return example
+
+    def _masked(self, example: Example, generator: np.random.Generator) -> Example:
+        block = self._composer.vocabulary.block("unit")
+        tokens = example.tokens.copy()
+        first = tokens if tokens.ndim == 1 else tokens[:, 0]
+        inside = (first >= block.start) & (first < block.end) & ~example.target
+        span = self._config.unit_mask_span
+        starts = generator.random(len(first)) < self._config.unit_mask / span
+        hidden = np.convolve(starts, np.ones(span))[: len(first)] > 0
+        first[inside & hidden] = self._composer.vocabulary.id("<mask>")
+        return replace(example, tokens=tokens)
+
+
+def collate(rows: Sequence[Sequence[tuple[int, Example]]]) -> Batch:
+    """Lay out rows of (task number, example); a position's target is the token behind it."""
+    packed = any(len(row) > 1 for row in rows)
+    length = max(sum(len(example) - 1 for _, example in row) for row in rows)
+    length = -(-length // 8) * 8
+    streams = max(_streams(example) for row in rows for _, example in row)
+    shape = (len(rows), length) if streams == 1 else (len(rows), length, streams)
+    tokens = np.zeros(shape, np.int64)
+    targets = np.full(shape, NONE, np.int64)
+    tasks, positions = np.zeros(shape[:2], np.int64), np.zeros(shape[:2], np.int64)
+    segments = np.full(shape[:2], -1, np.int64)
+    vectors: dict[str, tuple[list[np.ndarray], np.ndarray]] = {}
+    for number, row in enumerate(rows):
+        start = 0
+        for segment, (task, example) in enumerate(row):
+            end = start + len(example) - 1
+            tokens[number, start:end] = example.tokens[:-1]
+            learnt = example.target[1:].reshape(-1, *[1] * (len(shape) - 2))
+            targets[number, start:end] = np.where(learnt, example.tokens[1:], NONE)
+            tasks[number, start:end] = task
+            positions[number, start:end] = np.arange(end - start)
+            segments[number, start:end] = segment
+            for kind, (values, where) in example.vectors.items():
+                found = vectors.setdefault(kind, ([], np.zeros(shape[:2], bool)))
+                found[0].append(values[: int(where[:-1].sum())])
+                found[1][number, start:end] = where[:-1]
+            start = end
+    return Batch(
+        tokens=torch.from_numpy(tokens),
+        targets=torch.from_numpy(targets),
+        tasks=torch.from_numpy(tasks),
+        positions=torch.from_numpy(positions) if packed else None,
+        segments=torch.from_numpy(segments) if packed else None,
+        vectors={
+            kind: Vectors(
+                values=torch.from_numpy(np.concatenate(values)), where=torch.from_numpy(where)
+            )
+            for kind, (values, where) in vectors.items()
+        },
+        padding=float((segments < 0).mean()),
+    )
+
+
+def _streams(example: Example) -> int:
+    return 1 if example.tokens.ndim == 1 else example.tokens.shape[1]

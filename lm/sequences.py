@@ -1,0 +1,282 @@
+"""From an utterance and a task to the tokens of an example, and back from tokens to text or units.
+
+The only place where a template meets a vocabulary. Axes: L positions of a sequence, Q streams of
+tokens a position (1, or the levels of a codec), T frames, F width of a vector.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, Int32
+from torch import Tensor
+
+from unitone.errors import ConfigError, CorpusError
+from unitone.lm.model import NONE
+from unitone.lm.tasks import CLASSES, Part, Task
+from unitone.lm.vocabulary import Vocabulary
+from unitone.tokenizers.passport import Passport
+from unitone.tokenizers.pieces import UnitPieces
+from unitone.tokenizers.text import TextTokenizer, load_text
+
+Record = Mapping[str, Any]
+"""The fields of an utterance as tokens, labels and vectors; `Composer.record` makes it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A sequence; without a target it is a prompt."""
+
+    tokens: Int32[np.ndarray, "L"] | Int32[np.ndarray, "L Q"]
+    """`NONE` where a position has no token."""
+    target: Bool[np.ndarray, "L"]
+    """True at the tokens that are learnt."""
+    vectors: dict[str, tuple[Float32[np.ndarray, "N F"], Bool[np.ndarray, "L"]]] = field(
+        default_factory=dict
+    )
+    """By kind: vectors, and the positions they stand at."""
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a model has said, in the form the task is about."""
+
+    text: str | None = None
+    units: Int32[np.ndarray, "T"] | None = None
+    label: str | None = None
+    codes: Int32[np.ndarray, "Q T"] | None = None
+
+
+class Composer:
+    """Puts sequences together over one vocabulary."""
+
+    def __init__(
+        self,
+        *,
+        vocabulary: Vocabulary,
+        text: TextTokenizer,
+        pieces: UnitPieces | None,
+        pattern: str = "delay",
+    ) -> None:
+        """Check that vocabulary and tokenisers belong together.
+
+        ``pieces`` None is units as they are; ``pattern`` lays the levels of codec codes out, one
+        after the other (``flat``) or side by side, level q a step later than q - 1 (``delay``).
+        """
+        if pattern not in ("delay", "flat"):
+            raise ConfigError(f"a code pattern is delay or flat, got {pattern!r}")
+        for name, size in (("text", text.size), ("unit", pieces and pieces.num_pieces)):
+            block = vocabulary.block(name)
+            if size is not None and block.size not in (0, size):
+                raise ConfigError(
+                    f"the vocabulary has {block.size} {name} tokens, the tokenizer {size}: use the "
+                    "tokenizer directory that lies beside the model"
+                )
+        self.vocabulary, self.text, self.pieces, self.pattern = vocabulary, text, pieces, pattern
+
+    @classmethod
+    def open(cls, tokenizer: Path, vocabulary: Vocabulary, *, pattern: str = "delay") -> "Composer":
+        """Read the text and unit models of a tokenizer directory.
+
+        Raises:
+            ConfigError: the vocabulary belongs to another tokenizer.
+            CheckpointError: a model is missing or damaged.
+        """
+        passport = Passport.load(tokenizer)
+        if vocabulary.passport is not None:
+            vocabulary.require_passport(passport.hash, of=str(tokenizer))
+        text = load_text(passport.text.kind, tokenizer)
+        pieces = UnitPieces.load(tokenizer / "units.model") if passport.unit_pieces else None
+        return cls(vocabulary=vocabulary, text=text, pieces=pieces, pattern=pattern)
+
+    def check(self, task: Task) -> None:
+        """Refuse a task whose tokens the vocabulary lacks.
+
+        Raises:
+            ConfigError: naming the token.
+        """
+        for part in task.parts:
+            if part.kind == "token":
+                self.vocabulary.id(part.name)
+        self.allowed(task)
+
+    def record(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn what a shard or a manifest says of an utterance into tokens; what lacks is left out.
+
+        Raises:
+            CorpusError: text or units are not of this vocabulary; the utterance is named.
+        """
+        record: dict[str, Any] = {"id": row["id"]}
+        try:
+            if row.get("units") is not None:
+                record["units"] = self.unit_tokens(np.asarray(row["units"], np.int32))
+            if row.get("text"):
+                record["text"] = self.text_tokens(row["text"])
+            record["translations"] = {
+                language: self.text_tokens(text)
+                for language, text in _translations(row.get("translation")).items()
+            }
+        except ValueError as error:
+            raise CorpusError(f"{row['id']}: {error}") from error
+        for name in ("language", "gender", "speaker"):
+            if row.get(name) is not None:
+                record[name] = row[name]
+        for name in ("features", "voice", "codes"):
+            if row.get(name) is not None:
+                record[name] = np.asarray(row[name])
+        return record
+
+    def text_tokens(self, text: str) -> Int32[np.ndarray, "L"]:
+        """Return the tokens of ``text``."""
+        ids = np.asarray(self.text.encode(text), np.int32)
+        return self.vocabulary.block("text").encode(ids)
+
+    def unit_tokens(self, units: Int[np.ndarray, "T"]) -> Int32[np.ndarray, "L"]:
+        """Return the tokens of units, deduplicated or not as the tokenizer has made them."""
+        ids = units.astype(np.int32) if self.pieces is None else self.pieces.encode(units)
+        return self.vocabulary.block("unit").encode(ids)
+
+    def lacks(self, task: Task, record: Record) -> str | None:
+        """Return the first field of ``task`` that ``record`` has no value for, or None."""
+        for name in task.fields:
+            if name in ("translation", "to"):
+                if not record.get("translations") and record.get("translation") is None:
+                    return name
+            elif record.get(name) is None or (name not in CLASSES and not len(record[name])):
+                return name
+        return None
+
+    def example(self, task: Task, record: Record, *, null: bool = False) -> Example:
+        """Return the whole sequence.
+
+        With ``null`` every field of the condition that is a sequence shrinks to one ``<mask>``:
+        what classifier-free guidance compares with (Ho & Salimans 2022, arXiv 2207.12598).
+        """
+        return self._join(task.parts, record, null=null)
+
+    def prompt(self, task: Task, record: Record, *, prefix: int = 0, null: bool = False) -> Example:
+        """Return what stands before the target, and ``prefix`` tokens of the target."""
+        made = self._join(task.prompt, record, null=null)
+        if not prefix:
+            return made
+        whole = self.example(task, record, null=null)
+        return Example(
+            tokens=whole.tokens[: len(made) + prefix], target=whole.target[: len(made) + prefix]
+        )
+
+    def allowed(self, task: Task) -> Bool[Tensor, "V"]:
+        """Return True at the tokens that may be generated."""
+        for name in task.emits:
+            if not self.vocabulary.block(name).size:
+                raise ConfigError(
+                    f"task {task.name} emits {name}, of which the vocabulary has none"
+                )
+        return self.vocabulary.allowed(*task.emits, "<eos>")
+
+    def output(self, task: Task, tokens: Sequence[int]) -> Output:
+        """Return what generated tokens say; special tokens among them are dropped."""
+        named = [(self.vocabulary.block_of(token), token) for token in tokens]
+        of = lambda block: [token for name, token in named if name == block]  # noqa: E731
+        if task.output == "units":
+            ids = np.asarray(self.vocabulary.block("unit").decode(of("unit")), np.int32)
+            return Output(units=ids if self.pieces is None else self.pieces.decode(ids))
+        if task.output in CLASSES:
+            labels = of(CLASSES[task.output])
+            block = self.vocabulary.block(CLASSES[task.output])
+            return Output(label=block.labels[labels[0] - block.start] if labels else None)
+        return Output(text=self.text.decode(self.vocabulary.block("text").decode(of("text"))))
+
+    def _join(self, parts: Sequence[Part], record: Record, *, null: bool) -> Example:
+        pieces: list[np.ndarray] = []
+        target: list[np.ndarray] = []
+        vectors: dict[str, tuple[list[np.ndarray], list[int]]] = {}
+        length = 0
+        for part in parts:
+            if part.kind == "field" and part.name in ("features", "voice"):
+                values = np.atleast_2d(np.asarray(record[part.name], np.float32))
+                piece = np.full(len(values), self.vocabulary.pad_id, np.int32)
+                found = vectors.setdefault(part.name, ([], []))
+                found[0].append(values)
+                found[1].extend(range(length, length + len(values)))
+            elif null and not part.target and part.kind == "field" and part.name not in CLASSES:
+                piece = np.array([self.vocabulary.id("<mask>")], np.int32)
+            else:
+                piece = self._piece(part, record)
+            pieces.append(piece)
+            target.append(np.full(len(piece), part.target))
+            length += len(piece)
+        placed = {
+            kind: (np.concatenate(values), np.isin(np.arange(length), places))
+            for kind, (values, places) in vectors.items()
+        }
+        return Example(tokens=_stack(pieces), target=np.concatenate(target), vectors=placed)
+
+    def _piece(self, part: Part, record: Record) -> np.ndarray:
+        if part.kind == "token":
+            return np.array([self.vocabulary.id(part.name)], np.int32)
+        if part.name in CLASSES:
+            token = self.vocabulary.id(f"<{CLASSES[part.name]}:{record[part.name]}>")
+            return np.array([token], np.int32)
+        if part.name == "codes":
+            return self._codes(np.asarray(record["codes"]))
+        return np.asarray(record[part.name], np.int32)
+
+    def _codes(
+        self, codes: Int[np.ndarray, "Q T"]
+    ) -> Int32[np.ndarray, "L"] | Int32[np.ndarray, "L Q"]:
+        blocks = self.vocabulary.codes[: len(codes)]
+        rows = [
+            block.encode(row.astype(np.int32)) for block, row in zip(blocks, codes, strict=True)
+        ]
+        if self.pattern == "flat":
+            return np.stack(rows, axis=1).reshape(-1)
+        return delay(np.stack(rows))
+
+
+def delay(codes: Int[np.ndarray, "Q T"]) -> Int32[np.ndarray, "L Q"]:
+    """Shift level q by q steps: position l holds code l - q of level q (arXiv 2306.05284)."""
+    levels, frames = codes.shape
+    out = np.full((frames + levels - 1, levels), NONE, np.int32)
+    for level in range(levels):
+        out[level : level + frames, level] = codes[level]
+    return out
+
+
+def undelay(tokens: Int[np.ndarray, "L Q"]) -> Int32[np.ndarray, "Q T"]:
+    """Undo `delay`.
+
+    Raises:
+        ValueError: there are fewer positions than levels.
+    """
+    levels = tokens.shape[1]
+    frames = len(tokens) - levels + 1
+    if frames < 1:
+        raise ValueError(f"{len(tokens)} positions hold no whole frame of {levels} levels")
+    return np.stack([tokens[level : level + frames, level] for level in range(levels)]).astype(
+        np.int32
+    )
+
+
+def _stack(pieces: Sequence[np.ndarray]) -> np.ndarray:
+    streams = max((piece.shape[1] for piece in pieces if piece.ndim == 2), default=0)
+    if not streams:
+        return np.concatenate(pieces).astype(np.int32)
+    wide = []
+    for piece in pieces:
+        if piece.ndim == 1:
+            piece = np.stack([piece, *[np.full_like(piece, NONE)] * (streams - 1)], axis=1)
+        wide.append(piece)
+    return np.concatenate(wide).astype(np.int32)
+
+
+def _translations(value: Any) -> dict[str, str]:
+    if not value:
+        return {}
+    if isinstance(value, Mapping):
+        return {str(language): text for language, text in value.items() if text}
+    return {item["language"]: item["text"] for item in value if item["text"]}

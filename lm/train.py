@@ -1,0 +1,297 @@
+"""Train a decoder-only model: ``python -m lm.train --config lm-small --data exp/tokens --out RUN``.
+
+The same program on one CPU and under ``torchrun --nproc-per-node N -m unitone.lm.train …``. It
+may be killed at any moment and run again with the same command: it goes on. ``RUN/best`` and
+``RUN/last`` are model directories; ``RUN/metrics.jsonl`` has the curves.
+"""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unitone import program, seeding
+from unitone.audio import SAMPLE_RATE
+from unitone.config import command_line, to_dict
+from unitone.errors import ConfigError
+from unitone.lm import model_dir, pretrained, store, tasks
+from unitone.lm.data import DataConfig, Mixture
+from unitone.lm.model import LanguageModel, size
+from unitone.lm.model_card import Card
+from unitone.lm.objective import NextToken
+from unitone.lm.opt import OptConfig, OptModel
+from unitone.lm.sequences import Composer
+from unitone.lm.store import TokenStore
+from unitone.lm.tasks import Task
+from unitone.lm.token_rows import shared_rows
+from unitone.lm.validation import Validator
+from unitone.lm.vocabulary import SPECIALS, Vocabulary
+from unitone.tokenizers.passport import Passport
+from unitone.tokenizers.shards import TokenShards
+from unitone.tokenizers.tokenizer import FOLDER
+from unitone.train import TrainConfig, Trainer
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_BATCHES = 16
+"""Batches whose loss is the validation's."""
+
+TRAINING = TrainConfig(
+    steps=20_000,
+    lr=1e-3,
+    optimizer="muon",
+    weight_decay=0.05,
+    warmup_steps=200,
+    decay_share=0.3,
+    best="loss",
+    validate_every=1000,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LmConfig:
+    data: Path
+    """Token shards, of ``python -m tokenizers.encode``."""
+    out: Path
+    """Folder of the run."""
+    config: str = "lm-mini"
+    """Size of the model: lm-tiny (2M), lm-mini (5M), lm-small (29M), lm-160m, lm-350m, lm-1.3b."""
+    init: Path | None = None
+    """Start from this text model, a Hugging Face directory of the Llama or OPT kind; its shape
+    replaces --config."""
+    table: Literal["unitone", "voxtlm", "polyspeech"] = "unitone"
+    """Task table: how the tasks are laid out."""
+    tasks: tuple[str, ...] = ()
+    """Rows of it; default: all."""
+    tokenizer: Path | None = None
+    """Tokenizer directory; default: the copy inside the shards."""
+    split: tuple[str, ...] = ("train",)
+    """Splits that are learnt."""
+    valid_split: tuple[str, ...] = ("dev",)
+    """Splits that validation looks at."""
+    valid_utterances: int = 32
+    """Utterances that validation decodes for each task; 0 looks at the loss only."""
+    context: int = 1024
+    """Longest sequence, in positions; longer examples are left out and counted."""
+    features: Path | None = None
+    """Folder of ``python -m tokenizers.features``, for tasks that read {features}."""
+    dropout: float = 0.0
+    """Of what attention and feed-forward add."""
+    label_smoothing: float = 0.0
+    """Share of a target's probability that is spread over the vocabulary; 0.1 is usual."""
+    checkpoint_activations: bool = False
+    """Compute the blocks' inside again in the backward pass: less memory, a third more work."""
+    mixture: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = TRAINING
+
+    @property
+    def table_rows(self) -> tuple[Task, ...]:
+        """The tasks that are trained."""
+        table = tasks.TABLES[self.table]
+        return tasks.select(table, self.tasks) if self.tasks else table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What `prepare` has made of a configuration."""
+
+    model: LanguageModel | OptModel
+    vocabulary: Vocabulary
+    composer: Composer
+    tokenizer: Path
+    tasks: tuple[Task, ...]
+    train: Mixture
+    valid: TokenStore | None
+    card: Card
+
+
+def prepare(config: LmConfig) -> Run:
+    """Open the data and build the model.
+
+    Raises:
+        ConfigError: options or artefacts that don't go together.
+        CheckpointError: an artefact is missing or damaged.
+    """
+    shards = TokenShards(config.data)
+    tokenizer = config.tokenizer or config.data / FOLDER
+    table = config.table_rows
+    vocabulary = _vocabulary(shards, Passport.load(tokenizer), table)
+    composer = Composer.open(tokenizer, vocabulary)
+    for task in table:
+        composer.check(task)
+    folder = config.out / "store"
+    build = lambda name, split: store.build(  # noqa: E731
+        folder / name, shards=shards, composer=composer, split=split, features=config.features
+    )
+    training = build("train", config.split)
+    splits = {row["split"] for row in shards.rows()} if config.valid_split else set()
+    valid = build("valid", config.valid_split) if splits & {*config.valid_split} else None
+    if valid is None:
+        logger.warning("no utterance of split %s: no validation", ", ".join(config.valid_split))
+    mixture = Mixture(
+        config.mixture,
+        store=training,
+        composer=composer,
+        table=table,
+        context=config.context,
+        seed=config.train.seed,
+    )
+    model = _model(config, vocabulary, tokenizer=tokenizer, features=training.width)
+    card = Card(
+        data=tuple(f"{config.data}, split {split}" for split in config.split),
+        hours=training.num_samples / SAMPLE_RATE / 3600,
+        languages=tuple(training.labels["language"]),
+        made_by=" ".join(sys.argv),
+    )
+    return Run(
+        model=model,
+        vocabulary=vocabulary,
+        composer=composer,
+        tokenizer=tokenizer,
+        tasks=table,
+        train=mixture,
+        valid=valid,
+        card=card,
+    )
+
+
+def _vocabulary(shards: TokenShards, passport: Passport, table: Sequence[Task]) -> Vocabulary:
+    """Lay out what the tasks and the shards call for."""
+    if passport.hash != shards.passport.hash:
+        raise ConfigError(
+            "--tokenizer: its passport is not that of the shards; give the directory they were "
+            "encoded with"
+        )
+    found: dict[str, set[str]] = {"language": set(), "gender": set(), "speaker": set()}
+    for row in shards.rows():
+        for name, values in found.items():
+            if row[name] is not None:
+                values.add(row[name])
+        found["language"] |= {item["language"] for item in row["translation"] or ()}
+    tokens = {part.name for task in table for part in task.parts if part.kind == "token"}
+    named = sorted(token[1:-1] for token in tokens if ":" not in token)
+    fields = {name for task in table for name in task.fields}
+    pieces = passport.unit_pieces
+    return Vocabulary.build(
+        text=passport.text.size,
+        units=pieces.size if pieces else passport.kmeans.k,
+        tasks=sorted(t[len("<task:") : -1] for t in tokens if t.startswith("<task:")),
+        languages=sorted(found["language"]),
+        genders=sorted(found["gender"]),
+        speakers=sorted(found["speaker"]) if "speaker" in fields else (),
+        special=(*SPECIALS, *(name for name in named if name not in SPECIALS)),
+        passport=passport.hash,
+    )
+
+
+def _model(
+    config: LmConfig, vocabulary: Vocabulary, *, tokenizer: Path, features: int
+) -> LanguageModel | OptModel:
+    if config.init is not None:
+        return _from_pretrained(config, config.init, vocabulary, tokenizer=tokenizer)
+    shape = size(
+        config.config, vocab_size=len(vocabulary), context=config.context, features=features
+    )
+    transformer = dataclasses.replace(
+        shape.transformer,
+        dropout=config.dropout,
+        checkpoint_activations=config.checkpoint_activations,
+    )
+    shape = dataclasses.replace(shape, transformer=transformer)
+    generator = seeding.torch_generator(config.train.seed, "weights")
+    return LanguageModel(shape, generator=generator)
+
+
+def _from_pretrained(
+    config: LmConfig, directory: Path, vocabulary: Vocabulary, *, tokenizer: Path
+) -> LanguageModel | OptModel:
+    read = pretrained.read(directory)
+    context = min(config.context, read.config.context)
+    shape: Any = dataclasses.replace(read.config, vocab_size=len(vocabulary), context=context)
+    model = OptModel(shape) if isinstance(read.config, OptConfig) else LanguageModel(shape)
+    pretrained.initialise(
+        model,
+        read,
+        rows=shared_rows(read, vocabulary, tokenizer=tokenizer),
+        generator=seeding.torch_generator(config.train.seed, "rows"),
+    )
+    return model
+
+
+def train(config: LmConfig) -> None:
+    """Train; go on where an earlier run in ``config.out`` stopped."""
+    run = prepare(config)
+    objective = NextToken(
+        run.model,
+        vocabulary=run.vocabulary,
+        tasks=[task.name for task in run.tasks],
+        label_smoothing=config.label_smoothing,
+    )
+    shares = ", ".join(
+        f"{task.name} {share:.0%}" for task, share in zip(run.tasks, run.train.shares, strict=True)
+    )
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    logger.info(
+        "%s: %.1f M weights, %d tokens", config.config, parameters / 1e6, len(run.vocabulary)
+    )
+    logger.info("examples: %s", ", ".join(f"{n} {c}" for n, c in run.train.counts().items()))
+    logger.info("mixture: %s", shares)
+
+    def save_model(folder: Path) -> None:
+        model_dir.save(
+            folder,
+            model=run.model,
+            vocabulary=run.vocabulary,
+            tasks=run.tasks,
+            tokenizer=run.tokenizer,
+            card=run.card,
+        )
+
+    Trainer(
+        config.train,
+        players={"model": objective},
+        source=run.train,
+        out=config.out,
+        validate=_validator(config, run, objective),
+        save_model=save_model,
+        settings=to_dict(config),
+        may_differ=("valid_utterances",),
+    ).run()
+
+
+def _validator(config: LmConfig, run: Run, objective: NextToken) -> Validator | None:
+    if run.valid is None:
+        return None
+    plain = dataclasses.replace(config.mixture, mixing="data", null_share=0.0, unit_mask=0.0)
+    mixture = Mixture(
+        plain,
+        store=run.valid,
+        composer=run.composer,
+        table=run.tasks,
+        context=config.context,
+        seed=0,
+    )
+    return Validator(
+        objective=objective,
+        model=run.model,
+        composer=run.composer,
+        tasks=run.tasks,
+        store=run.valid,
+        batches=[mixture.load(spec) for spec in mixture.plan(0)[:VALIDATION_BATCHES]],
+        utterances=config.valid_utterances,
+        max_tokens=config.mixture.max_tokens,
+        bf16=config.train.precision == "bf16",
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    config = command_line(LmConfig, argv, __doc__)
+    return program.run(lambda: train(config))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,79 @@
+import dataclasses
+
+import pytest
+
+from unitone.config import from_dict, to_dict
+from unitone.errors import ConfigError
+from unitone.lm.tasks import POLYSPEECH, TABLES, TASKS, VOXTLM, Task, select
+
+ASR = TASKS[0]
+
+
+def test_the_seven_tasks() -> None:
+    assert [task.name for task in TASKS] == ["asr", "tts", "st", "mt", "lid", "gid", "continue"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_row_parses_and_ends_in_eos(name: str) -> None:
+    for task in TABLES[name]:
+        last = task.parts[-1]
+        assert (last.name, last.target) == ("<eos>", True)
+        assert task.prompt
+        assert not any(part.target for part in task.prompt)
+
+
+def test_voxtlm_has_its_four_symbols_and_no_other_token() -> None:
+    tokens = {part.name for task in VOXTLM for part in task.parts if part.kind == "token"}
+    assert tokens - {"<eos>"} == {
+        *("<startofspeech>", "<generatetext>", "<startoftext>", "<generatespeech>")
+    }
+
+
+def test_polyspeech_reads_continuous_speech() -> None:
+    assert {task.name for task in POLYSPEECH if "features" in task.fields} == {"asr", "lid", "gid"}
+
+
+def test_the_output_is_the_last_field_of_the_target() -> None:
+    chained = Task(
+        name="chain",
+        template="<bos> {units} <sep> [ {text} <sep> {translation} <eos> ]",
+        emits=("text",),
+        metric="bleu",
+    )
+    assert chained.output == "translation"
+    assert chained.fields == ("units", "text", "translation")
+
+
+def test_a_target_may_have_gaps() -> None:
+    task = Task(
+        name="gap", template="<bos> [ {text} ] <sep> [ {units} <eos> ]", emits=(), metric="units"
+    )
+    assert [part.target for part in task.parts] == [False, True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("<bos> {units} <eos>", "no target"),
+        ("[ {units} <eos> ]", "must stand before"),
+        ("<bos> [ {units} <eos>", r"\[ without \]"),
+        ("<bos> {units} ] <eos>", r"\] without its partner"),
+        ("<bos> [ [ {units} ] ]", r"\[ without its partner"),
+        ("<bos> [ {phones} ]", "'{phones}' is neither"),
+        ("<bos> [ units ]", "'units' is neither"),
+    ],
+)
+def test_a_template_that_cannot_work(template: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        dataclasses.replace(ASR, template=template)
+
+
+def test_select_keeps_the_order_of_the_table() -> None:
+    assert [task.name for task in select(TASKS, ["mt", "asr"])] == ["asr", "mt"]
+    with pytest.raises(ConfigError, match="no task 'vc'; the table has asr, tts"):
+        select(TASKS, ["vc"])
+
+
+@pytest.mark.parametrize("task", [*TASKS, *VOXTLM])
+def test_a_row_survives_json(task: Task) -> None:
+    assert from_dict(Task, to_dict(task), where="here") == task
