@@ -1,0 +1,174 @@
+"""What every codec offers, and the one way to load one.
+
+The folder is the registry: a public module ``codecs/<name>.py`` with ``load(path) -> Codec`` is a
+codec, and its name is what ``config.json`` of a model directory says under ``codec``. The other
+modules of the folder are the interface, the commands, and parts (with an underscore).
+
+A codec speaks numpy and one utterance at a time, so that who uses it needs neither its framework
+nor its batches; what it can do in batches it offers beside this.
+
+Axes: N samples, Q levels, T frames.
+"""
+
+import importlib
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Int32
+
+from unitone import files
+from unitone.audio import HIGHEST_RATE, LOWEST_RATE
+from unitone.errors import CheckpointError, ConfigError
+
+CONFIG = "config.json"
+
+
+class Sound(NamedTuple):
+    """A waveform and its rate: what every decoder returns. Never 16-bit integers."""
+
+    wave: Float32[np.ndarray, "N"]
+    """Nominally in [-1, 1]."""
+    rate: int
+    """Hz."""
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Waveform to codes and back, deterministic in both directions.
+
+    A frame is ``sample_rate / frame_rate`` samples, a whole number, the hop. Whatever the codes,
+    ``decode`` returns exactly T hops: durations add up, and pieces can be put one behind the other.
+    """
+
+    name: str
+    """The module's name."""
+    sample_rate: int
+    """Hz, of the waveforms inside; ``encode`` takes any rate."""
+    frame_rate: float
+    """Hz."""
+    num_levels: int
+    codebook_size: int
+    """Codes are 0 to ``codebook_size - 1`` at every level."""
+
+    def encode(self, wave: Float[np.ndarray, "N"], rate: int) -> Int32[np.ndarray, "Q T"]:
+        """Return the codes of a mono waveform.
+
+        Raises:
+            ValueError: it is shorter than one frame, or holds samples that are not finite.
+        """
+        ...
+
+    def decode(
+        self, codes: Int[np.ndarray, "..."], *, speaker: str | Float[np.ndarray, "E"] | None = None
+    ) -> Sound:
+        """Return the waveform of codes ``(Q, T)``, or ``(T,)`` where there is one level.
+
+        Args:
+            codes: at least one frame.
+            speaker: whose voice, where the codes leave that open; None = the codec's first one.
+
+        Raises:
+            ValueError: wrong shape, a code outside the codebook, or an unknown speaker.
+        """
+        ...
+
+
+def names() -> list[str]:
+    """Return the codecs of this folder: its public modules with a function ``load``."""
+    folder = str(Path(__file__).parent)
+    public = [m.name for m in pkgutil.iter_modules([folder]) if not m.name.startswith("_")]
+    return [name for name in public if name not in _NO_CODECS]
+
+
+_NO_CODECS = frozenset({"codec", "synthesize", "train"})
+"""The interface and the commands."""
+
+
+def module_of(name: str) -> ModuleType:
+    """Import the codec called ``name``.
+
+    Raises:
+        ConfigError: there is no such codec.
+    """
+    if name not in names():
+        raise ConfigError(f"no codec {name!r}; there are {', '.join(names())}")
+    return importlib.import_module(f"unitone.codecs.{name}")
+
+
+def load(path: Path, *, device: str = "cpu") -> Codec:
+    """Read a codec's model directory, whichever codec it is.
+
+    Raises:
+        ConfigError: there is no such directory, or its codec isn't known.
+        CheckpointError: it is unfinished or damaged.
+    """
+    path = model_folder(path)
+    codec = module_of(read_config(path)["codec"]).load(path, device=device)
+    assert isinstance(codec, Codec)
+    return codec
+
+
+def model_folder(path: Path) -> Path:
+    """Return ``path``; of a training run's folder, its best model, or its last."""
+    for name in ("best", "last"):
+        if (path / name / CONFIG).is_file():
+            return path / name
+    return path
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return ``config.json`` of a model directory; it has ``codec``, the name; errors as `load`."""
+    if not path.is_dir():
+        raise ConfigError(f"{path}: no such directory")
+    if not (path / CONFIG).is_file():
+        raise CheckpointError(
+            f"{path} holds no {CONFIG}: not a finished codec; train it to the end"
+        )
+    config = files.read_json(path / CONFIG)
+    if not isinstance(config, dict) or not isinstance(config.get("codec"), str):
+        raise CheckpointError(f"{path / CONFIG} doesn't say which codec it is of")
+    return config
+
+
+def at_rate(wave: Float[np.ndarray, "N"], rate: int, *, wanted: int) -> Float32[np.ndarray, "M"]:
+    """Return a mono waveform at ``wanted`` Hz: the one place where codecs resample.
+
+    Raises:
+        ValueError: it is empty, a rate is no audio rate, or samples are not finite.
+    """
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise ValueError(f"a sampling rate of {rate} Hz is not that of a recording")
+    if wave.ndim != 1 or wave.size == 0:
+        raise ValueError(f"expected mono samples (N,) with N >= 1, got shape {wave.shape}")
+    if not np.isfinite(wave).all():
+        raise ValueError("the waveform holds samples that are not finite numbers")
+    wave = wave.astype(np.float32)
+    if rate == wanted:
+        return wave
+    import soxr
+
+    resampled: np.ndarray = soxr.resample(wave, rate, wanted, quality="HQ")
+    return resampled
+
+
+def check_codes(
+    codes: Int[np.ndarray, "..."], *, num_levels: int, codebook_size: int
+) -> Int32[np.ndarray, "Q T"]:
+    """Return ``codes`` as ``(Q, T)``, T at least 1.
+
+    Raises:
+        ValueError: another shape, or a code outside the codebook.
+    """
+    levels = codes[None] if codes.ndim == 1 else codes
+    if levels.ndim != 2 or levels.shape[0] != num_levels:
+        raise ValueError(f"expected codes ({num_levels}, T), got shape {codes.shape}")
+    if levels.shape[1] == 0:
+        raise ValueError("there is nothing to decode: no codes at all")
+    low, high = int(levels.min()), int(levels.max())
+    if low < 0 or high >= codebook_size:
+        wrong = low if low < 0 else high
+        raise ValueError(f"code {wrong} is outside 0..{codebook_size - 1}")
+    return levels.astype(np.int32)

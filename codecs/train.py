@@ -1,0 +1,331 @@
+"""Train a unit decoder: ``python -m unitone.codecs.train --tokens T --manifest M --out OUT``.
+
+OUT is a run's folder; ``OUT/last`` (and ``OUT/best``, with ``--validation-split``) is the model,
+and OUT itself may be given wherever a model is asked for. Killed at any moment, the same command
+goes on from the last checkpoint.
+
+``--head mel`` is a voice after a minute on a CPU; ``--head istft`` trains against discriminators
+and wants a GPU for a day or more.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import nn
+
+from unitone import config as configs
+from unitone import program, seeding
+from unitone.codecs._backbone import BackboneConfig
+from unitone.codecs._crops import CropSource, Material, read_material, speaker_of
+from unitone.codecs._discriminators import Discriminators
+from unitone.codecs._network import NetworkConfig, UnitNetwork
+from unitone.codecs._objectives import (
+    AdversarialDiscriminator,
+    AdversarialGenerator,
+    LossConfig,
+    MelRegression,
+)
+from unitone.codecs.unit_decoder import Card, save
+from unitone.config import command_line
+from unitone.errors import CheckpointError, ConfigError
+from unitone.loading import to_device
+from unitone.tokenizers.passport import require_same
+from unitone.tokenizers.shards import TokenShards
+from unitone.tokenizers.tokenizer import Tokenizer
+from unitone.train import TrainConfig, Trainer
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_BATCHES = 8
+GRIFFIN_LIM_HOP = 160
+"""Samples between spectral frames at the most, for Griffin-Lim: 10 ms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderTrainConfig:
+    tokens: Path
+    """Shards that ``python -m tokenizers.encode`` wrote."""
+    manifest: Path
+    """The manifest they were made from: it knows where the recordings are."""
+    out: Path
+    """Folder of the run."""
+    tokenizer: Path | None = None
+    """The tokenizer's directory, to be kept beside the model: with it, it can also encode."""
+    split: str | None = None
+    """Only the utterances of this split."""
+    validation_split: str | None = None
+    """Measure the distance on this split and keep the best model."""
+    head: Literal["mel", "istft"] = "mel"
+    """mel: regression, then Griffin-Lim. istft: adversarial."""
+    steps: int | None = None
+    """Default 1,500 for mel, 400,000 for istft."""
+    max_seconds: float | None = None
+    """Stop after this time; the learning rate falls with the steps or the time, whichever is
+    further."""
+    lr: float | None = None
+    """Default 3e-3 for mel, 2e-4 for istft."""
+    crop_frames: int | None = None
+    """Units in a crop; default 64 for mel, 96 for istft."""
+    batch_crops: int | None = None
+    """Default 8 for mel, 16 for istft."""
+    speaker_embeddings: Path | None = None
+    """Safetensors file with a vector for every utterance id or speaker; default: a learned one for
+    each speaker of the shards."""
+    discriminator_width: float = 1.0
+    """Channels of the discriminators, as a share of HiFi-GAN's and DAC's."""
+    dim: int | None = None
+    """Width of the network; default 256 for mel, 512 for istft."""
+    num_blocks: int | None = None
+    """Default 4 for mel, 8 for istft (Vocos)."""
+    losses: LossConfig = field(default_factory=LossConfig)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Of matrix products in training."""
+    accumulate: int = 1
+    """Batches of a step over all processes."""
+    seed: int = 0
+    save_every: int = 1000
+    """Steps between checkpoints, and between validations."""
+    log_every: int = 25
+    workers: int = 0
+    """Processes that read audio."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    threads: int | None = None
+    """CPU threads."""
+
+    @property
+    def crop(self) -> int:
+        """Units in a crop."""
+        return self.crop_frames or (64 if self.head == "mel" else 96)
+
+    @property
+    def batch(self) -> int:
+        """Crops in a batch."""
+        return self.batch_crops or (8 if self.head == "mel" else 16)
+
+    @property
+    def backbone(self) -> BackboneConfig:
+        """The network's size."""
+        mel = self.head == "mel"
+        return BackboneConfig(
+            dim=self.dim or (256 if mel else 512), num_blocks=self.num_blocks or (4 if mel else 8)
+        )
+
+    @property
+    def training(self) -> TrainConfig:
+        """The trainer's settings; of ``istft``, HiFi-GAN's."""
+        mel = self.head == "mel"
+        return TrainConfig(
+            steps=self.steps or (1_500 if mel else 400_000),
+            max_seconds=self.max_seconds,
+            lr=self.lr or (3e-3 if mel else 2e-4),
+            betas=(0.9, 0.99) if mel else (0.8, 0.99),
+            weight_decay=0.01,
+            clip_norm=1.0 if mel else 10.0,
+            schedule="wsd" if mel else "cosine",
+            decay_share=0.5,
+            warmup_steps=50 if mel else 1000,
+            ema=None if mel else 0.999,
+            precision=self.precision,
+            accumulate=self.accumulate,
+            seed=self.seed,
+            validate_every=self.save_every,
+            best="mel" if self.validation_split else None,
+            save_every=self.save_every,
+            log_every=self.log_every,
+            explode_factor=10.0 if mel else None,  # adversaries rise and fall
+            workers=self.workers,
+            device=self.device,
+            threads=self.threads,
+        )
+
+
+def train(config: DecoderTrainConfig) -> None:
+    """Train, or go on training, as ``config`` says."""
+    shards = TokenShards(config.tokens)
+    tokenizer = None
+    if config.tokenizer is not None:
+        tokenizer = Tokenizer.load(config.tokenizer)
+        require_same(tokenizer.passport, shards.passport, what=str(config.tokens))
+    material = read_material(shards, config.manifest, split=config.split)
+    embeddings = _embeddings(config.speaker_embeddings, material)
+    settings = network_config(config, shards, material, embeddings)
+    source = CropSource(
+        material=material,
+        network=settings,
+        seed=config.seed,
+        crop_frames=config.crop,
+        batch_crops=config.batch,
+        embeddings=embeddings,
+    )
+    network = UnitNetwork(settings, generator=_generator(config.seed, "decoder"))
+    players = _players(config, network)
+    seconds = float(material.num_samples.sum()) / settings.sample_rate
+    logger.info(
+        "%d utterances, %.2f h, %d voices; %s head, %.2f M parameters",
+        len(material.utterances),
+        seconds / 3600,
+        len(settings.speakers),
+        settings.head,
+        sum(parameter.numel() for parameter in network.parameters()) / 1e6,
+    )
+    card = Card(
+        utterances=len(material.utterances),
+        seconds=seconds,
+        manifest=config.manifest.name,
+        split=config.split,
+    )
+
+    def save_model(folder: Path) -> None:
+        save(folder, network, passport=shards.passport, tokenizer=tokenizer, card=card)
+
+    Trainer(
+        config.training,
+        players=players,
+        source=source,
+        out=config.out,
+        validate=_validation(config, shards, source, players),
+        save_model=save_model,
+        settings={
+            "passport": shards.passport.hash,
+            "network": configs.to_dict(settings),
+            "losses": configs.to_dict(config.losses),
+            "crop_frames": config.crop,
+            "batch_crops": config.batch,
+            "train": configs.to_dict(config.training),
+        },
+    ).run()
+
+
+def network_config(
+    config: DecoderTrainConfig,
+    shards: TokenShards,
+    material: Material,
+    embeddings: Mapping[str, Float32[np.ndarray, "E"]] | None,
+) -> NetworkConfig:
+    """Return the network that fits the shards: their units, frame rate and voices."""
+    frames = shards.passport.frames
+    hop = round(frames.sample_rate / frames.frame_rate)
+    per_unit = 1
+    if config.head == "mel":
+        while hop % per_unit or hop // per_unit > GRIFFIN_LIM_HOP:
+            per_unit += 1
+    return NetworkConfig(
+        num_units=shards.passport.kmeans.k,
+        frame_rate=frames.frame_rate,
+        sample_rate=frames.sample_rate,
+        speakers=material.speakers,
+        speaker_dim=None if embeddings is None else len(next(iter(embeddings.values()))),
+        head=config.head,
+        frames_per_unit=per_unit,
+        fft=4 * hop // per_unit,
+        backbone=config.backbone,
+    )
+
+
+def _players(config: DecoderTrainConfig, network: UnitNetwork) -> dict[str, nn.Module]:
+    if config.head == "mel":
+        return {"decoder": MelRegression(network, config.losses)}
+    discriminators = Discriminators(
+        width=config.discriminator_width, generator=_generator(config.seed, "discriminators")
+    )
+    return {
+        "discriminator": AdversarialDiscriminator(network, discriminators),
+        "decoder": AdversarialGenerator(network, discriminators, config.losses),
+    }
+
+
+class _Validation:
+    """The decoder's losses on fixed crops of another split."""
+
+    def __init__(self, source: CropSource, player: nn.Module) -> None:
+        self._source = source
+        self._specs = source.plan(0)[:VALIDATION_BATCHES]
+        self._player = player
+
+    def __call__(self, step: int) -> dict[str, float]:
+        device = next(self._player.parameters()).device
+        sums: dict[str, tuple[float, float]] = {}
+        for spec in self._specs:
+            loss = self._player(to_device(self._source.load(spec), device))
+            for name, (value, count) in loss.parts.items():
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = (before[0] + float(value), before[1] + float(count))
+        return {name: value / max(count, 1.0) for name, (value, count) in sums.items()}
+
+
+def _validation(
+    config: DecoderTrainConfig,
+    shards: TokenShards,
+    source: CropSource,
+    players: Mapping[str, nn.Module],
+) -> _Validation | None:
+    if config.validation_split is None:
+        return None
+    material = read_material(shards, config.manifest, split=config.validation_split)
+    unknown = sorted(set(material.speakers) - set(source.material.speakers))
+    if unknown and source.embeddings is None:
+        raise ConfigError(
+            f"--validation-split {config.validation_split}: speaker {unknown[0]!r} is not in the "
+            "training data; give --speaker-embeddings, or a split of the same voices"
+        )
+    if source.embeddings is not None:
+        _check_covered(source.embeddings, material)
+    held_out = CropSource(
+        material=material,
+        network=source.network,
+        seed=config.seed + 1,
+        crop_frames=source.crop_frames,
+        batch_crops=source.batch_crops,
+        embeddings=source.embeddings,
+    )
+    return _Validation(held_out, players["decoder"])
+
+
+def _embeddings(
+    path: Path | None, material: Material
+) -> dict[str, Float32[np.ndarray, "E"]] | None:
+    if path is None:
+        return None
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        found = {name: vector.astype(np.float32) for name, vector in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"--speaker-embeddings {path}: not readable ({error})") from error
+    shapes = sorted({vector.shape for vector in found.values()})
+    if len(shapes) != 1 or len(shapes[0]) != 1:
+        raise ConfigError(f"--speaker-embeddings {path}: expected vectors of one length: {shapes}")
+    _check_covered(found, material)
+    return found
+
+
+def _check_covered(embeddings: Mapping[str, Float32[np.ndarray, "E"]], material: Material) -> None:
+    for one in material.utterances:
+        if one.id not in embeddings and speaker_of(one) not in embeddings:
+            raise ConfigError(
+                f"--speaker-embeddings: none for utterance {one.id!r} or its speaker "
+                f"{speaker_of(one)!r}"
+            )
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    draw = seeding.stream(seed, "weights", name)
+    return torch.Generator().manual_seed(int(draw.integers(2**62)))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    config = command_line(DecoderTrainConfig, argv, __doc__)
+    return program.run(lambda: train(config))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
