@@ -1,0 +1,154 @@
+"""A model directory as plain Hugging Face files: ``unitone export --model exp/run/best --to hf``.
+
+Transformers loads a model directory as it is. What is written here holds nothing else: Llama's (or
+OPT's) own weights, so that engines that refuse unknown tensors (vLLM, llama.cpp's converter) take
+it too, and the precision of your choice. The ids are ours: ``vocabulary.json`` and ``tokenizer/``
+come along.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from unitone import checkpoint, files, program
+from unitone.config import command_line
+from unitone.errors import ConfigError
+from unitone.lm import model_dir
+from unitone.lm.llama import EXTRA
+from unitone.lm.model_dir import Loaded, Precision
+from unitone.lm.opt import OptModel
+
+logger = logging.getLogger(__name__)
+
+GENERATION = "generation_config.json"
+"""Only an export has it, so it tells one from a model directory."""
+
+README = """\
+# {name}, in the {layout} layout
+
+Exported from a Unitone model directory; `model_card.md` says what the model is.
+
+```python
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("{name}")
+```
+
+## Token ids
+
+There is no `tokenizer.json`: speech has no characters to make tokens of. `vocabulary.json` lists
+the blocks of ids, one behind the other: a token's id is its block's `start` plus its number in the
+block. Numbers of text come from the text model in `tokenizer/` (of the kind that `passport.json`
+names: bytes, characters or SentencePiece), numbers of speech from the units of the same directory:
+
+```python
+from pathlib import Path
+from unitone.lm.vocabulary import Vocabulary
+from unitone.tokenizers.text import load_text
+
+vocabulary = Vocabulary.load(Path("{name}"))
+text = load_text("{text}", Path("{name}/tokenizer"))
+ids = vocabulary.block("text").encode(text.encode("hello"))
+```
+
+The sequences of the tasks, fields of an utterance between braces, what is generated between square
+brackets:
+
+{templates}
+{left_out}"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    model: Path
+    """Model directory, such as exp/run/best."""
+    out: Path
+    """Directory to write; an earlier export is replaced when the new one is complete."""
+    to: str = "hf"
+    """Format: hf is what Transformers' from_pretrained loads, and what vLLM and llama.cpp read."""
+    precision: Precision = "fp32"
+    """Of the written weights."""
+
+
+def export(config: ExportConfig) -> None:
+    """Write ``config.model`` in another format.
+
+    Raises:
+        ConfigError: there is no such format or model, or ``out`` is the model or holds other files.
+        CheckpointError: the model is damaged.
+    """
+    if config.to != "hf":
+        raise ConfigError(
+            f"--to {config.to}: there is only hf, which Transformers and vLLM load and llama.cpp's "
+            "converter reads"
+        )
+    _check_out(config)
+    loaded = model_dir.load(config.model, device="cpu", precision=config.precision)
+    tensors = model_dir.to_tensors(loaded.model)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)}
+    dropped = sorted({name.split(".")[2] for name in tensors.keys() - kept.keys()})
+    if dropped:
+        logger.warning(
+            "the %s layout has no place for the projections of %s: they are left out, and tasks "
+            "that read them don't work there",
+            "OPT" if isinstance(loaded.model, OptModel) else "Llama",
+            " and ".join(dropped),
+        )
+    _write(config, loaded, kept, dropped)
+    logger.info("%s: %d tensors, %s", config.out, len(kept), config.precision)
+
+
+def _check_out(config: ExportConfig) -> None:
+    out, model = config.out, config.model
+    if out.resolve() == model.resolve():
+        raise ConfigError(f"--out {out} is the model itself; choose another")
+    if out.is_dir() and not (out / GENERATION).is_file() and any(out.iterdir()):
+        raise ConfigError(f"--out {out} holds other files than an earlier export; choose another")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: a file is in the way; choose another")
+
+
+def _write(
+    config: ExportConfig, loaded: Loaded, tensors: dict[str, Tensor], dropped: list[str]
+) -> None:
+    vocabulary = loaded.vocabulary
+    described = model_dir.describe(
+        loaded.model, vocabulary, dtype=model_dir.DTYPES[config.precision]
+    )
+    generation = {
+        "bos_token_id": vocabulary.bos_id,
+        "eos_token_id": vocabulary.eos_id,
+        "pad_token_id": vocabulary.pad_id,
+        "do_sample": False,
+    }
+    left_out = f"\nLeft out: the projections of {', '.join(dropped)}.\n" if dropped else ""
+    readme = README.format(
+        name=config.out.resolve().name,
+        layout=described["model_type"],
+        text="bytes" if loaded.passport is None else loaded.passport.text.kind,
+        templates="\n".join(f"- {task.name}: `{task.template}`" for task in loaded.tasks),
+        left_out=left_out,
+    )
+    with checkpoint.replacing_folder(config.out) as temporary:
+        checkpoint.save_tensors(temporary / model_dir.WEIGHTS, tensors)
+        files.write_json(temporary / model_dir.CONFIG, described)
+        files.write_json(temporary / GENERATION, generation)
+        vocabulary.save(temporary)
+        if loaded.tokenizer is not None:
+            model_dir.copy_tokenizer(loaded.tokenizer, temporary / model_dir.TOKENIZER)
+        card = loaded.folder / model_dir.CARD
+        if card.is_file():
+            files.write_text(temporary / "model_card.md", card.read_text(encoding="utf-8"))
+        files.write_text(temporary / "README.md", readme)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    config = command_line(ExportConfig, argv, __doc__)
+    return program.run(lambda: export(config))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
