@@ -60,11 +60,11 @@ def build(
         return TokenStore(folder)
     index.unlink(missing_ok=True)
     columns = _Columns({} if features is None else _files_of(features))
-    with Progress("tokens", total=len(shards), unit="utterance") as progress:
+    with Progress("tokens", total=float(len(shards)), unit="utterance") as progress:
         for row in shards.rows():
             if split is None or row["split"] in split:
                 columns.add(composer.record(row), num_samples=row["num_samples"])
-            progress.advance(1)
+            progress.advance(1.0)
     if not columns.ids:
         among = "" if split is None else f" of split {', '.join(split)}"
         raise CorpusError(f"no utterance{among} in the token shards")

@@ -140,10 +140,10 @@ def test_bad_input_names_the_thing(composer: Composer) -> None:
         odd.record(rows(2)[1])
     with pytest.raises(CorpusError, match="r1: id 99 is not in block 'unit'"):
         composer.record(rows(2)[1] | {"units": [99]})
-    with pytest.raises(ConfigError, match=r"<language:xx>.*de, en"):
+    with pytest.raises(ConfigError, match=r"<language:xx>.*<language:de>, <language:en>"):
         composer.example(BY_NAME["mt"], record(composer, to="xx"))
     lacking = Composer(vocabulary=vocabulary(tables=TASKS[:2]), text=ByteText(), pieces=None)
-    with pytest.raises(ConfigError, match=r"<task:mt>.*asr, tts"):
+    with pytest.raises(ConfigError, match=r"<task:mt>.*<task:asr>, <task:tts>"):
         lacking.check(BY_NAME["mt"])
     with pytest.raises(ConfigError, match="text tokens, the tokenizer 4"):
         Composer(vocabulary=vocabulary(), text=unknown, pieces=None)

@@ -1,0 +1,168 @@
+"""Training from shards to a model directory, on one core in seconds."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.lm.conftest import rows, vocabulary
+from unitone import seeding
+from unitone.lm import generation, model_dir
+from unitone.lm import train as lm_train
+from unitone.lm.data import collate
+from unitone.lm.model import NONE, LanguageModel, ModelConfig
+from unitone.lm.objective import NextToken, smoothed
+from unitone.lm.sequences import Composer
+from unitone.lm.tasks import TASKS, Task
+from unitone.nn.transformer import TransformerConfig
+from unitone.tokenizers.text import ByteText
+
+MakeShards = Callable[..., Path]
+SMALL = [
+    *("--config", "lm-tiny", "--max-tokens", "512", "--round-examples", "64"),
+    *("--valid-utterances", "2", "--threads", "1", "--device", "cpu", "--log-every", "1"),
+]
+
+
+def test_cross_entropy_against_torch() -> None:
+    generator = seeding.torch_generator(0)
+    logits = torch.randn(5, 9, generator=generator)
+    targets = torch.randint(9, (5,), generator=generator)
+    for smoothing in (0.0, 0.1):
+        losses, entropies = smoothed(logits, targets, smoothing)
+        expected = torch.nn.functional.cross_entropy(
+            logits, targets, label_smoothing=smoothing, reduction="none"
+        )
+        torch.testing.assert_close(losses, expected)
+    torch.testing.assert_close(
+        entropies, torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    )
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_one_batch_of_each_task_is_learnt_by_heart(task: Task, composer: Composer) -> None:
+    """To (almost) no loss; where the prompt says everything, decoding gives the targets back."""
+    records = []
+    for row in rows(6):
+        record = composer.record(row)
+        to = row["translation"][0]["language"]
+        records.append(record | {"to": to, "translation": record["translations"][to]})
+    batch = collate([[(0, composer.example(task, record))] for record in records])
+    shape = TransformerConfig(dim=48, layers=2, heads=4, kv_heads=4, ffn=96)
+    model = LanguageModel(
+        ModelConfig(transformer=shape, vocab_size=len(composer.vocabulary)),
+        generator=seeding.torch_generator(0),
+    )
+    player = NextToken(model, vocabulary=composer.vocabulary, tasks=[task.name])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    mean = math.inf
+    for _ in range(150):
+        loss = player(batch)
+        mean = float(loss.total.detach() / loss.count)
+        if mean < 0.01:
+            break
+        optimizer.zero_grad()
+        (loss.total / loss.count).backward()
+        optimizer.step()
+    if task.name == "continue":  # the prompt says nothing: what is left is the choice of a row
+        distinct = len({tuple(row["units"]) for row in rows(6)})
+        assert mean < math.log(distinct) / 7 + 0.1
+        return
+    assert mean < 0.01
+    found = generation.generate(
+        model.eval(),
+        [composer.prompt(task, record) for record in records],
+        allowed=composer.allowed(task),
+        eos=composer.vocabulary.eos_id,
+        decoding=task.decoding,
+    )
+    for record, hypothesis in zip(records, found, strict=True):
+        example = composer.example(task, record)
+        assert [*hypothesis.tokens, composer.vocabulary.eos_id] == list(
+            example.tokens[example.target]
+        )
+        assert not hypothesis.truncated
+
+
+def test_streams_of_codes_are_learnt_within_their_levels() -> None:
+    task = Task(
+        name="tts",
+        template="<bos> {text} <sep> [ {codes} <eos> ]",
+        emits=("code/0", "code/1"),
+        metric="units",
+    )
+    words = vocabulary(codes=(4, 4))
+    composer = Composer(vocabulary=words, text=ByteText(), pieces=None)
+    record = composer.record(rows(1)[0] | {"codes": np.array([[0, 1, 2], [3, 2, 1]])})
+    batch = collate([[(0, composer.example(task, record))]])
+    shape = TransformerConfig(dim=16, layers=1, heads=2, kv_heads=2, ffn=16)
+    model = LanguageModel(
+        ModelConfig(transformer=shape, vocab_size=len(words)), generator=seeding.torch_generator(0)
+    )
+    loss = NextToken(model, vocabulary=words, tasks=["tts"])(batch)
+    assert int(loss.count) == int((batch.targets != NONE).sum()) == 7  # 2 x 3 codes, <eos>
+    level = math.log(4)
+    whole = math.log(len(words))
+    assert float(loss.total.detach()) == pytest.approx(3 * level + 4 * whole, rel=0.05)
+
+
+def test_from_shards_to_a_model_that_loads(make_shards: MakeShards, tmp_path: Path) -> None:
+    data, out = make_shards(rows(40)), tmp_path / "run"
+    arguments = ["--data", str(data), "--out", str(out), *SMALL]
+    assert lm_train.main([*arguments, "--steps", "3", "--validate-every", "3"]) == 0
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    (validation,) = [line["validation"] for line in lines if "validation" in line]
+    assert {"loss", "asr/wer", "mt/bleu", "lid/accuracy"} <= validation.keys()
+    assert all(f"{task.name}/loss" in validation for task in TASKS)
+    loaded = model_dir.load(out / "best", device="cpu")
+    assert [task.name for task in loaded.tasks] == [task.name for task in TASKS]
+    assert loaded.tokenizer is not None
+    assert (
+        "lm.train" in (out / "last" / "README.md").read_text()
+        or (out / "last" / "README.md").is_file()
+    )
+    assert lm_train.main([*arguments, "--steps", "5", "--validate-every", "3"]) == 0  # goes on
+    assert lm_train.main([*arguments, "--steps", "5", "--lr", "0.5"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "complaint"),
+    [
+        (["--config", "lm-huge"], 2, "no model size 'lm-huge'"),
+        (["--tasks", "asr", "vc"], 2, "no task 'vc'"),
+        (["--split", "nobody"], 1, "no utterance of split nobody"),
+        (["--context", "4"], 2, "no example fits the context of 4"),
+        (["--init", "nowhere"], 2, "nowhere: no such directory"),
+    ],
+)
+def test_bad_input(
+    options: list[str],
+    status: int,
+    complaint: str,
+    make_shards: MakeShards,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, out = make_shards(rows(8)), tmp_path / "run"
+    arguments = ["--data", str(data), "--out", str(out), "--threads", "1", "--device", "cpu"]
+    assert lm_train.main([*arguments, *options, "--steps", "1"]) == status
+    assert complaint in capsys.readouterr().err
+
+
+def test_empty_shards(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    assert lm_train.main(["--data", str(tmp_path / "none"), "--out", out, "--steps", "1"]) == 1
+    assert "tokens.json" in capsys.readouterr().err
+
+
+def test_all_fields_of_the_table_are_tokens_of_the_vocabulary(make_shards: MakeShards) -> None:
+    config = lm_train.LmConfig(data=Path("d"), out=Path("o"), table="voxtlm")
+    assert {task.name for task in config.table_rows} == {"asr", "tts", "textlm", "continue"}
+    assert dataclasses.replace(config, tasks=("tts",)).table_rows[0].name == "tts"
