@@ -13,7 +13,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "eval": {"tokenizers", "codecs", "lm"},
     "recipes": {"tokenizers", "codecs", "lm", "eval"},
 }
-DOORS = {"cli", "__main__", "doctor"}
+DOORS = {"__init__", "cli", "__main__", "doctor"}
 """Modules of ``unitone/`` that may look up at the rooms; no room looks at them."""
 
 

@@ -1,35 +1,15 @@
-"""The figures of the unit report: SVG text for a web page, the same bytes for the same numbers.
+"""The figures of the unit report."""
 
-Colours are placeholders that become CSS variables of the page, so that one figure serves the light
-and the dark theme; text stays text, in the page's font.
-"""
-
-import io
-import re
-import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unitone.figures import ACCENT, HEAT, INK, SERIES, WIDE, plain, svg
 from unitone.tokenizers.quality import Histogram, QualityReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = {
-    "#010101": "var(--ink)",
-    "#010102": "var(--muted)",
-    "#010103": "var(--line)",
-    "#010104": "var(--series)",
-    "#010105": "var(--accent)",
-}
-_INK, _MUTED, _LINE, _SERIES, _ACCENT = _COLOURS
-_HEAT = (0.22, 0.50, 0.78)
-"""RGB of a full cell in the heat map; emptier cells are more transparent, on either theme."""
-_SMALL, _WIDE = (4.4, 2.5), (9.2, 5.2)
-"""Inches. Small figures keep their letters readable on a phone; the wide one scrolls there."""
-_PIXELS_PER_INCH = 100
 _PIXELATED_UNTIL = 450
 """Columns of a heat map that are drawn with sharp edges; more are narrower than two pixels."""
 
@@ -40,7 +20,7 @@ def cluster_usage(report: QualityReport) -> str:
     shares = shares[shares > 0] * 100
 
     def draw(axes: "Axes") -> None:
-        axes.axhline(100 / report.k, color=_ACCENT, linewidth=1, dashes=(4, 3))
+        axes.axhline(100 / report.k, color=ACCENT, linewidth=1, dashes=(4, 3))
         axes.annotate(
             "if all were equal",
             (1, 100 / report.k),
@@ -48,15 +28,15 @@ def cluster_usage(report: QualityReport) -> str:
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             ha="right",
-            color=_ACCENT,
+            color=ACCENT,
         )
         ranks = np.arange(1, shares.size + 1)
-        axes.plot(ranks, shares, color=_SERIES, linewidth=1.6, drawstyle="steps-mid")
+        axes.plot(ranks, shares, color=SERIES, linewidth=1.6, drawstyle="steps-mid")
         axes.set(yscale="log", xlim=(1, max(2, report.k)))
         axes.set(xlabel="cluster, fullest first", ylabel="share of frames, %")
-        axes.yaxis.set_major_formatter(_plain)
+        axes.yaxis.set_major_formatter(plain)
 
-    return _svg("Frames per cluster", draw)
+    return svg("Frames per cluster", draw)
 
 
 def units_per_second(report: QualityReport) -> str:
@@ -89,7 +69,7 @@ def bitrates(report: QualityReport) -> str:
     rates = [stream.bits_per_second for stream in streams]
 
     def draw(axes: "Axes") -> None:
-        axes.barh([stream.name for stream in streams], rates, color=_SERIES, height=0.56)
+        axes.barh([stream.name for stream in streams], rates, color=SERIES, height=0.56)
         for place, rate in enumerate(rates):
             axes.annotate(
                 f"{rate:,.0f}",
@@ -97,14 +77,14 @@ def bitrates(report: QualityReport) -> str:
                 xytext=(5, 0),
                 textcoords="offset points",
                 va="center",
-                color=_INK,
+                color=INK,
             )
         axes.set(xlabel="bits per second", xlim=(0, max(rates) * 1.18))
         axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0, labelcolor=_INK)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.grid(axis="y", visible=False)
 
-    return _svg("Bitrate", draw)
+    return svg("Bitrate", draw)
 
 
 def phone_heat_map(report: QualityReport) -> str:
@@ -115,7 +95,7 @@ def phone_heat_map(report: QualityReport) -> str:
     shares = used / used.sum(axis=0)
     order = np.lexsort((-shares.max(axis=0), shares.argmax(axis=0)))
     image = np.empty((*shares.shape, 4))
-    image[..., :3] = _HEAT
+    image[..., :3] = HEAT
     image[..., 3] = np.sqrt(shares[:, order])  # so that a tenth is still seen
 
     def draw(axes: "Axes") -> None:
@@ -125,9 +105,9 @@ def phone_heat_map(report: QualityReport) -> str:
         axes.grid(visible=False)
         axes.set(xlabel="used units, grouped by their main phone", ylabel="phone, commonest first")
 
-    svg = _svg("Share of each phone in each unit", draw, size=_WIDE)
+    image_svg = svg("Share of each phone in each unit", draw, size=WIDE)
     sharp = used.shape[1] <= _PIXELATED_UNTIL
-    return svg.replace("<svg ", '<svg class="sharp" ', 1) if sharp else svg
+    return image_svg.replace("<svg ", '<svg class="sharp" ', 1) if sharp else image_svg
 
 
 def _histogram_svg(
@@ -141,8 +121,8 @@ def _histogram_svg(
 
     def draw(axes: "Axes") -> None:
         widths = np.diff(edges)
-        axes.bar(edges[:-1], histogram.counts, width=widths * 0.9, align="edge", color=_SERIES)
-        axes.axvline(histogram.mean, color=_ACCENT, linewidth=1, dashes=(4, 3))
+        axes.bar(edges[:-1], histogram.counts, width=widths * 0.9, align="edge", color=SERIES)
+        axes.axvline(histogram.mean, color=ACCENT, linewidth=1, dashes=(4, 3))
         axes.annotate(
             mean.format(histogram.mean),
             (histogram.mean, 1),
@@ -151,74 +131,11 @@ def _histogram_svg(
             textcoords="offset points",
             ha="left" if histogram.mean < (edges[0] + last) / 2 else "right",
             va="bottom",
-            color=_ACCENT,
+            color=ACCENT,
         )
         axes.set(xlim=(edges[0], last), xlabel=xlabel, ylabel=ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        axes.yaxis.set_major_formatter(_plain)
+        axes.yaxis.set_major_formatter(plain)
         axes.grid(axis="x", visible=False)
 
-    return _svg(title, draw)
-
-
-def _plain(value: float, _: Any) -> str:
-    return f"{value:,.12g}"
-
-
-def _svg(title: str, draw: Callable[["Axes"], None], *, size: tuple[float, float] = _SMALL) -> str:
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": title,  # ids differ between figures and never between runs
-        "font.size": 9.0,
-        "text.color": _INK,
-        "axes.edgecolor": _LINE,
-        "axes.labelcolor": _MUTED,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "grid.color": _LINE,
-        "grid.linewidth": 0.6,
-        "xtick.color": _LINE,
-        "ytick.color": _LINE,
-        "xtick.labelcolor": _MUTED,
-        "ytick.labelcolor": _MUTED,
-        "ytick.minor.size": 0.0,
-    }
-    file = io.StringIO()
-    with matplotlib.rc_context(style), warnings.catch_warnings():
-        # Letters that matplotlib's own font lacks are only measured with it, not drawn.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
-        figure.savefig(
-            file,
-            format="svg",
-            transparent=True,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-    return _for_the_page(file.getvalue(), title=title, size=size)
-
-
-def _for_the_page(svg: str, *, title: str, size: tuple[float, float]) -> str:
-    """Strip what only a file of its own needs, and hand fonts and colours to the page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--sans)", svg)
-    width = round(size[0] * _PIXELS_PER_INCH)
-    svg = re.sub(
-        r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>",
-        rf'<svg \1 style="max-width: {width}px" role="img" aria-label="{title}"'
-        ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">',
-        svg,
-        count=1,
-    )
-    for placeholder, variable in _COLOURS.items():
-        svg = svg.replace(placeholder, variable)
-    return svg.strip()
+    return svg(title, draw)

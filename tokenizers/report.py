@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from unitone import files
+from unitone.page import Row, figure, grid, page, pairs, section, table
 from unitone.tokenizers import _figures
-from unitone.tokenizers._page import Row, figure, grid, page, pairs, section, table
 from unitone.tokenizers.agreement import LabelQuality
 from unitone.tokenizers.quality import QualityReport
 

@@ -1,5 +1,6 @@
 """The building blocks of a report page: tables, figures and the frame around them, as HTML text."""
 
+import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,6 +8,12 @@ from typing import Any
 Row = Sequence[str]
 
 _LONG_LIST = 8
+
+
+class Html(str):
+    """Text that is HTML already; everywhere else text is escaped."""
+
+    __slots__ = ()
 
 
 def page(title: str, subtitle: str, sections: Iterable[str]) -> str:
@@ -50,19 +57,55 @@ def _shown(value: Any) -> str:
 
 
 def table(header: Row, rows: Iterable[Row], *, numbers: set[int]) -> str:
-    """Lay out rows; the columns in ``numbers`` are flush right, with digits of one width."""
+    """Lay out rows; the columns in ``numbers`` are flush right, with digits of one width.
+
+    A cell is text, or `Html`.
+    """
 
     def line(cells: Row, tag: str) -> str:
         kinds = (' class="number"' if place in numbers else "" for place in range(len(cells)))
         return "".join(
-            f"<{tag}{kind}>{html.escape(cell)}</{tag}>"
-            for kind, cell in zip(kinds, cells, strict=True)
+            f"<{tag}{kind}>{escaped(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
         )
 
     body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
     return (
         f'<div class="scroll"><table><thead><tr>{line(header, "th")}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def escaped(text: str) -> Html:
+    """Return ``text`` for a page: as it is if it is `Html`, escaped otherwise."""
+    return text if isinstance(text, Html) else Html(html.escape(text))
+
+
+def tiles(*values: tuple[str, str, str]) -> str:
+    """Set the headline numbers side by side: what it is, the number, a note under it."""
+    cells = "".join(
+        f'<div class="tile"><span class="what">{escaped(what)}</span>'
+        f"<strong>{escaped(number)}</strong><span>{escaped(note)}</span></div>"
+        for what, number, note in values
+    )
+    return f'<div class="tiles">{cells}</div>'
+
+
+def note(text: str) -> str:
+    """Set a remark in small letters."""
+    return f'<p class="note">{escaped(text)}</p>'
+
+
+def details(summary: str, content: str) -> str:
+    """Fold ``content`` away under a line that opens it."""
+    return f"<details><summary>{escaped(summary)}</summary>{content}</details>"
+
+
+def player(wav: bytes, *, label: str) -> Html:
+    """Return a player with the bytes of a sound file (WAV) inside the page; loads on demand."""
+    data = base64.b64encode(wav).decode("ascii")
+    return Html(
+        f'<audio controls preload="none" aria-label="{html.escape(label)}"'
+        f' src="data:audio/wav;base64,{data}"></audio>'
     )
 
 
@@ -74,6 +117,11 @@ def section(title: str, content: str) -> str:
 def grid(*figures: str) -> str:
     """Set figures side by side, one below the other on a phone."""
     return f'<div class="grid">{"".join(figures)}</div>'
+
+
+def row(*blocks: str) -> str:
+    """Set blocks side by side at their own width, as many as fit."""
+    return f'<div class="row">{"".join(blocks)}</div>'
 
 
 def figure(svg: str, caption: str, *, wide: bool = False) -> str:
@@ -88,13 +136,17 @@ _STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --ink: #1b2430; --muted: #5b6878; --line: #dde2e8;
-  --series: #2f6fb0; --accent: #b4560f;
+  --series: #2f6fb0; --accent: #b4560f; --good: #1d7a4c; --bad: #b3261e;
+  --series-3: #2b8a5b; --series-4: #8a4fb0; --series-5: #b03a5b; --series-6: #7a6a1d;
+  --series-7: #1d8a96; --series-8: #6b7280;
   --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #12161c; --ink: #e4e9ef; --muted: #98a4b3; --line: #2b333d;
-    --series: #6aa9e6; --accent: #e8a061;
+    --series: #6aa9e6; --accent: #e8a061; --good: #63c796; --bad: #f08a80;
+    --series-3: #63c796; --series-4: #c79be6; --series-5: #ef8aa6; --series-6: #d3c26a;
+    --series-7: #67cfda; --series-8: #a5adb8;
   }
 }
 * { box-sizing: border-box; }
@@ -119,12 +171,53 @@ code { font: .8125rem ui-monospace, "SF Mono", Menlo, Consolas, monospace; color
 .pairs code { overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 .grid { display: grid; gap: 1.5rem 2.5rem; margin-top: 1.25rem; }
+.row { display: flex; flex-wrap: wrap; align-items: start; gap: 1.5rem 4rem; }
 figure { margin: 0; min-width: 0; }
 .wide { margin: 1.5rem 0; }
 .wide svg { min-width: 40rem; }
 svg { display: block; width: 100%; height: auto; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .sharp image { image-rendering: pixelated; }
+.tiles { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: 1.5rem; }
+.tile {
+  flex: 1 1 11rem; padding: .75rem 1rem;
+  border: 1px solid var(--line); border-radius: .5rem;
+}
+.tile span { display: block; color: var(--muted); font-size: .8125rem; }
+.tile strong {
+  display: block; font-size: 1.75rem; line-height: 1.3; font-weight: 650;
+  font-variant-numeric: tabular-nums;
+}
+audio { height: 2.25rem; width: 16rem; max-width: 100%; vertical-align: middle; }
+.alignment { display: flex; flex-wrap: wrap; gap: .25rem .375rem; margin: .25rem 0 0; }
+.alignment > span {
+  display: inline-grid; justify-items: center; line-height: 1.3; font-size: .875rem;
+  padding: .0625rem .25rem; border-radius: .25rem; border-bottom: 2px solid transparent;
+}
+.alignment .sub {
+  border-color: var(--accent);
+  background: color-mix(in srgb, var(--accent) 12%, transparent);
+}
+.alignment .del {
+  border-color: var(--bad);
+  background: color-mix(in srgb, var(--bad) 12%, transparent);
+}
+.alignment .ins {
+  border-color: var(--series);
+  background: color-mix(in srgb, var(--series) 12%, transparent);
+}
+.alignment .hit i { color: var(--muted); }
+.alignment .sub i { color: var(--accent); }
+.alignment .del b { color: var(--bad); text-decoration: line-through; }
+.alignment .ins i { color: var(--series); }
+.alignment b { font-weight: 400; }
+.alignment i { font-style: normal; }
+.warning {
+  border-left: 3px solid var(--accent); padding: .25rem 0 .25rem .75rem; margin-top: 1rem;
+}
+.utterance { border-bottom: 1px solid var(--line); padding: .75rem 0; }
+.utterance > p { display: flex; gap: 1rem; color: var(--muted); font-size: .8125rem; }
+.utterance > p strong { color: var(--ink); font-weight: 500; }
 summary { cursor: pointer; color: var(--muted); margin-bottom: .5rem; }
 @media (min-width: 52rem) { .grid { grid-template-columns: 1fr 1fr; } }
 """
