@@ -1,6 +1,8 @@
 """A corpus of tokens small enough to learn by heart, without audio and without eSpeak."""
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from unitone.tokenizers.text import ByteText
 UNITS = 12
 
 
-def vocabulary(*, tables: Sequence[Task] = TASKS, codes: Sequence[int] = ()) -> Vocabulary:
+def vocabulary(
+    *, tables: Sequence[Task] = TASKS, codes: Sequence[int] = (), passport: str | None = None
+) -> Vocabulary:
     tokens = {part.name for task in tables for part in task.parts if part.kind == "token"}
     own = sorted(name[1:-1] for name in tokens if ":" not in name)
     return Vocabulary.build(
@@ -28,6 +32,7 @@ def vocabulary(*, tables: Sequence[Task] = TASKS, codes: Sequence[int] = ()) -> 
         genders=("f", "m"),
         speakers=("ann", "bob"),
         special=(*SPECIALS, *(name for name in own if name not in SPECIALS)),
+        passport=passport,
     )
 
 
@@ -74,8 +79,6 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes token shards of rows, with a tokenizer directory inside."""
 
     def make(table: list[dict[str, Any]], *, folder: str = "tokens") -> Path:
-        import json
-
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -120,3 +123,116 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
         return out
 
     return make
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Real recordings, their tokenizer and tokens, and an untrained model with a unit decoder."""
+
+    manifest: Path
+    tokenizer: Path
+    tokens: Path
+    model: Path
+    ids: tuple[str, ...]
+
+
+def write_corpus(folder: Path, speech: Callable[..., np.ndarray]) -> Path:
+    """Write six recordings and their manifest."""
+    import soundfile
+
+    lines = []
+    for index in range(6):
+        wave = speech(0.4 + 0.2 * index, index)
+        soundfile.write(folder / f"{index}.wav", wave, 16_000, subtype="FLOAT")
+        language, other = ("en", "de") if index % 2 else ("de", "en")
+        row = {
+            "id": f"u{index}",
+            "audio": f"{index}.wav",
+            "text": f"sentence {index}",
+            "translation": {other: f"satz {index}"},
+            "language": language,
+            "speaker": "ann" if index % 2 else "bob",
+            "gender": "f" if index % 2 else "m",
+            "split": "train" if index < 4 else "test",
+        }
+        lines.append(json.dumps(row) + "\n")
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(lines), encoding="utf-8")
+    return manifest
+
+
+def write_decoder(folder: Path, tokenizer: Path) -> Path:
+    """Write an untrained unit decoder."""
+    import torch
+
+    from unitone.codecs import unit_decoder
+    from unitone.codecs._backbone import BackboneConfig
+    from unitone.codecs._network import NetworkConfig, UnitNetwork
+    from unitone.tokenizers.passport import Passport
+
+    shape = BackboneConfig(dim=16, num_blocks=1, duration_dim=8)
+    network = UnitNetwork(
+        NetworkConfig(
+            num_units=UNITS,
+            frame_rate=100.0,
+            speakers=("ann", "bob"),
+            griffin_lim=2,
+            backbone=shape,
+        ),
+        generator=torch.Generator().manual_seed(1),
+    )
+    folder.mkdir()
+    card = unit_decoder.Card(utterances=6, seconds=6.0, manifest="manifest.jsonl", split=None)
+    unit_decoder.save(folder, network, passport=Passport.load(tokenizer), tokenizer=None, card=card)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, speech: Callable[..., np.ndarray]) -> World:
+    """Six utterances of 0.4 to 1.4 s, en and de in turn; the model's context is 400 and its
+    outputs have at most 12 tokens."""
+    import torch
+
+    from unitone.lm import model_dir
+    from unitone.lm.model import LanguageModel, ModelConfig
+    from unitone.nn.transformer import TransformerConfig
+    from unitone.tokenizers import build, encode
+    from unitone.tokenizers.passport import Passport
+
+    folder = tmp_path_factory.mktemp("world")
+    manifest, tokenizer = write_corpus(folder, speech), folder / "tokenizer"
+    options = ["--manifest", str(manifest), "--ssl", "mfcc", "--k", str(UNITS), "--pieces", "0"]
+    assert build.main([*options, "--out", str(tokenizer)]) == 0
+    options = ["--manifest", str(manifest), "--tokenizer", str(tokenizer)]
+    assert encode.main([*options, "--out", str(folder / "tokens")]) == 0
+    passport = Passport.load(tokenizer)
+    decoder = write_decoder(folder / "decoder", tokenizer)
+    own = vocabulary(passport=passport.hash)
+    config = ModelConfig(
+        transformer=TransformerConfig(dim=16, layers=2, heads=2, kv_heads=1, ffn=24),
+        vocab_size=len(own),
+        context=400,
+    )
+    model = LanguageModel(config, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        model.embedding.weight.mul_(30)
+    model_dir.save(
+        folder / "best",
+        model=model,
+        vocabulary=own,
+        tasks=[
+            replace(
+                task, decoding=replace(task.decoding, max_tokens=min(12, task.decoding.max_tokens))
+            )
+            for task in TASKS
+        ],
+        tokenizer=tokenizer,
+        decoder=decoder,
+    )
+    return World(
+        manifest=manifest,
+        tokenizer=tokenizer,
+        tokens=folder / "tokens",
+        model=folder / "best",
+        ids=tuple(f"u{index}" for index in range(6)),
+    )

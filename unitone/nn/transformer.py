@@ -115,8 +115,9 @@ class Cache:
         the old and the new row share.
         """
         if len(rows) == self._store.shape[2]:
-            filled = slice(start, self.filled)
-            self._store[:, :, :, :, filled] = self._store[:, :, :, :, filled].index_select(2, rows)
+            moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+            filled = self._store[:, :, :, :, start : self.filled]
+            filled[:, :, moved] = filled.index_select(2, rows[moved])
             return
         self._move(self._store[:, :, :, :, : self.filled].index_select(2, rows), slots=self.slots)
 
@@ -238,7 +239,11 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Float[Tensor, "B L D"], rows: Rows, cache: Cache | None, layer: int
+        self,
+        x: Float[Tensor, "B L D"],
+        rows: Rows,
+        cache: Cache | None = None,
+        layer: int = 0,
     ) -> Float[Tensor, "B L D"]:
         """Return the residual stream behind this block."""
         mixed = self.attention(self.attention_norm(x), rows, cache=cache, layer=layer)
@@ -276,10 +281,12 @@ class Transformer(nn.Module):
         cos, sin = self._angles(positions, x.dtype)
         rows = Rows(cos=cos, sin=sin, mask=mask)
         for layer, block in enumerate(self.blocks):
-            if self.config.checkpoint_activations and self.training:
-                x = checkpoint(block, x, rows, cache, layer, use_reentrant=False)
-            else:
-                x = block(x, rows, cache, layer)
+            if cache is not None:  # not what training may have compiled
+                x = block.forward(x, rows, cache, layer)
+            elif self.config.checkpoint_activations and self.training:
+                x = checkpoint(block, x, rows, use_reentrant=False)
+            else:  # without the number of the layer, so that all blocks compile to one
+                x = block(x, rows)
         if cache is not None:
             cache.filled += x.shape[1]
         normed: Tensor = self.norm(x)

@@ -1,0 +1,83 @@
+"""A model ready to generate: in evaluation mode, its matrices laid out for the processor.
+
+On a CPU the product of a matrix with the few rows of a decoding step is bound by how the matrix
+lies in memory. oneDNN reads it in blocks of its own; a matrix that is brought into that order once
+is multiplied two to three times as fast, in fp32 and in bf16.
+"""
+
+import copy
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unitone.lm.model import LanguageModel
+from unitone.lm.opt import OptModel
+
+Model = LanguageModel | OptModel
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+TYPICAL_ROWS = 16
+"""Rows of a product that the blocks are chosen for; the choice is good for 1 to 1000."""
+
+
+class PackedLinear(nn.Module):
+    """A linear layer that computes and does not learn; it shares the weight it was made from."""
+
+    def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
+        """Bring the matrix into the order of the processor, where that is possible."""
+        super().__init__()
+        self.weight, self.bias = weight, bias
+        self._packed = _pack(weight)
+
+    def forward(self, x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
+        """Return x W^T + b."""
+        if self._packed is None:
+            return F.linear(x, self.weight, self.bias)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._packed, self.bias, "none", [], ""
+        )
+        return product
+
+
+def prepare(model: Model) -> Model:
+    """Return a copy of ``model`` for `generate`; it is a snapshot, but shares what isn't packed.
+
+    Generating with one copy again and again saves the packing, 20 ms for 29M weights. While it is
+    there, the packed matrices take as much memory as the model's own.
+    """
+    if is_prepared(model):
+        return model
+    with torch.no_grad():
+        return _copy(model).eval()
+
+
+def is_prepared(model: nn.Module) -> bool:
+    """Tell whether `prepare` made this model."""
+    return any(isinstance(module, PackedLinear) for module in model.modules())
+
+
+def _copy(module: AnyModule) -> AnyModule:
+    """Copy the tree of modules, not the weights."""
+    made = copy.copy(module)
+    made._modules = {}
+    for name, child in module._modules.items():
+        if isinstance(child, nn.Linear):
+            made._modules[name] = PackedLinear(child.weight.detach(), child.bias)
+        else:
+            made._modules[name] = None if child is None else _copy(child)
+    return made
+
+
+def _pack(weight: Tensor) -> Tensor | None:
+    """Return the matrix in oneDNN's order, None where there is no such product."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    if weight.dtype not in (torch.float32, torch.bfloat16):
+        return None
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
+    return packed

@@ -1,0 +1,39 @@
+"""Translate a recording or a text: ``unitone translate a.wav --to de``."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from unitone import program
+from unitone.config import command_line
+from unitone.lm.inference import open_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateConfig:
+    source: tyro.conf.Positional[str]
+    """An audio file, or a text in quotes."""
+    to: str
+    """Language to translate into, as the corpus calls it."""
+    model: Path | None = None
+    """Model directory; default: the tour's, exp/tour/lm/best."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+
+
+def translate(config: TranslateConfig) -> None:
+    """Write the translation."""
+    model = open_model(config.model, device=config.device)
+    sys.stdout.write(model.translate(config.source, to=config.to) + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    config = command_line(TranslateConfig, argv, __doc__)
+    return program.run(lambda: translate(config))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
