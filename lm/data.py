@@ -122,7 +122,8 @@ class Mixture:
             shares = counts**self._config.temperature
         else:
             shares = counts
-        return shares / shares.sum()
+        normalised: np.ndarray = shares / shares.sum()
+        return normalised
 
     def counts(self) -> dict[str, int]:
         """Return how many examples each task has."""

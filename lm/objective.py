@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unitone.lm.data import Batch
 from unitone.lm.model import NONE, LanguageModel
+from unitone.lm.opt import OptModel
 from unitone.lm.vocabulary import Vocabulary
 from unitone.train import Loss
 
@@ -20,7 +21,7 @@ class NextToken(nn.Module):
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: LanguageModel | OptModel,
         *,
         vocabulary: Vocabulary,
         tasks: Sequence[str],

@@ -181,8 +181,9 @@ class TokenStore:
         for name in LABELS:
             number = self._classes[name][row]
             record[name] = self.labels[name][number] if number >= 0 else None
-        if self._features is not None and self._features[row] is not None:
-            record["features"] = np.load(self._features[row])
+        path = None if self._features is None else self._features[row]
+        if path is not None:
+            record["features"] = np.load(path)
         if to >= 0:
             record["to"] = self.languages[to]
             record["translation"] = self._field(f"translation.{self.languages[to]}", row)

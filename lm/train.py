@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from unitone import program, seeding
 from unitone.audio import SAMPLE_RATE
+from unitone.codecs.codec import model_folder
 from unitone.config import command_line, to_dict
 from unitone.errors import ConfigError
 from unitone.lm import model_dir, pretrained, store, tasks
@@ -76,6 +77,9 @@ class LmConfig:
     """Utterances that validation decodes for each task; 0 looks at the loss only."""
     context: int = 1024
     """Longest sequence, in positions; longer examples are left out and counted."""
+    decoder: Path | None = None
+    """Unit decoder of ``python -m codecs.train`` that the model directories carry a copy of, so
+    that they can speak."""
     features: Path | None = None
     """Folder of ``python -m tokenizers.features``, for tasks that read {features}."""
     dropout: float = 0.0
@@ -122,12 +126,18 @@ def prepare(config: LmConfig) -> Run:
     composer = Composer.open(tokenizer, vocabulary)
     for task in table:
         composer.check(task)
-    folder = config.out / "store"
-    build = lambda name, split: store.build(  # noqa: E731
-        folder / name, shards=shards, composer=composer, split=split, features=config.features
-    )
+
+    def build(name: str, split: tuple[str, ...]) -> TokenStore:
+        return store.build(
+            config.out / "store" / name,
+            shards=shards,
+            composer=composer,
+            split=split,
+            features=config.features,
+        )
+
     training = build("train", config.split)
-    splits = {row["split"] for row in shards.rows()} if config.valid_split else set()
+    splits = {row["split"] for row in shards.rows()}
     valid = build("valid", config.valid_split) if splits & {*config.valid_split} else None
     if valid is None:
         logger.warning("no utterance of split %s: no validation", ", ".join(config.valid_split))
@@ -240,6 +250,8 @@ def train(config: LmConfig) -> None:
     logger.info("examples: %s", ", ".join(f"{n} {c}" for n, c in run.train.counts().items()))
     logger.info("mixture: %s", shares)
 
+    decoder = _decoder(config, run)
+
     def save_model(folder: Path) -> None:
         model_dir.save(
             folder,
@@ -247,6 +259,7 @@ def train(config: LmConfig) -> None:
             vocabulary=run.vocabulary,
             tasks=run.tasks,
             tokenizer=run.tokenizer,
+            decoder=decoder,
             card=run.card,
         )
 
@@ -260,6 +273,15 @@ def train(config: LmConfig) -> None:
         settings=to_dict(config),
         may_differ=("valid_utterances",),
     ).run()
+
+
+def _decoder(config: LmConfig, run: Run) -> Path | None:
+    """Return the model folder of the unit decoder, which must know the shards' units."""
+    if config.decoder is None:
+        return None
+    folder = model_folder(config.decoder)
+    run.vocabulary.require_passport(Passport.load(folder).hash, of=str(config.decoder))
+    return folder
 
 
 def _validator(config: LmConfig, run: Run, objective: NextToken) -> Validator | None:

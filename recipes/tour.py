@@ -1,121 +1,206 @@
-"""The tour: from nothing to token shards and a report, on any laptop, without a network.
+"""The tour: from nothing to a model that listens, speaks and translates, without a network.
 
-``make tour`` or ``python -m recipes.tour``. The embedded corpus is made (eSpeak NG, three
-languages), an MFCC tokeniser is built on its training split, every recording is encoded, and the
-quality report says how good the units are. Every step is a command a user can type; the tour prints
-each before it runs. A finished step isn't done again.
+``make tour`` or ``python -m recipes.tour``. A corpus in three languages is made (eSpeak NG) and
+tokenised; a unit decoder, one language model for seven tasks, and a judge of other voices are
+trained, within twelve minutes of two cores; the test sentences are decoded and scored, and
+``exp/tour/report.html`` shows it all. Every step is a command a user can type; the tour prints each
+before it runs. A finished step isn't done again, and a killed one goes on.
 """
 
-import json
 import logging
-import shlex
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unitone import program
-from unitone.audio import SAMPLE_RATE
+from unitone.codecs import synthesize
+from unitone.codecs import train as decoder_train
 from unitone.config import command_line
-from unitone.errors import UnitoneError
-from unitone.recipes import espeak
+from unitone.eval import bleu, classify, judge_score, judge_train, wer
+from unitone.lm import decode
+from unitone.lm import train as lm_train
+from unitone.recipes import espeak, tour_report
+from unitone.recipes._steps import Main, Step
 from unitone.tokenizers import build, encode
-from unitone.tokenizers.shards import TokenShards
 
 logger = logging.getLogger(__name__)
+
+TRANSLATIONS = ("st", "mt")
+CLASSES = {"lid": "language", "gid": "gender"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TourConfig:
     out: Path = Path("exp/tour")
     """Folder for everything the tour makes."""
-    utterances: int = 1500
-    """Size of the corpus; 1500 are about an hour."""
+    utterances: int = 12_000
+    """Size of the corpus; 12,000 are about six hours."""
+    judge_utterances: int = 3_000
+    """Size of the judge's corpus, of other voices and sentences."""
     k: int = 200
     """Number of units."""
+    lm: str = "lm-mini"
+    """Size of the language model."""
+    lm_seconds: float = 540.0
+    """Training time of the language model."""
+    decoder_seconds: float = 75.0
+    """Training time of the unit decoder."""
+    judge_seconds: float = 90.0
+    """Training time of the judge."""
+    spoken: int = 120
+    """Test sentences that are synthesised."""
+    threads: int = 2
+    """CPU threads."""
+    compile: bool = True
+    """Compile the language model, where there is a C++ compiler."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """A command of the toolkit, as typed and as called."""
-
-    module: str
-    arguments: tuple[str, ...]
-    main: Callable[[list[str] | None], int]
-
-    def run(self) -> None:
-        """Print the command and run it.
-
-        Raises:
-            UnitoneError: it failed; it has said why itself.
-        """
-        typed = f"python -m {self.module} {shlex.join(self.arguments)}"
-        logger.info("\n$ %s", typed)
-        started = time.perf_counter()
-        status = self.main(list(self.arguments))
-        if status == program.INTERRUPTED:
-            raise KeyboardInterrupt
-        if status != 0:
-            raise UnitoneError(f"the tour stopped at: {typed}")
-        logger.info("  done in %.1f s", time.perf_counter() - started)
+def steps(config: TourConfig) -> Iterator[Step]:
+    """Yield the tour's commands in order."""
+    yield from _data(config)
+    yield from _training(config)
+    yield from _decoding(config)
+    yield from _scoring(config)
 
 
-def steps(config: TourConfig) -> list[Step]:
-    """Return the tour's commands in order."""
-    corpus, tokenizer, tokens = (str(config.out / n) for n in ("corpus", "tokenizer", "tokens"))
-    manifest = str(config.out / "corpus" / "manifest.jsonl")
-    return [
-        Step(
-            module="recipes.espeak",
-            arguments=("--out", corpus, "--utterances", str(config.utterances)),
-            main=espeak.main,
+def _data(config: TourConfig) -> Iterator[Step]:
+    out, manifest = config.out, _manifest(config)
+    yield Step(
+        module="recipes.espeak",
+        arguments=("--out", str(out / "corpus"), "--utterances", str(config.utterances)),
+        main=espeak.main,
+    )
+    yield Step(
+        module="tokenizers.build",
+        arguments=(
+            *("--manifest", manifest, "--split", "train", "--ssl", "mfcc", "--k", str(config.k)),
+            *("--pieces", str(3 * config.k), "--text", "sentencepiece", "--text-pieces", "400"),
+            *("--out", str(out / "tokenizer")),
         ),
-        Step(
-            module="tokenizers.build",
+        main=build.main,
+    )
+    yield Step(
+        module="tokenizers.encode",
+        arguments=(
+            *("--tokenizer", str(out / "tokenizer"), "--manifest", manifest),
+            *("--out", str(out / "tokens")),
+        ),
+        main=encode.main,
+    )
+
+
+def _training(config: TourConfig) -> Iterator[Step]:
+    out, threads = config.out, ("--threads", str(config.threads))
+    yield Step(
+        module="codecs.train",
+        arguments=(
+            *("--tokens", str(out / "tokens"), "--manifest", _manifest(config)),
+            *("--tokenizer", str(out / "tokenizer"), "--split", "train"),
+            *("--max-seconds", str(config.decoder_seconds), *threads),
+            *("--out", str(out / "decoder")),
+        ),
+        main=decoder_train.main,
+    )
+    compiled = config.compile and (shutil.which("g++") or shutil.which("clang++"))
+    yield Step(
+        module="lm.train",
+        arguments=(
+            *("--config", config.lm, "--data", str(out / "tokens"), "--out", str(out / "lm")),
+            *("--decoder", str(out / "decoder"), "--max-seconds", str(config.lm_seconds)),
+            *("--precision", "bf16", "--lr", "3e-3", "--max-tokens", "4096"),
+            *("--warmup-steps", "50", "--decay-share", "0.5", "--validate-every", "300"),
+            *("--log-every", "20", "--valid-utterances", "48", *threads),
+            *(("--compile",) if compiled else ()),
+        ),
+        main=lm_train.main,
+    )
+    judged = str(out / "judge-corpus")
+    yield Step(
+        module="recipes.espeak",
+        arguments=(
+            *("--voices", "judge", "--utterances", str(config.judge_utterances)),
+            *("--out", judged),
+        ),
+        main=espeak.main,
+    )
+    yield Step(
+        module="eval.judge_train",
+        arguments=(
+            *("--manifest", f"{judged}/manifest.jsonl", "--out", str(out / "judge")),
+            *("--max-seconds", str(config.judge_seconds), *threads),
+        ),
+        main=judge_train.main,
+    )
+
+
+def _decoding(config: TourConfig) -> Iterator[Step]:
+    out = config.out
+    options: dict[str, tuple[str, ...]] = {
+        "asr": (),
+        "st": ("--to", "en", "de", "fr"),
+        "mt": ("--to", "en", "de", "fr"),
+        "lid": (),
+        "gid": (),
+        "tts": ("--audio", str(out / "hyp" / "audio-tts"), "--limit", str(config.spoken)),
+        "continue": (
+            *("--audio", str(out / "hyp" / "audio-continue"), "--limit", "12", "--prefix", "40"),
+        ),
+    }
+    for task, more in options.items():
+        yield Step(
+            module="lm.decode",
             arguments=(
-                *("--manifest", manifest, "--split", "train", "--ssl", "mfcc"),
-                *("--k", str(config.k), "--out", tokenizer),
+                *("--model", str(out / "lm" / "best"), "--task", task),
+                *("--tokens", str(out / "tokens"), "--split", "test", *more),
+                *("--out", str(_hypotheses(config, task))),
             ),
-            main=build.main,
+            main=decode.main,
+        )
+    yield Step(
+        module="codecs.synthesize",
+        arguments=(
+            *("--model", str(out / "decoder"), "--tokens", str(out / "tokens")),
+            *("--split", "test", "--limit", str(config.spoken), "--out", str(out / "resynthesis")),
         ),
-        Step(
-            module="tokenizers.encode",
-            arguments=(
-                *("--tokenizer", tokenizer, "--manifest", manifest, "--out", tokens),
-                *("--format", "jsonl"),
-            ),
-            main=encode.main,
-        ),
-    ]
+        main=synthesize.main,
+    )
+
+
+def _scoring(config: TourConfig) -> Iterator[Step]:
+    def scored(module: str, main: Main, task: str, *more: str) -> Step:
+        files = ("--ref", _manifest(config), "--hyp", str(_hypotheses(config, task)))
+        out = str(config.out / "scores" / task)
+        arguments = (*more, *files, "--split", "test", "--out", out)
+        return Step(module=module, arguments=arguments, main=main)
+
+    yield scored("eval.wer", wer.main, "asr", "--by", "language")
+    for task in TRANSLATIONS:
+        yield scored("eval.bleu", bleu.main, task)
+    for task, name in CLASSES.items():
+        yield scored("eval.classify", classify.main, task, "--field", name)
+    judge = ("--judge", str(config.out / "judge"))
+    yield scored("eval.judge_score", judge_score.main, "tts", *judge)
+
+
+def _manifest(config: TourConfig) -> str:
+    return str(config.out / "corpus" / "manifest.jsonl")
+
+
+def _hypotheses(config: TourConfig, task: str) -> Path:
+    return config.out / "hyp" / f"{task}.jsonl"
 
 
 def tour(config: TourConfig) -> None:
-    """Run every step and say what came out."""
+    """Run every step and write the report."""
     started = time.perf_counter()
     for step in steps(config):
         step.run()
-    shards = TokenShards(config.out / "tokens")
-    report = json.loads((config.out / "tokenizer" / "report.json").read_text(encoding="utf-8"))
-    row = shards[0]
-    hours = shards.index["num_samples"] / SAMPLE_RATE / 3600
-    logger.info("\nThe tour took %.0f s.", time.perf_counter() - started)
-    logger.info("  corpus   %d utterances, %.2f hours", len(shards), hours)
-    logger.info("  units    %d, %s", shards.passport.kmeans.k, headline(report))
-    logger.info("  example  %s: %r", row["id"], row["text"])
-    logger.info("           %s …", " ".join(map(str, row["units"][:20])))
-    logger.info("  report   %s", config.out / "tokenizer" / "report.html")
-
-
-def headline(report: dict[str, Any]) -> str:
-    """Return the report in a line."""
-    quality = report["quality"]
-    streams = ", ".join(
-        f"{stream['name']} {stream['bits_per_second']:.0f} bit/s" for stream in quality["streams"]
-    )
-    phones = quality["phones"]
-    agreement = "" if phones is None else f"; PNMI with phones {phones['pnmi']:.3f}"
-    return f"{quality['clusters_used']} used; {streams}{agreement}"
+    page = tour_report.write(config.out)
+    best = config.out / "lm" / "best"
+    logger.info("\nThe tour took %.0f s. Open %s", time.perf_counter() - started, page)
+    logger.info("Try: unitone speak 'two dogs are playing' --model %s --out a.wav", best)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -154,8 +154,9 @@ def assemble(
     players = []
     for name, module in modules.items():
         module.to(world.device).train()
-        if config.compile:
-            module.compile()
+        if config.compile:  # block by block: all of one kind share one compilation
+            for block in getattr(module, "blocks", [module]):
+                block.compile(dynamic=True)
         call = distributed.wrap(module, parallel=config.parallel, world=world)
         optimizers = optim.build(
             module,

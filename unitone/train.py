@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unitone import checkpoint, distributed, files
+from unitone import checkpoint, distributed, files, memory
 from unitone.config import to_dict
 from unitone.errors import ConfigError, UnitoneError
 from unitone.loading import BatchSource as BatchSource
@@ -117,6 +117,8 @@ class Trainer:
             if self.config.threads is not None:
                 torch.set_num_threads(self.config.threads)
             self._world = stack.enter_context(distributed.started(self.config.device))
+            if self._world.device.type == "cpu":
+                memory.keep_freed()
             if self._world.first:
                 stack.enter_context(files.locked(self._dir.out))
             stack.callback(self._dir.close)

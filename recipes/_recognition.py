@@ -1,0 +1,107 @@
+"""Speech recognition on one corpus, from its manifest to a word error rate with an interval."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from unitone.eval import wer
+from unitone.lm import decode
+from unitone.lm import train as lm_train
+from unitone.recipes._steps import Step
+from unitone.tokenizers import build, encode, perturb
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognitionConfig:
+    manifest: Path
+    """The corpus, with splits train, dev and test."""
+    out: Path
+    """Folder for everything."""
+    ssl: str = "mfcc"
+    """Encoder of the units: mfcc, or HuBERT or WavLM as ``tokenizers.build`` names them."""
+    layer: int | None = None
+    """Its layer; none with MFCC."""
+    k: int = 200
+    """Number of units."""
+    speeds: tuple[float, ...] = (0.9, 1.1)
+    """Speeds of the copies of the training recordings."""
+    unit_mask: float = 0.15
+    """Share of unit tokens hidden in training."""
+    dropout: float = 0.1
+    """In the model."""
+    config: str = "lm-mini"
+    """Size of the model."""
+    steps: int = 1500
+    """Optimiser steps."""
+    lr: float = 2e-3
+    """Peak learning rate."""
+    max_tokens: int = 4096
+    """Positions of a batch."""
+    beam: int = 1
+    """Hypotheses kept in decoding."""
+    threads: int = 2
+    """CPU threads."""
+
+
+def run(config: RecognitionConfig) -> None:
+    """Run every step; what is finished isn't done again."""
+    for step in steps(config):
+        step.run()
+
+
+def steps(config: RecognitionConfig) -> Iterator[Step]:
+    """Yield the commands in order."""
+    out, corpus = config.out, config.out / "corpus"
+    tokenizer, tokens = str(out / "tokenizer"), str(out / "tokens")
+    manifest = str(corpus / "manifest.jsonl")
+    yield Step(
+        module="tokenizers.perturb",
+        arguments=(
+            *("--manifest", str(config.manifest), "--out", str(corpus)),
+            *("--speeds", *map(str, config.speeds)),
+        ),
+        main=perturb.main,
+    )
+    layer = () if config.layer is None else ("--layer", str(config.layer))
+    yield Step(
+        module="tokenizers.build",
+        arguments=(
+            *("--manifest", manifest, "--split", "train", "--ssl", config.ssl, *layer),
+            *("--k", str(config.k), "--text", "characters", "--out", tokenizer),
+        ),
+        main=build.main,
+    )
+    yield Step(
+        module="tokenizers.encode",
+        arguments=("--tokenizer", tokenizer, "--manifest", manifest, "--out", tokens),
+        main=encode.main,
+    )
+    yield Step(
+        module="lm.train",
+        arguments=(
+            *("--config", config.config, "--data", tokens, "--out", str(out / "lm")),
+            *("--tasks", "asr", "--steps", str(config.steps), "--lr", str(config.lr)),
+            *("--max-tokens", str(config.max_tokens), "--unit-mask", str(config.unit_mask)),
+            *("--dropout", str(config.dropout), "--precision", "bf16", "--best", "asr/wer"),
+            *("--validate-every", str(max(1, config.steps // 15)), "--valid-utterances", "91"),
+            *("--warmup-steps", "50", "--decay-share", "0.5", "--threads", str(config.threads)),
+        ),
+        main=lm_train.main,
+    )
+    hypotheses = str(out / "hyp" / "asr.jsonl")
+    yield Step(
+        module="lm.decode",
+        arguments=(
+            *("--model", str(out / "lm" / "best"), "--task", "asr", "--tokens", tokens),
+            *("--split", "test", "--beam", str(config.beam), "--out", hypotheses),
+        ),
+        main=decode.main,
+    )
+    yield Step(
+        module="eval.wer",
+        arguments=(
+            *("--ref", manifest, "--hyp", hypotheses, "--split", "test"),
+            *("--out", str(out / "scores")),
+        ),
+        main=wer.main,
+    )

@@ -1,0 +1,39 @@
+"""A recipe as a list of commands: what a user would type is what runs."""
+
+import logging
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from unitone import program
+from unitone.errors import UnitoneError
+
+logger = logging.getLogger(__name__)
+
+Main = Callable[[list[str] | None], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A command of the toolkit, as typed and as called."""
+
+    module: str
+    arguments: tuple[str, ...]
+    main: Main
+
+    def run(self) -> None:
+        """Print the command and run it.
+
+        Raises:
+            UnitoneError: it failed; it has said why itself.
+        """
+        typed = f"python -m {self.module} {shlex.join(self.arguments)}"
+        logger.info("\n$ %s", typed)
+        started = time.perf_counter()
+        status = self.main(list(self.arguments))
+        if status == program.INTERRUPTED:
+            raise KeyboardInterrupt
+        if status != 0:
+            raise UnitoneError(f"stopped at: {typed}")
+        logger.info("  done in %.1f s", time.perf_counter() - started)
