@@ -94,16 +94,38 @@ def curves(
         axes.yaxis.set_major_formatter(plain)
         axes.margins(x=0.02)
         if len(series) > 1:
-            axes.legend(
-                frameon=False,
-                labelcolor=INK,
-                ncols=min(4, len(series)),
-                loc="lower left",
-                bbox_to_anchor=(0, 1),
-                borderaxespad=0.2,
-                handlelength=1.4,
-                columnspacing=1.4,
-            )
+            _legend(axes, count=len(series), columns=4)
+
+    return svg(title, draw, size=size)
+
+
+def lines_and_dots(
+    title: str,
+    lines: Mapping[str, Curve],
+    dots: Mapping[str, Curve],
+    *,
+    xlabel: str,
+    ylabel: str,
+    size: tuple[float, float] = (WIDE[0] * 0.85, WIDE[1] * 0.75),
+) -> str:
+    """Draw curves of two kinds over a shared x, those of one name in one colour, on a log scale."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    def draw(axes: "Axes") -> None:
+        for place, name in enumerate(dict.fromkeys((*lines, *dots))):
+            colour = PALETTE[place % len(PALETTE)]
+            x, y = lines.get(name, ((), ()))
+            axes.plot(x, y, label=name, color=colour, linewidth=1.5)
+            x, y = dots.get(name, ((), ()))
+            axes.plot(x, y, "o", color=colour, markersize=4.5)
+        axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8))
+        axes.xaxis.set_major_formatter(plain)
+        axes.yaxis.set_major_formatter(plain)
+        axes.margins(x=0.02)
+        _legend(axes, count=len({*lines, *dots}), columns=8)
 
     return svg(title, draw, size=size)
 
@@ -150,6 +172,19 @@ def heat_map(
             spine.set_visible(False)
 
     return svg(title, draw, size=size)
+
+
+def _legend(axes: "Axes", *, count: int, columns: int) -> None:
+    axes.legend(
+        frameon=False,
+        labelcolor=INK,
+        ncols=min(columns, count),
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        handlelength=1.4,
+        columnspacing=1.4,
+    )
 
 
 def _cell(x: int, y: int, *, colour: tuple[float, ...]) -> Any:

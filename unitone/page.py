@@ -189,6 +189,16 @@ svg * { stroke-linejoin: round; stroke-linecap: butt; }
   font-variant-numeric: tabular-nums;
 }
 audio { height: 2.25rem; width: 16rem; max-width: 100%; vertical-align: middle; }
+h3 { font-size: .9375rem; font-weight: 600; margin: 1.5rem 0 .5rem; }
+.good { color: var(--good); }
+.bad { color: var(--bad); }
+td small { display: block; color: var(--muted); }
+.verdict { white-space: nowrap; }
+.sounds { display: flex; flex-wrap: wrap; gap: .75rem 1.5rem; margin-top: .5rem; }
+.sound { flex: 0 1 16rem; min-width: 0; }
+.sound p { font-size: .875rem; margin: 0 0 .25rem; }
+.sound p span { display: block; color: var(--muted); font-size: .8125rem; }
+.sound audio { width: 100%; }
 .alignment { display: flex; flex-wrap: wrap; gap: .25rem .375rem; margin: .25rem 0 0; }
 .alignment > span {
   display: inline-grid; justify-items: center; line-height: 1.3; font-size: .875rem;
