@@ -64,7 +64,7 @@ def evaluate(config: BleuConfig) -> BleuReport:
         CorpusError: a file that can't be used, ids that don't fit.
     """
     options = config.scoring
-    references = read_references(options.ref, split=options.split)
+    references = read_references(options.ref, split=options.split, limit=options.limit)
     pairs = _pairs(references, options.hyp, config)
     tokenizers: list[Tokenizer] = [_tokenizer(one, config) for one in pairs]
     counts = _counts(pairs, tokenizers)

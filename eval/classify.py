@@ -45,7 +45,7 @@ def evaluate(config: ClassifyConfig) -> ClassifyReport:
         CorpusError: a file that can't be used, ids that don't fit.
     """
     options = config.scoring
-    references = read_references(options.ref, split=options.split)
+    references = read_references(options.ref, split=options.split, limit=options.limit)
     pairs = _pairs(references, options.hyp, config)
     scoring.groups(pairs, config.field)  # refuses a field that isn't there
     for one in references:

@@ -80,8 +80,10 @@ def read_hypotheses(path: Path) -> list[Hypothesis]:
     return found
 
 
-def read_references(path: Path, *, split: str | None = None) -> list[Reference]:
-    """Read a manifest as references, of one split where that is named.
+def read_references(
+    path: Path, *, split: str | None = None, limit: int | None = None
+) -> list[Reference]:
+    """Read a manifest as references: of one split where that is named, the first ``limit``.
 
     Raises:
         ConfigError: there is no such file, or no utterance is in that split.
@@ -97,7 +99,9 @@ def read_references(path: Path, *, split: str | None = None) -> list[Reference]:
             known = f"there are {', '.join(splits)}" if splits else 'no line has a "split" field'
             raise ConfigError(f"--split {split}: no reference of {path} has it; {known}")
     _refuse_twice([(one.id,) for one in found], where=path)
-    return found
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit must be 1 or more, got {limit}")
+    return found[:limit]
 
 
 def refuse_tasks(hypotheses: Iterable[Hypothesis], tasks: Collection[str], *, cure: str) -> None:

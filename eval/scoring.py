@@ -28,6 +28,8 @@ class ReadConfig:
     """Folder for the scores as JSON and as a page."""
     split: str | None = None
     """Only the references with this "split"."""
+    limit: int | None = None
+    """Only the first so many of them, as with ``python -m lm.decode --limit``."""
     by: tuple[str, ...] = ()
     """Fields of the manifest: a score for each of their values (language, speaker, ...)."""
     allow_missing: bool = False

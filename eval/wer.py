@@ -52,7 +52,7 @@ def evaluate(config: WerConfig) -> WerReport:
         CorpusError: a file that can't be used, ids that don't fit.
     """
     options = config.scoring
-    references = read_references(options.ref, split=options.split)
+    references = read_references(options.ref, split=options.split, limit=options.limit)
     for one in references:
         if not isinstance(one.fields.get("text"), str):
             raise CorpusError(f'{options.ref}: reference {one.id} has no "text"')

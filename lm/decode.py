@@ -11,6 +11,7 @@ the same.
 import dataclasses
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -203,6 +204,11 @@ class _Run:
             journal.append({"window": window, "batch": batch, "lines": lines})
         journal.append({"window": window, "batch": -1, "lines": [], "skipped": skipped})
 
+    def _relative(self, path: Path) -> str:
+        """Return a file's path as seen from the hypotheses, so that the two can move together."""
+        folder = self.config.out.parent.resolve()
+        return Path(os.path.relpath(path.resolve(), folder)).as_posix()
+
     def _batch(self, jobs: list[Job], speakers: list[str | None]) -> list[dict[str, Any]]:
         said = self.performer.run(jobs)
         audio: list[Path | None] = [None] * len(jobs)
@@ -222,7 +228,7 @@ class _Run:
                 "text": one.output.text,
                 "label": one.output.label,
                 "units": None if one.output.units is None else one.output.units.tolist(),
-                "audio": None if path is None else str(path),
+                "audio": None if path is None else self._relative(path),
                 "score": round(one.score, 6),
                 "truncated": one.truncated,
             }

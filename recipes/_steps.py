@@ -22,18 +22,24 @@ class Step:
     arguments: tuple[str, ...]
     main: Main
 
-    def run(self) -> None:
-        """Print the command and run it.
+    @property
+    def typed(self) -> str:
+        """The command line."""
+        return f"python -m {self.module} {shlex.join(self.arguments)}"
+
+    def run(self) -> float:
+        """Print the command and run it; return the seconds it took.
 
         Raises:
             UnitoneError: it failed; it has said why itself.
         """
-        typed = f"python -m {self.module} {shlex.join(self.arguments)}"
-        logger.info("\n$ %s", typed)
+        logger.info("\n$ %s", self.typed)
         started = time.perf_counter()
         status = self.main(list(self.arguments))
         if status == program.INTERRUPTED:
             raise KeyboardInterrupt
         if status != 0:
-            raise UnitoneError(f"stopped at: {typed}")
-        logger.info("  done in %.1f s", time.perf_counter() - started)
+            raise UnitoneError(f"stopped at: {self.typed}")
+        seconds = time.perf_counter() - started
+        logger.info("  done in %.1f s", seconds)
+        return seconds

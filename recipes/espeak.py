@@ -13,6 +13,10 @@ phones ([symbol, start, end] in seconds, eSpeak's mnemonics without stress, ``_`
 they tile the utterance). The id is a meaning and a language: ``000041-de`` and ``000041-fr`` say
 the same, in voices drawn independently. A meaning belongs to one split, whatever the seed.
 
+``--voices judge`` makes a corpus for the judge of synthesised speech (`unitone.eval.judge`): ten
+voices, none of the ten, and other sentences. As meanings keep to their splits, what is trained on
+its train split has met neither a voice nor a test sentence of the main corpus.
+
 The bytes depend on the seed, the number of utterances, the languages and the versions in
 ``corpus.json``, not on the number of workers. A killed run goes on where it was.
 """
@@ -35,6 +39,7 @@ from unitone.journal import Journal
 from unitone.logs import Progress
 from unitone.recipes._clauses import Split, draw, split_of
 from unitone.recipes._espeak_sound import Speech, speak, versions
+from unitone.recipes._espeak_voices import SPEAKERS, Speaker, VoiceSet
 from unitone.recipes._grammar import LANGUAGES, Clause, Language, render
 from unitone.seeding import stream
 
@@ -53,31 +58,6 @@ _SPLITS: tuple[Split, ...] = (
 _VOICES: dict[Language, str] = {"en": "gmw/en", "de": "gmw/de", "fr": "roa/fr"}
 
 
-@dataclass(frozen=True)
-class _Speaker:
-    name: str
-    """Also the name of eSpeak NG's voice variant, which sets formants and register."""
-    gender: str
-    rate: int
-    """Words a minute."""
-    pitch: int
-    """0 to 100; 50 is the variant's own."""
-
-
-_SPEAKERS = (
-    _Speaker("m1", "male", 165, 45),
-    _Speaker("m3", "male", 178, 60),
-    _Speaker("m4", "male", 170, 40),
-    _Speaker("m6", "male", 160, 55),
-    _Speaker("m7", "male", 173, 65),
-    _Speaker("f1", "female", 170, 45),
-    _Speaker("f2", "female", 162, 50),
-    _Speaker("f3", "female", 175, 60),
-    _Speaker("f4", "female", 180, 40),
-    _Speaker("f5", "female", 167, 55),
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class EspeakConfig:
     out: Path
@@ -89,6 +69,9 @@ class EspeakConfig:
     """Threads, each with an eSpeak NG process; they don't change a byte."""
     languages: tuple[Language, ...] = LANGUAGES
     """The languages to speak; texts and translations are always in all three."""
+    voices: VoiceSet = "main"
+    """Who speaks: main, or judge: other voices and other sentences, to train the judge of
+    synthesised speech."""
 
     def __post_init__(self) -> None:
         if self.utterances < 1:
@@ -102,6 +85,11 @@ class EspeakConfig:
                 f"got {' '.join(self.languages) or 'none'}"
             )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the random streams of this corpus are called."""
+        return ("espeak",) if self.voices == "main" else ("espeak", self.voices)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Utterance:
@@ -109,7 +97,7 @@ class _Utterance:
     clause: Clause
     language: Language
     split: Split
-    speaker: _Speaker
+    speaker: Speaker
     speech: Speech
 
     @property
@@ -148,14 +136,15 @@ def prepare(config: EspeakConfig) -> Path:
 def _plan(config: EspeakConfig) -> list[_Utterance]:
     """Decide everything but the sound; the first utterances don't depend on how many follow."""
     num_languages = len(config.languages)
-    clauses = _clauses(config.seed, -(-config.utterances // num_languages))
+    clauses = _clauses(config, -(-config.utterances // num_languages))
+    speakers = SPEAKERS[config.voices]
     plan = []
     for index in range(config.utterances):
         meaning, language = index // num_languages, config.languages[index % num_languages]
         clause, split = clauses[meaning]
         name = f"{meaning:06d}-{language}"
-        generator = stream(config.seed, "espeak", "voice", name)
-        speaker = _SPEAKERS[int(generator.integers(len(_SPEAKERS)))]
+        generator = stream(config.seed, *config.names, "voice", name)
+        speaker = speakers[int(generator.integers(len(speakers)))]
         speech = Speech(
             text=render(clause, language),
             voice=f"{_VOICES[language]}+{speaker.name}",
@@ -177,9 +166,9 @@ def _plan(config: EspeakConfig) -> list[_Utterance]:
     return plan
 
 
-def _clauses(seed: int, number: int) -> list[tuple[Clause, Split]]:
+def _clauses(config: EspeakConfig, number: int) -> list[tuple[Clause, Split]]:
     """Draw ``number`` different clauses, each from the split that its position asks for."""
-    generator = stream(seed, "espeak", "clauses")
+    generator = stream(config.seed, *config.names, "clauses")
     seen: set[Clause] = set()
     clauses = []
     for position in range(number):
@@ -212,6 +201,8 @@ def _claim(config: EspeakConfig, *, to_make: bool) -> None:
         "seed": config.seed,
         "languages": list(config.languages),
     }
+    if config.voices != "main":
+        wanted["voices"] = config.voices
     if to_make:
         wanted |= {"revision": _REVISION, "versions": versions()}
     if not path.exists():
@@ -223,10 +214,12 @@ def _claim(config: EspeakConfig, *, to_make: bool) -> None:
         write_json(path, wanted)
         return
     there = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in wanted.items():
-        if there.get(name) != value:
+    defaults = {"voices": "main"}
+    for name, value in (defaults | wanted).items():
+        found = there.get(name, defaults.get(name))
+        if found != value:
             raise ConfigError(
-                f"{config.out} holds a corpus with {name} {there.get(name)}, not {value}: "
+                f"{config.out} holds a corpus with {name} {found}, not {value}: "
                 "choose another --out or delete it"
             )
 
@@ -285,6 +278,7 @@ def _make_batch(batch: Sequence[_Utterance], out: Path) -> list[dict[str, Any]]:
 def _readme(config: EspeakConfig, rows: Sequence[dict[str, Any]]) -> str:
     hours = sum(row["duration"] for row in rows) / 3600
     splits = Counter(row["split"] for row in rows)
+    voices = "" if config.voices == "main" else f" --voices {config.voices}"
     made_by = json.loads((config.out / "corpus.json").read_text(encoding="utf-8"))["versions"]
     programs = ", ".join(f"{name} {version}" for name, version in made_by.items())
     return f"""\
@@ -297,7 +291,7 @@ def _readme(config: EspeakConfig, rows: Sequence[dict[str, Any]]) -> str:
 Made by
 
     python -m unitone.recipes.espeak --out OUT --utterances {config.utterances} \\
-        --seed {config.seed} --languages {" ".join(config.languages)}
+        --seed {config.seed} --languages {" ".join(config.languages)}{voices}
 
 with unitone {__version__}, {programs}.
 The same command with the same versions gives the same bytes.
@@ -323,6 +317,8 @@ class EspeakCommand:
     """Threads, each with an eSpeak NG process; they don't change a byte."""
     languages: tuple[Language, ...] = LANGUAGES
     """The languages to speak."""
+    voices: VoiceSet = "main"
+    """Who speaks: main, or judge: other voices and other sentences."""
 
     def config(self) -> EspeakConfig:
         """Return what to prepare."""
@@ -338,6 +334,7 @@ class EspeakCommand:
             seed=self.seed,
             workers=self.workers,
             languages=self.languages,
+            voices=self.voices,
         )
 
 

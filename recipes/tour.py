@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from unitone import program
+from unitone import files, program
 from unitone.codecs import synthesize
 from unitone.codecs import train as decoder_train
 from unitone.config import command_line
@@ -41,6 +42,8 @@ class TourConfig:
     """Size of the judge's corpus, of other voices and sentences."""
     k: int = 200
     """Number of units."""
+    text_pieces: int = 400
+    """Subwords of the text model."""
     lm: str = "lm-mini"
     """Size of the language model."""
     lm_seconds: float = 540.0
@@ -76,7 +79,8 @@ def _data(config: TourConfig) -> Iterator[Step]:
         module="tokenizers.build",
         arguments=(
             *("--manifest", manifest, "--split", "train", "--ssl", "mfcc", "--k", str(config.k)),
-            *("--pieces", str(3 * config.k), "--text", "sentencepiece", "--text-pieces", "400"),
+            *("--pieces", str(3 * config.k), "--text", "sentencepiece"),
+            *("--text-pieces", str(config.text_pieces)),
             *("--out", str(out / "tokenizer")),
         ),
         main=build.main,
@@ -170,9 +174,9 @@ def _decoding(config: TourConfig) -> Iterator[Step]:
 
 def _scoring(config: TourConfig) -> Iterator[Step]:
     def scored(module: str, main: Main, task: str, *more: str) -> Step:
-        files = ("--ref", _manifest(config), "--hyp", str(_hypotheses(config, task)))
+        paths = ("--ref", _manifest(config), "--hyp", str(_hypotheses(config, task)))
         out = str(config.out / "scores" / task)
-        arguments = (*more, *files, "--split", "test", "--out", out)
+        arguments = (*more, *paths, "--split", "test", "--out", out)
         return Step(module=module, arguments=arguments, main=main)
 
     yield scored("eval.wer", wer.main, "asr", "--by", "language")
@@ -180,7 +184,7 @@ def _scoring(config: TourConfig) -> Iterator[Step]:
         yield scored("eval.bleu", bleu.main, task)
     for task, name in CLASSES.items():
         yield scored("eval.classify", classify.main, task, "--field", name)
-    judge = ("--judge", str(config.out / "judge"))
+    judge = ("--judge", str(config.out / "judge"), "--limit", str(config.spoken))
     yield scored("eval.judge_score", judge_score.main, "tts", *judge)
 
 
@@ -195,8 +199,10 @@ def _hypotheses(config: TourConfig, task: str) -> Path:
 def tour(config: TourConfig) -> None:
     """Run every step and write the report."""
     started = time.perf_counter()
+    done: list[dict[str, Any]] = []
     for step in steps(config):
-        step.run()
+        done.append({"command": step.typed, "seconds": step.run()})
+        files.write_json(config.out / "tour.json", {"steps": done})
     page = tour_report.write(config.out)
     best = config.out / "lm" / "best"
     logger.info("\nThe tour took %.0f s. Open %s", time.perf_counter() - started, page)

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "wer": ("unitone.eval.wer", "Score recognised text: WER and CER, with intervals"),
     "bleu": ("unitone.eval.bleu", "Score translations: BLEU and chrF, with intervals"),
     "classify": ("unitone.eval.classify", "Score labels: accuracy and confusions, with intervals"),
+    "judge": ("unitone.eval.judge", "Train a judge of synthesised speech, and score with it"),
     "export": ("unitone.lm.export", "Write a model for Transformers, vLLM and llama.cpp"),
     "vocoder": ("unitone.codecs.train", "Train a unit decoder: units and a speaker to speech"),
     "tour": ("unitone.recipes.tour", "Run the main job from end to end on an embedded corpus"),

@@ -36,6 +36,7 @@ CORE: dict[str, str] = {
     "safetensors": "safetensors",
     "pyarrow": "pyarrow",
     "jiwer": "jiwer",
+    "rapidfuzz": "rapidfuzz",
     "sacrebleu": "sacrebleu",
     "tqdm": "tqdm",
     "tyro": "tyro",
@@ -50,6 +51,7 @@ EXTRAS: dict[str, tuple[dict[str, str], str]] = {
     ),
     "ray": ({"ray.data": "ray"}, "encode --engine ray"),
     "tour": ({"espeakng_loader": "espeakng-loader"}, "the synthetic corpus and the tour"),
+    "logging": ({"tensorboard": "tensorboard"}, "the curves of training in TensorBoard"),
     "gpu": ({"faiss": "faiss-gpu-cu12"}, "k-means on a CUDA device by FAISS"),
     "dev": (
         {
@@ -291,7 +293,7 @@ def as_text(report: Report) -> str:
             for found in extra.probes
             if found.version and not found.problem
         )
-        lines.append(f"  {extra.name:<6}{mark:<7}{extra.purpose:<34}{versions}".rstrip())
+        lines.append(f"  {extra.name:<9}{mark:<7}{extra.purpose:<38}{versions}".rstrip())
         lines += [f"    {found.module}: {found.problem}" for found in extra.probes if found.problem]
         if extra.cure:
             lines.append(f"    cure: {extra.cure}")
