@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unitone import program, seeding
+from unitone import distributed, program, seeding
 from unitone.audio import SAMPLE_RATE
 from unitone.codecs.codec import model_folder
 from unitone.config import command_line, to_dict
+from unitone.distributed import World
 from unitone.errors import ConfigError
 from unitone.lm import model_dir, pretrained, store, tasks
 from unitone.lm.data import DataConfig, Mixture
@@ -112,8 +113,8 @@ class Run:
     card: Card
 
 
-def prepare(config: LmConfig) -> Run:
-    """Open the data and build the model.
+def prepare(config: LmConfig, world: World) -> Run:
+    """Open the data and build the model; what is written, the first process writes.
 
     Raises:
         ConfigError: options or artefacts that don't go together.
@@ -127,18 +128,14 @@ def prepare(config: LmConfig) -> Run:
     for task in table:
         composer.check(task)
 
-    def build(name: str, split: tuple[str, ...]) -> TokenStore:
-        return store.build(
-            config.out / "store" / name,
-            shards=shards,
-            composer=composer,
-            split=split,
-            features=config.features,
-        )
-
-    training = build("train", config.split)
-    splits = {row["split"] for row in shards.rows()}
-    valid = build("valid", config.valid_split) if splits & {*config.valid_split} else None
+    if not world.first:
+        world.gather(None)  # until the first has written the stores
+    training = _store(config, "train", config.split, shards=shards, composer=composer)
+    valid = None
+    if shards.distinct("split") & {*config.valid_split}:
+        valid = _store(config, "valid", config.valid_split, shards=shards, composer=composer)
+    if world.first:
+        world.gather(None)
     if valid is None:
         logger.warning("no utterance of split %s: no validation", ", ".join(config.valid_split))
     mixture = Mixture(
@@ -168,6 +165,23 @@ def prepare(config: LmConfig) -> Run:
     )
 
 
+def _store(
+    config: LmConfig,
+    name: str,
+    split: tuple[str, ...],
+    *,
+    shards: TokenShards,
+    composer: Composer,
+) -> TokenStore:
+    return store.build(
+        config.out / "store" / name,
+        shards=shards,
+        composer=composer,
+        split=split,
+        features=config.features,
+    )
+
+
 def _vocabulary(shards: TokenShards, passport: Passport, table: Sequence[Task]) -> Vocabulary:
     """Lay out what the tasks and the shards call for."""
     if passport.hash != shards.passport.hash:
@@ -175,12 +189,6 @@ def _vocabulary(shards: TokenShards, passport: Passport, table: Sequence[Task]) 
             "--tokenizer: its passport is not that of the shards; give the directory they were "
             "encoded with"
         )
-    found: dict[str, set[str]] = {"language": set(), "gender": set(), "speaker": set()}
-    for row in shards.rows():
-        for name, values in found.items():
-            if row[name] is not None:
-                values.add(row[name])
-        found["language"] |= {item["language"] for item in row["translation"] or ()}
     tokens = {part.name for task in table for part in task.parts if part.kind == "token"}
     named = sorted(token[1:-1] for token in tokens if ":" not in token)
     fields = {name for task in table for name in task.fields}
@@ -189,9 +197,9 @@ def _vocabulary(shards: TokenShards, passport: Passport, table: Sequence[Task]) 
         text=passport.text.size,
         units=pieces.size if pieces else passport.kmeans.k,
         tasks=sorted(t[len("<task:") : -1] for t in tokens if t.startswith("<task:")),
-        languages=sorted(found["language"]),
-        genders=sorted(found["gender"]),
-        speakers=sorted(found["speaker"]) if "speaker" in fields else (),
+        languages=sorted(shards.distinct("language") | shards.distinct("translation")),
+        genders=sorted(shards.distinct("gender")),
+        speakers=sorted(shards.distinct("speaker")) if "speaker" in fields else (),
         special=(*SPECIALS, *(name for name in named if name not in SPECIALS)),
         passport=passport.hash,
     )
@@ -233,7 +241,12 @@ def _from_pretrained(
 
 def train(config: LmConfig) -> None:
     """Train; go on where an earlier run in ``config.out`` stopped."""
-    run = prepare(config)
+    with distributed.started(config.train.device) as world:
+        _train(config, world)
+
+
+def _train(config: LmConfig, world: World) -> None:
+    run = prepare(config, world)
     objective = NextToken(
         run.model,
         vocabulary=run.vocabulary,

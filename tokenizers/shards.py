@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int32
 
@@ -334,3 +335,13 @@ class TokenShards:
         """Yield the rows from ``start`` on, without reading the ones before it."""
         for row in range(start, len(self)):
             yield self[row]
+
+    def distinct(self, column: str) -> set[str]:
+        """Return the different values of a text column; of ``translation``, the languages."""
+        found: set[str] = set()
+        for part in self.index["parts"]:
+            values = pq.read_table(self._folder / part["file"], columns=[column])[column]
+            if column == "translation":
+                values = pc.struct_field(pc.list_flatten(values), "language")
+            found |= {value for value in values.unique().to_pylist() if value is not None}
+        return found
