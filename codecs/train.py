@@ -194,6 +194,8 @@ def train(config: DecoderTrainConfig) -> None:
         save_model=save_model,
         settings={
             "passport": shards.passport.hash,
+            "manifest": shards.index["manifest_sha256"],
+            "split": config.split,
             "network": configs.to_dict(settings),
             "losses": configs.to_dict(config.losses),
             "crop_frames": config.crop,

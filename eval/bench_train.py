@@ -2,8 +2,9 @@
 
 ``python -m unitone.eval.bench_train``: a step of our trainer's player and optimiser against a plain
 loop over ``LlamaForCausalLM`` with PyTorch's AdamW as it comes. Random tokens, every position
-learnt, no padding, so both do the same arithmetic. Engines take turns; medians of their steps are
-compared. Needs ``pip install 'unitone[hf]'``.
+learnt, no padding, so both do the same arithmetic. The engines of a side take turns, theirs first,
+because ours changes how the process keeps memory; medians of their steps are compared. Needs
+``pip install 'unitone[hf]'``.
 
 Columns: thousands of tokens per second; the ratio to the faster of Transformers' two ways to train
 in bf16, autocast over float32 weights and weights that are bf16 themselves; and the share of the
@@ -145,7 +146,7 @@ def _transformers(config: BenchConfig, *, weights: Any) -> Step:
     )
     model: Any = LlamaForCausalLM(torch_config).to(weights).to(config.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
-    tokens = _tokens(config)
+    tokens = _tokens(config)[:, :-1]
 
     def step() -> float:
         with torch.autocast(config.device, dtype=torch.bfloat16, enabled=weights == torch.float32):

@@ -197,14 +197,6 @@ def _synthesised(
     return found
 
 
-def _references(options: ScoringConfig) -> list[Reference]:
-    references = read_references(options.ref, split=options.split)
-    for one in references:
-        if not isinstance(one.fields.get("text"), str):
-            raise CorpusError(f'{options.ref}: reference {one.id} has no "text"')
-    return references
-
-
 def _pairs(references: Sequence[Reference], path: Path, config: JudgeScoreConfig) -> list[Pair]:
     hypotheses = read_hypotheses(path)
     refuse_tasks(hypotheses, ("asr",), cure="python -m eval.wer")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from unitone import config as configs
-from unitone import program, seeding
+from unitone import files, program, seeding
 from unitone.config import command_line
 from unitone.eval._judge_data import (
     AugmentConfig,
@@ -130,6 +130,9 @@ def train(config: JudgeTrainConfig) -> None:
         out=config.out,
         save_model=judge.save,
         settings={
+            "manifest": files.sha256(config.manifest),
+            "split": config.split,
+            "normalizer": config.normalizer,
             "network": configs.to_dict(settings),
             "augment": configs.to_dict(config.augment),
             "batch_frames": config.batch_frames,

@@ -5,7 +5,6 @@ lies in memory. oneDNN reads it in blocks of its own; a matrix that is brought i
 is multiplied two to three times as fast, in fp32 and in bf16.
 """
 
-import copy
 from typing import TypeVar
 
 import torch
@@ -61,8 +60,8 @@ def is_prepared(model: nn.Module) -> bool:
 
 def _copy(module: AnyModule) -> AnyModule:
     """Copy the tree of modules, not the weights."""
-    made = copy.copy(module)
-    made._modules = {}
+    made = object.__new__(type(module))  # copy.copy refuses what FSDP has wrapped
+    made.__dict__ |= module.__dict__ | {"_modules": {}}
     for name, child in module._modules.items():
         if isinstance(child, nn.Linear):
             made._modules[name] = PackedLinear(child.weight.detach(), child.bias)

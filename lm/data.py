@@ -45,6 +45,18 @@ class DataConfig:
     round_examples: int = 4096
     """Examples that are sorted by length together."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("max_tokens", 8), ("round_examples", 1), ("unit_mask_span", 1)):
+            value = getattr(self, name)
+            if value < least:
+                option = name.replace("_", "-")
+                raise ConfigError(f"--{option} must be at least {least}, got {value}")
+        for name in ("null_share", "unit_mask"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                option = name.replace("_", "-")
+                raise ConfigError(f"--{option} must be 0 or more and below 1, got {value:g}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -100,17 +112,24 @@ class Mixture:
         for task in self._table:
             composer.check(task)
             rows, to, lengths = store.examples(task, composer)
-            long = lengths > context
+            longest = min(context, config.max_tokens // 8 * 8 + 1)  # rows are padded to eights
+            long = lengths > longest
             if long.any():
                 logger.warning(
-                    "%s: %d of %d examples are longer than the context of %d and are left out",
-                    *(task.name, int(long.sum()), len(long), context),
+                    "%s: %d of %d examples are left out: longer than %d, by --context %d and "
+                    "--max-tokens %d",
+                    *(task.name, int(long.sum()), len(long), longest, context, config.max_tokens),
                 )
             if not (~long).any():
-                raise ConfigError(f"task {task.name}: no example fits the context of {context}")
+                raise ConfigError(
+                    f"task {task.name}: no example fits into {longest} positions, by --context "
+                    f"{context} and --max-tokens {config.max_tokens}"
+                )
             self._rows.append(rows[~long])
             self._to.append(to[~long])
             self._lengths.append(lengths[~long])
+        self.identity = store.identity
+        """Of the data it draws from."""
         self.shares = self._shares()
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
@@ -225,9 +244,10 @@ def collate(rows: Sequence[Sequence[tuple[int, Example]]]) -> Batch:
         start = 0
         for segment, (task, example) in enumerate(row):
             end = start + len(example) - 1
-            tokens[number, start:end] = example.tokens[:-1]
+            wide = _widened(example.tokens, streams)
+            tokens[number, start:end] = wide[:-1]
             learnt = example.target[1:].reshape(-1, *[1] * (len(shape) - 2))
-            targets[number, start:end] = np.where(learnt, example.tokens[1:], NONE)
+            targets[number, start:end] = np.where(learnt, wide[1:], NONE)
             tasks[number, start:end] = task
             positions[number, start:end] = np.arange(end - start)
             segments[number, start:end] = segment
@@ -254,3 +274,12 @@ def collate(rows: Sequence[Sequence[tuple[int, Example]]]) -> Batch:
 
 def _streams(example: Example) -> int:
     return 1 if example.tokens.ndim == 1 else example.tokens.shape[1]
+
+
+def _widened(tokens: np.ndarray, streams: int) -> np.ndarray:
+    """Return tokens in stream 0 of several."""
+    if streams == 1 or tokens.ndim == 2:
+        return tokens
+    wide = np.full((len(tokens), streams), NONE, tokens.dtype)
+    wide[:, 0] = tokens
+    return wide

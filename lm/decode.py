@@ -285,7 +285,7 @@ def _journal_of(journal: Journal, settings: dict[str, Any], out: Path) -> set[tu
     if not records:
         journal.append({"settings": settings})
         return set()
-    _require_same(records[0]["settings"], settings, out)
+    _require_same(records[0]["settings"], settings, journal.path.parent)
     return {(record["window"], record["batch"]) for record in records[1:]}
 
 
@@ -293,8 +293,8 @@ def _require_same(theirs: dict[str, Any], ours: dict[str, Any], out: Path) -> No
     differing = [name for name in ours if theirs.get(name) != ours[name]]
     if differing:
         raise ConfigError(
-            f"--out {out} was begun with other settings ({', '.join(differing)}); "
-            "remove it or choose another"
+            f"{out} was begun with other settings ({', '.join(differing)}); "
+            "remove it or choose another --out"
         )
 
 

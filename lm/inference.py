@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 
 from unitone.codecs.codec import Sound
 from unitone.errors import ConfigError, CorpusError
@@ -121,7 +121,7 @@ class UnifiedModel:
         Args:
             text: as the model was trained on it: mind the case and the punctuation.
             speaker: one of ``speakers``; default: the first.
-            language: one of ``languages``; default: the first.
+            language: one of ``languages``; default: the one the model finds the text likeliest in.
 
         Raises:
             ConfigError: an unknown speaker or language, or there is no unit decoder.
@@ -130,16 +130,28 @@ class UnifiedModel:
         """
         voice = self._open_voice()
         name = speaker or next(iter(self.speakers), None)
-        tongue = language or next(iter(self.languages), None)
-        for value, kind in ((name, "speaker"), (tongue, "language")):
+        for value, kind in ((name, "speaker"), (language, "language")):
             if value is not None:
                 self._known(value, kind)
-        row = {"id": "text", "text": text, "speaker": name, "language": tongue}
-        units = self._perform("tts", [row])[0].units
+        units = self._units_of(text, speaker=name, language=language)
         (sound,) = voice.say([units], speakers=[name])
         if sound is None:
             raise CorpusError("the model ended before it said anything; is the text like its own?")
         return sound
+
+    def _units_of(
+        self, text: str, *, speaker: str | None, language: str | None
+    ) -> Int32[np.ndarray, "T"] | None:
+        """Return what is to be said; of several languages, in that with the best score."""
+        performer = self._performer("tts")
+        tongues: list[str | None] = [language]
+        if language is None and "language" in performer.needs:
+            tongues = [*self.languages] or [None]
+        rows = [
+            {"id": "text", "text": text, "speaker": speaker, "language": one} for one in tongues
+        ]
+        said = performer.run([performer.job(row) for row in rows])
+        return max(said, key=lambda one: one.score).output.units
 
     def identify_language(self, recording: Recording) -> str:
         """Return the language that is spoken; errors as `transcribe`."""

@@ -166,6 +166,11 @@ class LanguageModel(nn.Module):
                 raise ConfigError(f"this model takes no {kind}; its config has {kind} = 0")
             projected = self.projections[kind](given.values)
             x = x.masked_scatter(given.where[..., None], projected.to(x.dtype))
+        if self.training:  # FSDP exchanges gradients of every weight, of unused ones too
+            for kind, projection in self.projections.items():
+                if kind not in vectors:
+                    unused = sum(weight.sum() for weight in projection.parameters())
+                    x = x + 0 * torch.as_tensor(unused).to(x.dtype)
         return x
 
     def head(self, states: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.model import NONE
-from unitone.lm.tasks import CLASSES, Part, Task
+from unitone.lm.tasks import CLASSES, VECTORS, Part, Task
 from unitone.lm.vocabulary import Vocabulary
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.pieces import UnitPieces
@@ -49,7 +49,6 @@ class Output:
     text: str | None = None
     units: Int32[np.ndarray, "T"] | None = None
     label: str | None = None
-    codes: Int32[np.ndarray, "Q T"] | None = None
 
 
 class Composer:
@@ -141,16 +140,6 @@ class Composer:
         ids = units.astype(np.int32) if self.pieces is None else self.pieces.encode(units)
         return self.vocabulary.block("unit").encode(ids)
 
-    def lacks(self, task: Task, record: Record) -> str | None:
-        """Return the first field of ``task`` that ``record`` has no value for, or None."""
-        for name in task.fields:
-            if name in ("translation", "to"):
-                if not record.get("translations") and record.get("translation") is None:
-                    return name
-            elif record.get(name) is None or (name not in CLASSES and not len(record[name])):
-                return name
-        return None
-
     def example(self, task: Task, record: Record, *, null: bool = False) -> Example:
         """Return the whole sequence.
 
@@ -165,8 +154,13 @@ class Composer:
         if not prefix:
             return made
         whole = self.example(task, record, null=null)
+        end = len(made) + prefix
         return Example(
-            tokens=whole.tokens[: len(made) + prefix], target=whole.target[: len(made) + prefix]
+            tokens=whole.tokens[:end],
+            target=whole.target[:end],
+            vectors={
+                kind: (values, where[:end]) for kind, (values, where) in whole.vectors.items()
+            },
         )
 
     def allowed(self, task: Task) -> Bool[Tensor, "V"]:
@@ -180,6 +174,8 @@ class Composer:
 
     def output(self, task: Task, tokens: Sequence[int]) -> Output:
         """Return what generated tokens say; special tokens among them are dropped."""
+        if task.output == "codes":
+            raise ConfigError(f"task {task.name}: generated codes can't be read back yet")
         named = [(self.vocabulary.block_of(token), token) for token in tokens]
         of = lambda block: [token for name, token in named if name == block]  # noqa: E731
         if task.output == "units":
@@ -197,14 +193,15 @@ class Composer:
         vectors: dict[str, tuple[list[np.ndarray], list[int]]] = {}
         length = 0
         for part in parts:
-            if part.kind == "field" and part.name in ("features", "voice"):
+            dropped = null and part.kind == "field" and not part.target
+            if dropped and part.name not in (*CLASSES, *VECTORS):
+                piece = np.array([self.vocabulary.id("<mask>")], np.int32)
+            elif part.kind == "field" and part.name in ("features", "voice"):
                 values = np.atleast_2d(np.asarray(record[part.name], np.float32))
                 piece = np.full(len(values), self.vocabulary.pad_id, np.int32)
                 found = vectors.setdefault(part.name, ([], []))
                 found[0].append(values)
                 found[1].extend(range(length, length + len(values)))
-            elif null and not part.target and part.kind == "field" and part.name not in CLASSES:
-                piece = np.array([self.vocabulary.id("<mask>")], np.int32)
             else:
                 piece = self._piece(part, record)
             pieces.append(piece)

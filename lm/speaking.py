@@ -35,6 +35,8 @@ class Voice:
         if name != unit_decoder.NAME:
             raise ConfigError(f"{folder} holds a {name}, which does not take units")
         self._decoder = unit_decoder.load(folder, device=device)
+        if self._decoder.network.config.speaker_dim is not None:
+            raise ConfigError(f"{folder} speaks by embeddings; give a decoder of named voices")
         if loaded.passport is not None:
             require_same(loaded.passport, self._decoder.passport, what=str(folder))
         self._timing: Any = "frames"
@@ -53,17 +55,14 @@ class Voice:
 
         The decoder's voices and the model's speakers may differ: who was only heard has no voice.
         """
-        full = [place for place, one in enumerate(units) if one is not None and len(one)]
         known = [name if name in self.speakers else None for name in speakers]
-        sounds = self._decoder.decode_batch(
-            [np.asarray(units[place]) for place in full],
-            speakers=[known[place] for place in full],
-            durations=[self._timing] * len(full),
-        )
-        found: list[Sound | None] = [None] * len(units)
-        for place, sound in zip(full, sounds, strict=True):
-            found[place] = sound
-        return found
+        # one by one: padding to the longest costs more than a batch saves
+        return [
+            None
+            if one is None or not len(one)
+            else self._decoder.decode(np.asarray(one), speaker=name, durations=self._timing)
+            for one, name in zip(units, known, strict=True)
+        ]
 
     def write(
         self,

@@ -26,6 +26,8 @@ from unitone.lm.tasks import CLASSES, Task
 from unitone.logs import Progress
 from unitone.tokenizers.shards import TokenShards
 
+FORMAT = 1
+"""Raised when the arrays change their meaning."""
 INDEX = "store.json"
 FEATURES = "features.jsonl"
 LABELS = ("language", "gender", "speaker")
@@ -51,6 +53,7 @@ def build(
     vocabulary.require_passport(shards.passport.hash, of="the token shards")
     of_features = None if features is None else files.sha256(features / FEATURES)
     key = [
+        FORMAT,
         *(shards.index["manifest_sha256"], shards.passport.hash, vocabulary.hash, split),
         *(str(features), of_features),
     ]
@@ -145,6 +148,8 @@ class TokenStore:
         """Map the arrays of ``folder``."""
         self._folder = folder
         index = files.read_json(folder / INDEX)
+        self.identity: str = index["identity"]
+        """Hash of the shards, the vocabulary and the splits it was made from."""
         self.ids: list[str] = index["ids"]
         self.labels: dict[str, list[str]] = index["labels"]
         self.num_samples: int = index["num_samples"]

@@ -139,7 +139,7 @@ def _parse(name: str, template: str) -> tuple[Part, ...]:
 
 
 _SPEECH = Decoding(max_tokens=1000)
-_CLASS = Decoding(max_tokens=2)
+_CLASS = Decoding(max_tokens=2, min_tokens=1)
 
 TASKS: tuple[Task, ...] = (
     Task(
@@ -147,7 +147,7 @@ TASKS: tuple[Task, ...] = (
         template="<bos> <task:asr> {units} <sep> [ {text} <eos> ]",
         emits=("text",),
         metric="wer",
-        weight=3.0,
+        weight=5.0,
     ),
     Task(
         name="tts",
@@ -155,21 +155,21 @@ TASKS: tuple[Task, ...] = (
         emits=("unit",),
         metric="units",
         weight=1.5,
-        decoding=_SPEECH,
+        decoding=Decoding(max_tokens=1000, max_ratio=15.0),
     ),
     Task(
         name="st",
         template="<bos> <task:st> {to} {units} <sep> [ {translation} <eos> ]",
         emits=("text",),
         metric="bleu",
-        weight=3.0,
+        weight=4.0,
     ),
     Task(
         name="mt",
         template="<bos> <task:mt> {to} {text} <sep> [ {translation} <eos> ]",
         emits=("text",),
         metric="bleu",
-        weight=4.0,
+        weight=2.5,
     ),
     Task(
         name="lid",
@@ -196,8 +196,8 @@ TASKS: tuple[Task, ...] = (
         decoding=Decoding(temperature=0.8, top_p=0.95, max_tokens=1000),
     ),
 )
-"""Unitone's own layout. The weights go by what a task takes to learn: a translation of text is a
-quarter as long as a recognition, and an identification is learnt by the way."""
+"""Unitone's own layout. The weights go by what a task takes to learn: where speech is to be
+understood, an alignment has to be found; an identification is learnt by the way."""
 
 VOXTLM: tuple[Task, ...] = (
     Task(

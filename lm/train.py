@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from unitone import distributed, program, seeding
 from unitone.audio import SAMPLE_RATE
@@ -38,8 +38,8 @@ from unitone.train import TrainConfig, Trainer
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_BATCHES = 16
-"""Batches whose loss is the validation's."""
+VALIDATION_EXAMPLES = 100
+"""Examples of each task whose loss is the validation's."""
 
 TRAINING = TrainConfig(
     steps=20_000,
@@ -138,15 +138,15 @@ def prepare(config: LmConfig, world: World) -> Run:
         world.gather(None)
     if valid is None:
         logger.warning("no utterance of split %s: no validation", ", ".join(config.valid_split))
+    model = _model(config, vocabulary, tokenizer=tokenizer, features=training.width)
     mixture = Mixture(
         config.mixture,
         store=training,
         composer=composer,
         table=table,
-        context=config.context,
+        context=model.config.context,
         seed=config.train.seed,
     )
-    model = _model(config, vocabulary, tokenizer=tokenizer, features=training.width)
     card = Card(
         data=tuple(f"{config.data}, split {split}" for split in config.split),
         hours=training.num_samples / SAMPLE_RATE / 3600,
@@ -209,7 +209,9 @@ def _model(
     config: LmConfig, vocabulary: Vocabulary, *, tokenizer: Path, features: int
 ) -> LanguageModel | OptModel:
     if config.init is not None:
-        return _from_pretrained(config, config.init, vocabulary, tokenizer=tokenizer)
+        return _from_pretrained(
+            config, config.init, vocabulary, tokenizer=tokenizer, features=features
+        )
     shape = size(
         config.config, vocab_size=len(vocabulary), context=config.context, features=features
     )
@@ -224,17 +226,37 @@ def _model(
 
 
 def _from_pretrained(
-    config: LmConfig, directory: Path, vocabulary: Vocabulary, *, tokenizer: Path
+    config: LmConfig,
+    directory: Path,
+    vocabulary: Vocabulary,
+    *,
+    tokenizer: Path,
+    features: int,
 ) -> LanguageModel | OptModel:
     read = pretrained.read(directory)
-    context = min(config.context, read.config.context)
-    shape: Any = dataclasses.replace(read.config, vocab_size=len(vocabulary), context=context)
-    model = OptModel(shape) if isinstance(read.config, OptConfig) else LanguageModel(shape)
+    generator = seeding.torch_generator(config.train.seed, "rows")
+    shape = dataclasses.replace(
+        read.config,
+        vocab_size=len(vocabulary),
+        context=min(config.context, read.config.context),
+        transformer=dataclasses.replace(
+            read.config.transformer,
+            dropout=config.dropout,
+            checkpoint_activations=config.checkpoint_activations,
+        ),
+    )
+    model: LanguageModel | OptModel
+    if isinstance(shape, OptConfig):
+        if features:
+            raise ConfigError("--features: a model of the OPT kind takes none; use a Llama one")
+        model = OptModel(shape, generator=generator)
+    else:
+        model = LanguageModel(dataclasses.replace(shape, features=features), generator=generator)
     pretrained.initialise(
         model,
         read,
         rows=shared_rows(read, vocabulary, tokenizer=tokenizer),
-        generator=seeding.torch_generator(config.train.seed, "rows"),
+        generator=generator,
     )
     return model
 
@@ -276,14 +298,22 @@ def _train(config: LmConfig, world: World) -> None:
             card=run.card,
         )
 
+    validator = _validator(config, run, objective)
+    best = config.train.best if validator else None
+    if validator and best and best not in validator.metrics:
+        raise ConfigError(f"--best {best}: there are {', '.join(validator.metrics)}")
     Trainer(
-        config.train,
+        dataclasses.replace(config.train, best=best),
         players={"model": objective},
         source=run.train,
         out=config.out,
-        validate=_validator(config, run, objective),
+        validate=validator,
         save_model=save_model,
-        settings=to_dict(config),
+        settings={
+            **to_dict(config),
+            "vocabulary": run.vocabulary.hash,
+            "store": run.train.identity,
+        },
         may_differ=("valid_utterances",),
     ).run()
 
@@ -300,13 +330,22 @@ def _decoder(config: LmConfig, run: Run) -> Path | None:
 def _validator(config: LmConfig, run: Run, objective: NextToken) -> Validator | None:
     if run.valid is None:
         return None
-    plain = dataclasses.replace(config.mixture, mixing="data", null_share=0.0, unit_mask=0.0)
+    most = max(len(run.valid.examples(task, run.composer)[0]) for task in run.tasks)
+    plain = dataclasses.replace(  # as many examples of each task
+        config.mixture,
+        mixing="temperature",
+        temperature=0.0,
+        null_share=0.0,
+        unit_mask=0.0,
+        packing=False,
+        round_examples=min(most, VALIDATION_EXAMPLES) * len(run.tasks),
+    )
     mixture = Mixture(
         plain,
         store=run.valid,
         composer=run.composer,
         table=run.tasks,
-        context=config.context,
+        context=run.model.config.context,
         seed=0,
     )
     return Validator(
@@ -315,7 +354,7 @@ def _validator(config: LmConfig, run: Run, objective: NextToken) -> Validator | 
         composer=run.composer,
         tasks=run.tasks,
         store=run.valid,
-        batches=[mixture.load(spec) for spec in mixture.plan(0)[:VALIDATION_BATCHES]],
+        batches=[mixture.load(spec) for spec in mixture.plan(0)],
         utterances=config.valid_utterances,
         max_tokens=config.mixture.max_tokens,
         bf16=config.train.precision == "bf16",

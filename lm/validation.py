@@ -41,6 +41,13 @@ class Validator:
     """Of a batch in decoding."""
     bf16: bool
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what it may return."""
+        decoded = [task for task in self.tasks if self.utterances and task.metric != "units"]
+        losses = ("loss", *(f"{task.name}/loss" for task in self.tasks))
+        return (*losses, *(f"{task.name}/{task.metric}" for task in decoded))
+
     def __call__(self, step: int) -> dict[str, float]:
         """Return every metric; ``loss`` is the mean of the tasks' losses."""
         metrics = self._losses()
@@ -65,9 +72,12 @@ class Validator:
         return {"loss": float(np.mean(list(losses.values()))), **named}
 
     def _score(self, model: generation.Model, task: Task) -> dict[str, float]:
-        rows, to, _ = self.store.examples(task, self.composer)
-        order = seeding.stream(0, "validation", task.name).permutation(len(rows))
-        picked = order[: self.utterances]
+        rows, to, lengths = self.store.examples(task, self.composer)
+        fitting = np.flatnonzero(lengths <= self.model.config.context)
+        if not len(fitting):
+            return {}
+        generator = seeding.stream(0, "validation", task.name)
+        picked = generator.permutation(fitting)[: self.utterances]
         records = [self.store.record(int(rows[i]), to=int(to[i])) for i in picked]
         said: list[Output] = [Output()] * len(records)
         for index, output in self._decode(model, task, records):

@@ -3,14 +3,16 @@
     python -m recipes.one_or_many --tour exp/tour --out exp/one-or-many
 
 The joint model of a finished tour was trained for so many seconds. Here every task gets a model of
-its own of the same size, trained on the same data for the task's share of those seconds (its weight
-in the task table), decoded and scored on the same test sentences, and tested against the joint
-model's hypotheses utterance by utterance. OUT/table.md is the comparison.
+its own of the same size, trained in the same way on the same data for the task's share of those
+seconds (its weight in the task table, a share of the examples: a task with short sequences gets
+more time than it had in the joint run, one with long sequences less), decoded and scored on the
+same test sentences, and tested against the joint model's hypotheses utterance by utterance.
+OUT/table.md is the comparison.
 """
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ from unitone import files, program
 from unitone.config import command_line
 from unitone.eval import bleu, classify, wer
 from unitone.lm import decode
-from unitone.lm import train as lm_train
 from unitone.lm.tasks import TASKS
 from unitone.recipes._steps import Main, Step
+from unitone.recipes._tour_training import Training
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +45,7 @@ class OneOrManyConfig:
     """Folder for the single-task models."""
     seconds: float = 540.0
     """What the joint model was trained for."""
-    lm: str = "lm-mini"
-    """Size of the joint model."""
-    threads: int = 2
-    """CPU threads."""
+    training: Training = field(default_factory=Training)
 
 
 def steps(config: OneOrManyConfig) -> Iterator[Step]:
@@ -59,23 +58,15 @@ def steps(config: OneOrManyConfig) -> Iterator[Step]:
 
 def _task(config: OneOrManyConfig, task: str, seconds: float) -> Iterator[Step]:
     run, tokens = config.out / task, str(config.tour / "tokens")
-    yield Step(
-        module="lm.train",
-        arguments=(
-            *("--config", config.lm, "--data", tokens, "--out", str(run / "lm"), "--tasks", task),
-            *("--max-seconds", f"{seconds:.0f}", "--precision", "bf16", "--lr", "3e-3"),
-            *("--max-tokens", "4096", "--warmup-steps", "50", "--decay-share", "0.5"),
-            *("--validate-every", "100000", "--valid-utterances", "0"),
-            *("--threads", str(config.threads)),
-        ),
-        main=lm_train.main,
+    yield config.training.step(
+        data=config.tour / "tokens", out=run / "lm", seconds=seconds, more=("--tasks", task)
     )
     hypotheses = str(run / "hyp.jsonl")
     to = ("--to", "en", "de", "fr") if task in ("st", "mt") else ()
     yield Step(
         module="lm.decode",
         arguments=(
-            *("--model", str(run / "lm" / "last"), "--task", task, "--tokens", tokens),
+            *("--model", str(run / "lm" / "best"), "--task", task, "--tokens", tokens),
             *("--split", "test", *to, "--out", hypotheses),
         ),
         main=decode.main,

@@ -8,10 +8,9 @@ before it runs. A finished step isn't done again, and a killed one goes on.
 """
 
 import logging
-import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ from unitone.codecs import train as decoder_train
 from unitone.config import command_line
 from unitone.eval import bleu, classify, judge_score, judge_train, wer
 from unitone.lm import decode
-from unitone.lm import train as lm_train
 from unitone.recipes import espeak, tour_report
 from unitone.recipes._steps import Main, Step
+from unitone.recipes._tour_training import Training
 from unitone.tokenizers import build, encode
 
 logger = logging.getLogger(__name__)
@@ -44,8 +43,6 @@ class TourConfig:
     """Number of units."""
     text_pieces: int = 400
     """Subwords of the text model."""
-    lm: str = "lm-mini"
-    """Size of the language model."""
     lm_seconds: float = 540.0
     """Training time of the language model."""
     decoder_seconds: float = 75.0
@@ -54,10 +51,7 @@ class TourConfig:
     """Training time of the judge."""
     spoken: int = 120
     """Test sentences that are synthesised."""
-    threads: int = 2
-    """CPU threads."""
-    compile: bool = True
-    """Compile the language model, where there is a C++ compiler."""
+    training: Training = field(default_factory=Training)
 
 
 def steps(config: TourConfig) -> Iterator[Step]:
@@ -96,9 +90,9 @@ def _data(config: TourConfig) -> Iterator[Step]:
 
 
 def _training(config: TourConfig) -> Iterator[Step]:
-    out, threads = config.out, ("--threads", str(config.threads))
+    out, threads = config.out, ("--threads", str(config.training.threads))
     yield Step(
-        module="codecs.train",
+        module="unitone.codecs.train",
         arguments=(
             *("--tokens", str(out / "tokens"), "--manifest", _manifest(config)),
             *("--tokenizer", str(out / "tokenizer"), "--split", "train"),
@@ -107,18 +101,11 @@ def _training(config: TourConfig) -> Iterator[Step]:
         ),
         main=decoder_train.main,
     )
-    compiled = config.compile and (shutil.which("g++") or shutil.which("clang++"))
-    yield Step(
-        module="lm.train",
-        arguments=(
-            *("--config", config.lm, "--data", str(out / "tokens"), "--out", str(out / "lm")),
-            *("--decoder", str(out / "decoder"), "--max-seconds", str(config.lm_seconds)),
-            *("--precision", "bf16", "--lr", "3e-3", "--max-tokens", "4096"),
-            *("--warmup-steps", "50", "--decay-share", "0.5", "--validate-every", "300"),
-            *("--log-every", "20", "--valid-utterances", "48", *threads),
-            *(("--compile",) if compiled else ()),
-        ),
-        main=lm_train.main,
+    yield config.training.step(
+        data=out / "tokens",
+        out=out / "lm",
+        seconds=config.lm_seconds,
+        more=("--decoder", str(out / "decoder")),
     )
     judged = str(out / "judge-corpus")
     yield Step(
@@ -163,7 +150,7 @@ def _decoding(config: TourConfig) -> Iterator[Step]:
             main=decode.main,
         )
     yield Step(
-        module="codecs.synthesize",
+        module="unitone.codecs.synthesize",
         arguments=(
             *("--model", str(out / "decoder"), "--tokens", str(out / "tokens")),
             *("--split", "test", "--limit", str(config.spoken), "--out", str(out / "resynthesis")),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +11,16 @@ from types import TracebackType
 from tqdm import tqdm
 
 
+def _is_other() -> bool:
+    """Tell whether another process of this run is the one that reports."""
+    return os.environ.get("RANK", "0") != "0"
+
+
 def configure(level: int = logging.INFO) -> None:
     """Send the toolkit's log lines to standard error, one short line each."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     for name in ("unitone", "__main__"):  # what runs as a program is called __main__
-        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).setLevel(logging.WARNING if _is_other() else level)
 
 
 class Progress:
@@ -34,6 +40,7 @@ class Progress:
             unit=unit,
             unit_scale=True,
             file=sys.stderr,
+            disable=_is_other(),
             mininterval=0.2 if live else quiet_interval,
             maxinterval=10.0 if live else quiet_interval,
             dynamic_ncols=live,

@@ -40,7 +40,9 @@ class Meter:
             "items_per_second": round(self._items / max(now - self._since, 1e-9), 1)
         }
         for name, (total, count) in self.sums.items():
-            mean = total / max(count, 1e-9)
+            if not count:  # a task without an example since the last record
+                continue
+            mean = total / count
             head, parts, tail = name.rpartition("parts/")
             if parts:
                 record.setdefault(f"{head}parts", {})[tail] = mean

@@ -155,7 +155,7 @@ def test_dropped_conditions_and_hidden_units(make_shards: MakeShards, tmp_path: 
 
 def test_nothing_fits_the_context(make_shards: MakeShards, tmp_path: Path) -> None:
     tokens, composer = opened(make_shards(rows(8)), tmp_path / "store")
-    with pytest.raises(ConfigError, match="task asr: no example fits the context of 4"):
+    with pytest.raises(ConfigError, match="task asr: no example fits into 4 positions"):
         Mixture(
             DataConfig(),
             store=tokens,

@@ -81,6 +81,16 @@ def test_the_null_condition_keeps_classes_and_target(composer: Composer) -> None
     np.testing.assert_array_equal(null.tokens[null.target], whole.tokens[whole.target])
 
 
+def test_a_null_condition_has_no_features() -> None:
+    composer = Composer(vocabulary=vocabulary(tables=POLYSPEECH), text=ByteText(), pieces=None)
+    given = record(composer, features=np.ones((4, 3), np.float32))
+    null = composer.example(POLYSPEECH[0], given, null=True)
+    assert not null.vectors
+    assert spelled(composer, null.tokens)[:3] == ["<task:asr>", "<mask>", "<sep>"]
+    longer = composer.prompt(POLYSPEECH[0], given, prefix=2)
+    assert longer.vectors["features"][1].tolist() == [False, True, True, True, True, *[False] * 3]
+
+
 def test_continuous_features_stand_at_their_positions() -> None:
     composer = Composer(vocabulary=vocabulary(tables=POLYSPEECH), text=ByteText(), pieces=None)
     features = np.ones((4, 3), np.float32)
@@ -147,11 +157,3 @@ def test_bad_input_names_the_thing(composer: Composer) -> None:
         lacking.check(BY_NAME["mt"])
     with pytest.raises(ConfigError, match="text tokens, the tokenizer 4"):
         Composer(vocabulary=vocabulary(), text=unknown, pieces=None)
-
-
-def test_what_a_record_lacks(composer: Composer) -> None:
-    given = record(composer)
-    assert composer.lacks(BY_NAME["asr"], given) is None
-    del given["text"]
-    assert composer.lacks(BY_NAME["asr"], given) == "text"
-    assert composer.lacks(BY_NAME["mt"], {"text": given.get("units")}) in ("to", "translation")

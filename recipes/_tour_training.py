@@ -1,0 +1,34 @@
+"""How the tour trains a language model; a comparison with the tour has to train like it."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unitone.lm import train as lm_train
+from unitone.recipes._steps import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    lm: str = "lm-mini"
+    """Size of the language model."""
+    threads: int = 2
+    """CPU threads."""
+    compile: bool = True
+    """Compile the language model, where there is a C++ compiler."""
+
+    def step(self, *, data: Path, out: Path, seconds: float, more: Sequence[str] = ()) -> Step:
+        """Return the command that trains for ``seconds``."""
+        compiled = self.compile and (shutil.which("g++") or shutil.which("clang++"))
+        return Step(
+            module="lm.train",
+            arguments=(
+                *("--config", self.lm, "--data", str(data), "--out", str(out)),
+                *("--max-seconds", f"{seconds:g}", "--precision", "bf16", "--lr", "3e-3"),
+                *("--max-tokens", "4096", "--warmup-steps", "50", "--decay-share", "0.6"),
+                *("--validate-every", "300", "--valid-utterances", "48", "--log-every", "20"),
+                *("--threads", str(self.threads), *(("--compile",) if compiled else ()), *more),
+            ),
+            main=lm_train.main,
+        )
