@@ -144,7 +144,7 @@ class DurationPredictor(nn.Module):
         dim = config.duration_dim
         self.units = nn.Embedding(num_units, dim)
         self.voice = voice
-        self.convolutions = nn.ModuleList(nn.Conv1d(dim, dim, 3, padding=1) for _ in range(2))
+        self.convolutions = nn.ModuleList(nn.Conv1d(dim, dim, 5, padding=2) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
         self.dropout = nn.Dropout(config.duration_dropout)
         self.project = nn.Linear(dim, 1)
@@ -169,8 +169,13 @@ class DurationPredictor(nn.Module):
 
 
 def durations_of(logarithms: Float[Tensor, "B S"]) -> Int[Tensor, "B S"]:
-    """Return whole frames, at least 1."""
-    return logarithms.exp().round().clamp(min=1).long()
+    """Return whole frames, at least 1; what rounding takes from a run, the next ones get.
+
+    Rounded one by one, the many short runs would make speech too fast.
+    """
+    ends = logarithms.exp().cumsum(dim=1).round()
+    starts = torch.nn.functional.pad(ends[:, :-1], (1, 0))
+    return (ends - starts).clamp(min=1).long()
 
 
 def initialize(module: nn.Module, generator: Generator) -> None:

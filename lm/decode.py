@@ -56,6 +56,8 @@ class Overrides:
     """Forbid a run of this many tokens to come back; 0 allows it."""
     guidance: float | None = None
     """Classifier-free guidance; 1 is without."""
+    candidates: int | None = None
+    """Drawn for each utterance, of which the task that reads the output back chooses."""
     max_tokens: int | None = None
     """Hard cap on new tokens; who meets it is marked as truncated."""
     max_ratio: float | None = None

@@ -54,7 +54,7 @@ def check(decoding: Decoding) -> None:
     """
     least = {
         "beam": 1, "temperature": 0, "top_k": 0, "no_repeat": 0, "max_tokens": 1, "max_ratio": 0,
-        "min_tokens": 0,
+        "min_tokens": 0, "candidates": 1,
     }  # fmt: skip
     for name, bound in least.items():
         value = getattr(decoding, name)
@@ -70,6 +70,8 @@ def check(decoding: Decoding) -> None:
         raise ConfigError("decoding: beam search doesn't draw; use beam 1 or temperature 0")
     if decoding.temperature == 0 and (decoding.top_k or decoding.top_p < 1):
         raise ConfigError("decoding: top_k and top_p need a temperature above 0")
+    if decoding.candidates > 1 and decoding.temperature == 0:
+        raise ConfigError("decoding: candidates are drawn; give a temperature above 0")
     if decoding.min_tokens > decoding.max_tokens:
         raise ConfigError(
             f"decoding: min_tokens {decoding.min_tokens} is more than max_tokens "

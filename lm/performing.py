@@ -9,12 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from unitone import seeding
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm import generation
+from unitone.lm.generation import Hypothesis
+from unitone.lm.likelihood import log_likelihoods
 from unitone.lm.model_dir import Loaded
 from unitone.lm.sequences import Composer, Example, Output
-from unitone.lm.tasks import Decoding, select
+from unitone.lm.tasks import Decoding, Task, select
 
 MAX_TOKENS = 16_384
 """Prompt tokens of a batch, padding included."""
@@ -30,6 +34,8 @@ class Job:
     prompt: Example
     null: Example | None
     """The prompt without its condition, where there is guidance."""
+    record: Mapping[str, Any]
+    """The utterance's fields as tokens."""
     prefix: tuple[int, ...] = ()
     """The beginning of the target, given."""
 
@@ -77,6 +83,16 @@ class Performer:
         self._allowed = self.composer.allowed(self.task)
         self._model = generation.prepare(loaded.model)
         self._seed = seed
+        self._check: Task | None = None
+        if self.decoding.candidates > 1:
+            self._check = self._checking(loaded.tasks)
+
+    def _checking(self, tasks: Sequence[Task]) -> Task:
+        if self.task.check is None:
+            raise ConfigError(f"--candidates: no task checks {self.task.name}")
+        (check,) = select(tasks, [self.task.check])
+        self.composer.check(check)
+        return check
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -123,27 +139,20 @@ class Performer:
         if self.decoding.guidance != 1.0:
             null = self.composer.prompt(self.task, record, prefix=prefix, null=True)
         given = tuple(prompt.tokens[start:].tolist())
-        return Job(id=name, to=record.get("to"), prompt=prompt, null=null, prefix=given)
+        return Job(
+            id=name, to=record.get("to"), prompt=prompt, null=null, record=record, prefix=given
+        )
 
     def batches(self, jobs: Sequence[Job], *, max_tokens: int = MAX_TOKENS) -> list[list[int]]:
         """Return the numbers of jobs that go together."""
         return generation.groups([len(job.prompt) for job in jobs], max_tokens=max_tokens)
 
     def run(self, jobs: Sequence[Job]) -> list[Said]:
-        """Generate for one batch."""
-        nulls = [job.null for job in jobs if job.null is not None]
-        found = generation.generate(
-            self._model,
-            [job.prompt for job in jobs],
-            allowed=self._allowed,
-            eos=self.composer.vocabulary.eos_id,
-            decoding=self.decoding,
-            nulls=nulls or None,
-            generators=[
-                seeding.stream(self._seed, "decode", self.task.name, job.id, job.to or "")
-                for job in jobs
-            ],
-        )
+        """Generate for one batch; of several candidates, return the one that is checked best."""
+        count = self.decoding.candidates
+        found = self._generate([job for job in jobs for _ in range(count)])
+        if self._check is not None:
+            found = self._checked(jobs, found)
         return [
             Said(
                 output=self.composer.output(self.task, [*job.prefix, *one.tokens]),
@@ -152,6 +161,42 @@ class Performer:
             )
             for job, one in zip(jobs, found, strict=True)
         ]
+
+    def _generate(self, jobs: Sequence[Job]) -> list[Hypothesis]:
+        nulls = [job.null for job in jobs if job.null is not None]
+        count = self.decoding.candidates
+        return generation.generate(
+            self._model,
+            [job.prompt for job in jobs],
+            allowed=self._allowed,
+            eos=self.composer.vocabulary.eos_id,
+            decoding=self.decoding,
+            nulls=nulls or None,
+            generators=[
+                seeding.stream(
+                    *(self._seed, "decode", self.task.name, job.id, job.to or ""),
+                    *([place % count] if count > 1 else []),
+                )
+                for place, job in enumerate(jobs)
+            ],
+        )
+
+    def _checked(self, jobs: Sequence[Job], found: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """Return each job's hypothesis for which the checking task finds the input likeliest."""
+        assert self._check is not None
+        count = self.decoding.candidates
+        chosen = []
+        for number, job in enumerate(jobs):
+            mine = found[number * count : (number + 1) * count]
+            said = [np.array([*job.prefix, *one.tokens], np.int32) for one in mine]
+            examples = [
+                self.composer.example(self._check, {**job.record, self.task.output: tokens})
+                for tokens in said
+            ]
+            likelihoods = log_likelihoods(self._model, examples)
+            best = max(range(count), key=lambda place: (len(said[place]) > 0, likelihoods[place]))
+            chosen.append(mine[best])
+        return chosen
 
 
 def open_composer(loaded: Loaded) -> Composer:

@@ -53,6 +53,8 @@ class Decoding:
     """Forbid a run of this many tokens to come back; 0 allows it."""
     guidance: float = 1.0
     """Classifier-free guidance: null + guidance * (conditioned - null); 1 is without."""
+    candidates: int = 1
+    """Drawn for each prompt, of which the task's ``check`` chooses; needs ``temperature``."""
     max_tokens: int = 256
     """Hard cap on new tokens; a hypothesis that meets it is marked as truncated."""
     max_ratio: float = 0.0
@@ -84,6 +86,9 @@ class Task:
     weight: float = 1.0
     """Share of the examples, beside those of the other tasks, where mixing is by hand."""
     decoding: Decoding = field(default_factory=Decoding)
+    check: str | None = None
+    """The task that reads this one's output back: of several candidates, the one is taken that it
+    finds the input likeliest for. Synthesis is checked by recognition."""
 
     def __post_init__(self) -> None:
         parts = self.parts
@@ -147,36 +152,37 @@ TASKS: tuple[Task, ...] = (
         template="<bos> <task:asr> {units} <sep> [ {text} <eos> ]",
         emits=("text",),
         metric="wer",
-        weight=5.0,
+        weight=6.0,
     ),
     Task(
         name="tts",
         template="<bos> <task:tts> {language} {speaker} {text} <sep> [ {units} <eos> ]",
         emits=("unit",),
         metric="units",
-        weight=1.5,
+        weight=4.0,
         decoding=Decoding(max_tokens=1000, max_ratio=15.0),
+        check="asr",
     ),
     Task(
         name="st",
         template="<bos> <task:st> {to} {units} <sep> [ {translation} <eos> ]",
         emits=("text",),
         metric="bleu",
-        weight=4.0,
+        weight=3.0,
     ),
     Task(
         name="mt",
         template="<bos> <task:mt> {to} {text} <sep> [ {translation} <eos> ]",
         emits=("text",),
         metric="bleu",
-        weight=2.5,
+        weight=2.2,
     ),
     Task(
         name="lid",
         template="<bos> <task:lid> {units} <sep> [ {language} <eos> ]",
         emits=("language",),
         metric="accuracy",
-        weight=0.3,
+        weight=0.2,
         decoding=_CLASS,
     ),
     Task(
@@ -184,7 +190,7 @@ TASKS: tuple[Task, ...] = (
         template="<bos> <task:gid> {units} <sep> [ {gender} <eos> ]",
         emits=("gender",),
         metric="accuracy",
-        weight=0.3,
+        weight=0.2,
         decoding=_CLASS,
     ),
     Task(
@@ -192,7 +198,7 @@ TASKS: tuple[Task, ...] = (
         template="<bos> <task:continue> [ {units} <eos> ]",
         emits=("unit",),
         metric="units",
-        weight=0.3,
+        weight=0.2,
         decoding=Decoding(temperature=0.8, top_p=0.95, max_tokens=1000),
     ),
 )

@@ -27,7 +27,7 @@ class Training:
                 *("--config", self.lm, "--data", str(data), "--out", str(out)),
                 *("--max-seconds", f"{seconds:g}", "--precision", "bf16", "--lr", "3e-3"),
                 *("--max-tokens", "4096", "--warmup-steps", "50", "--decay-share", "0.6"),
-                *("--validate-every", "300", "--valid-utterances", "48", "--log-every", "20"),
+                *("--validate-every", "500", "--valid-utterances", "24", "--log-every", "20"),
                 *("--threads", str(self.threads), *(("--compile",) if compiled else ()), *more),
             ),
             main=lm_train.main,

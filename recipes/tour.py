@@ -43,11 +43,11 @@ class TourConfig:
     """Number of units."""
     text_pieces: int = 400
     """Subwords of the text model."""
-    lm_seconds: float = 540.0
+    lm_seconds: float = 560.0
     """Training time of the language model."""
-    decoder_seconds: float = 75.0
+    decoder_seconds: float = 70.0
     """Training time of the unit decoder."""
-    judge_seconds: float = 90.0
+    judge_seconds: float = 85.0
     """Training time of the judge."""
     spoken: int = 120
     """Test sentences that are synthesised."""
@@ -73,7 +73,7 @@ def _data(config: TourConfig) -> Iterator[Step]:
         module="tokenizers.build",
         arguments=(
             *("--manifest", manifest, "--split", "train", "--ssl", "mfcc", "--k", str(config.k)),
-            *("--pieces", str(3 * config.k), "--text", "sentencepiece"),
+            *("--pieces", "0", "--text", "sentencepiece"),
             *("--text-pieces", str(config.text_pieces)),
             *("--out", str(out / "tokenizer")),
         ),
@@ -129,12 +129,15 @@ def _training(config: TourConfig) -> Iterator[Step]:
 def _decoding(config: TourConfig) -> Iterator[Step]:
     out = config.out
     options: dict[str, tuple[str, ...]] = {
-        "asr": (),
+        "asr": ("--beam", "4"),
         "st": ("--to", "en", "de", "fr"),
         "mt": ("--to", "en", "de", "fr"),
         "lid": (),
         "gid": (),
-        "tts": ("--audio", str(out / "hyp" / "audio-tts"), "--limit", str(config.spoken)),
+        "tts": (
+            *("--temperature", "0.7", "--candidates", "8"),
+            *("--audio", str(out / "hyp" / "audio-tts"), "--limit", str(config.spoken)),
+        ),
         "continue": (
             *("--audio", str(out / "hyp" / "audio-continue"), "--limit", "12", "--prefix", "40"),
         ),
