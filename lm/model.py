@@ -52,8 +52,8 @@ class Vectors:
     where: Bool[Tensor, "B L"]
 
 
-def size(name: str, *, vocab_size: int, **changes: int) -> ModelConfig:
-    """Return the configuration called ``name``; ``changes`` are fields of `ModelConfig`.
+def size(name: str, *, vocab_size: int, context: int = 2048, features: int = 0) -> ModelConfig:
+    """Return the configuration called ``name``; the others are fields of `ModelConfig`.
 
     Raises:
         ConfigError: there is no size of this name.
@@ -62,8 +62,9 @@ def size(name: str, *, vocab_size: int, **changes: int) -> ModelConfig:
         raise ConfigError(f"no model size {name!r}; there are {', '.join(SIZES)}")
     dim, layers, heads, kv_heads, ffn, tied = SIZES[name]
     shape = TransformerConfig(dim=dim, layers=layers, heads=heads, kv_heads=kv_heads, ffn=ffn)
-    settings = {"tied": tied, **changes}
-    return ModelConfig(transformer=shape, vocab_size=vocab_size, **settings)
+    return ModelConfig(
+        transformer=shape, vocab_size=vocab_size, context=context, tied=tied, features=features
+    )
 
 
 SIZES: dict[str, tuple[int, int, int, int, int, bool]] = {
@@ -153,6 +154,7 @@ class LanguageModel(nn.Module):
         vectors: Mapping[str, Vectors],
     ) -> Float[Tensor, "B L D"]:
         """Return the inputs of the first block, in the precision it will compute in."""
+        x: Tensor
         if tokens.ndim == 3:
             found = self.embedding(tokens.clamp(min=0)) * (tokens != NONE)[..., None]
             x = found.sum(dim=2)

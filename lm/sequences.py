@@ -177,7 +177,10 @@ class Composer:
         if task.output == "codes":
             raise ConfigError(f"task {task.name}: generated codes can't be read back yet")
         named = [(self.vocabulary.block_of(token), token) for token in tokens]
-        of = lambda block: [token for name, token in named if name == block]  # noqa: E731
+
+        def of(block: str) -> list[int]:
+            return [token for name, token in named if name == block]
+
         if task.output == "units":
             ids = np.asarray(self.vocabulary.block("unit").decode(of("unit")), np.int32)
             return Output(units=ids if self.pieces is None else self.pieces.decode(ids))

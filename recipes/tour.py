@@ -135,7 +135,7 @@ def _decoding(config: TourConfig) -> Iterator[Step]:
         "lid": (),
         "gid": (),
         "tts": (
-            *("--temperature", "0.7", "--candidates", "8"),
+            *("--temperature", "0.6", "--candidates", "8"),
             *("--audio", str(out / "hyp" / "audio-tts"), "--limit", str(config.spoken)),
         ),
         "continue": (

@@ -120,7 +120,11 @@ def _faster(utterance: Utterance, speed: float, *, out: Path) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = command_line(PerturbConfig, argv, __doc__)
-    return program.run(lambda: perturb(config) and None)
+
+    def run() -> None:
+        perturb(config)
+
+    return program.run(run)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def test_generated_units_are_heard(world: Any, tmp_path: Path) -> None:
     options = ("--audio", tmp_path / "sound", "--min-tokens", 5, "--split", "test")
     assert run(world, "tts", out, *options) == 0
     for line in lines_of(out):
-        wave, rate = soundfile.read(line["audio"])
+        wave, rate = soundfile.read(out.parent / line["audio"])
         assert rate == 16_000
         assert len(wave) >= 160 * 5
 

@@ -12,13 +12,14 @@ import torch
 
 from tests.lm.conftest import rows, vocabulary
 from unitone import seeding
-from unitone.lm import generation, model_dir
+from unitone.lm import export, generation, model_dir
 from unitone.lm import train as lm_train
 from unitone.lm.data import collate
 from unitone.lm.model import NONE, LanguageModel, ModelConfig
 from unitone.lm.objective import NextToken, smoothed
 from unitone.lm.sequences import Composer
 from unitone.lm.tasks import TASKS, Task
+from unitone.lm.vocabulary import SPECIALS, Vocabulary
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.text import ByteText
 
@@ -152,6 +153,57 @@ def test_bad_input(
     arguments = ["--data", str(data), "--out", str(out), "--threads", "1", "--device", "cpu"]
     assert lm_train.main([*arguments, *options, "--steps", "1"]) == status
     assert complaint in capsys.readouterr().err
+
+
+def test_a_pretrained_start_takes_the_options_of_training(
+    make_shards: MakeShards, tmp_path: Path
+) -> None:
+    data = make_shards(rows(24))
+    config = ModelConfig(
+        transformer=TransformerConfig(dim=32, layers=1, heads=2, kv_heads=1, ffn=32),
+        vocab_size=300,
+        context=128,
+    )
+    words = Vocabulary.build(text=300 - len(SPECIALS))
+    old = LanguageModel(config, generator=seeding.torch_generator(1))
+    model_dir.save(tmp_path / "old", model=old, vocabulary=words, tasks=TASKS[:1])
+    exported = ["--model", str(tmp_path / "old"), "--out", str(tmp_path / "hf")]
+    assert export.main(exported) == 0
+    (tmp_path / "hf" / "vocab.json").write_text(json.dumps({"a": 5, "b": 6}))
+    out = tmp_path / "run"
+    options = ["--data", str(data), "--out", str(out), "--init", str(tmp_path / "hf")]
+    options += ["--steps", "2", "--dropout", "0.1", "--threads", "1", "--device", "cpu"]
+    assert lm_train.main([*options, "--context", "4096"]) == 0
+    shape = model_dir.load(out / "last", device="cpu").model.config
+    assert shape.transformer.dim == 32
+    assert shape.transformer.dropout == 0.1
+    assert shape.context == 128  # the pretrained model's, which is shorter than what was asked for
+
+
+def test_without_a_dev_split_there_is_no_validation(
+    make_shards: MakeShards, tmp_path: Path
+) -> None:
+    data = make_shards([row | {"split": "train"} for row in rows(24)])
+    out = tmp_path / "run"
+    assert lm_train.main(["--data", str(data), "--out", str(out), *SMALL, "--steps", "2"]) == 0
+    assert (out / "last").is_dir()
+
+
+def test_a_metric_that_there_is_not(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", str(make_shards(rows(24))), "--out", str(tmp_path / "run"), *SMALL]
+    assert lm_train.main([*options, "--steps", "2", "--best", "asr/cer"]) == 2
+    assert "--best asr/cer: there are loss" in capsys.readouterr().err
+
+
+def test_data_that_changed_since_the_run_began(make_shards: MakeShards, tmp_path: Path) -> None:
+    data = make_shards(rows(24))
+    options = ["--data", str(data), "--out", str(tmp_path / "run"), *SMALL]
+    assert lm_train.main([*options, "--steps", "1"]) == 0
+    index = json.loads((data / "tokens.json").read_text())
+    (data / "tokens.json").write_text(json.dumps(index | {"manifest_sha256": "another"}))
+    assert lm_train.main([*options, "--steps", "2"]) == 2
 
 
 def test_empty_shards(

@@ -85,8 +85,12 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
 
 
 def same_tokens(one: Path, other: Path) -> bool:
-    names = sorted(p.name for p in one.iterdir() if p.name != "log.jsonl")
-    assert names == sorted(p.name for p in other.iterdir() if p.name != "log.jsonl")
+    def names_in(folder: Path) -> list[Path]:
+        paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+        return sorted(path for path in paths if path.name != "log.jsonl")
+
+    names = names_in(one)
+    assert names == names_in(other)
     return all(filecmp.cmp(one / name, other / name, shallow=False) for name in names)
 
 

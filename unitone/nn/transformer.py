@@ -175,7 +175,8 @@ def _attend_short(
     scores = torch.baddbmm(
         bias, query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=width**-0.5
     )
-    return torch.bmm(scores.softmax(-1), value.flatten(0, 1)).unflatten(0, (rows, heads))
+    mixed = torch.bmm(scores.softmax(-1), value.flatten(0, 1))
+    return mixed.view(rows, heads, length, width)
 
 
 class RMSNorm(nn.RMSNorm):
