@@ -41,7 +41,7 @@ def write_shards(out: Path, *, rows: int = 400) -> None:
     import pyarrow.parquet as pq
 
     from unitone.tokenizers import passport
-    from unitone.tokenizers.shards import SCHEMA
+    from unitone.tokenizers.shards import ROW_GROUP, SCHEMA
     from unitone.tokenizers.text import ByteText
 
     made = passport.Passport(
@@ -63,7 +63,8 @@ def write_shards(out: Path, *, rows: int = 400) -> None:
     )
     table = [_row(number) for number in range(rows)]
     (out / "tokenizer").mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), out / "part-00000.parquet")
+    path = out / "part-00000.parquet"
+    pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), path, row_group_size=ROW_GROUP)
     index = {
         "passport_hash": made.hash,
         "manifest_sha256": "bench",

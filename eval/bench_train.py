@@ -144,7 +144,8 @@ def _transformers(config: BenchConfig, *, weights: Any) -> Step:
         num_key_value_heads=inside.kv_heads,
         tie_word_embeddings=shape.tied,
     )
-    model: Any = LlamaForCausalLM(torch_config).to(weights).to(config.device)
+    made: Any = LlamaForCausalLM(torch_config)
+    model = made.to(weights).to(config.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
     tokens = _tokens(config)[:, :-1]
 

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int32
 
@@ -342,6 +341,6 @@ class TokenShards:
         for part in self.index["parts"]:
             values = pq.read_table(self._folder / part["file"], columns=[column])[column]
             if column == "translation":
-                values = pc.struct_field(pc.list_flatten(values), "language")
+                values = values.combine_chunks().flatten().field("language")
             found |= {value for value in values.unique().to_pylist() if value is not None}
         return found

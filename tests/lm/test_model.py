@@ -14,8 +14,8 @@ from unitone.nn.transformer import TransformerConfig
 SHAPE = TransformerConfig(dim=32, layers=2, heads=4, kv_heads=2, ffn=48)
 
 
-def model(**changes: int) -> LanguageModel:
-    config = ModelConfig(transformer=SHAPE, vocab_size=50, context=64, **changes)
+def model(*, features: int = 0) -> LanguageModel:
+    config = ModelConfig(transformer=SHAPE, vocab_size=50, context=64, features=features)
     return LanguageModel(config, generator=seeding.torch_generator(0, "model")).eval()
 
 
