@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Int
 
 from unitone import config as configs
-from unitone import program
 from unitone.errors import CorpusError
 from unitone.eval import bleu_report, scoring
 from unitone.eval.bleu_report import BleuReport
@@ -204,14 +203,12 @@ def _checked_target(one: Hypothesis, by_id: Mapping[str, Reference], path: Path)
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = configs.command_line(BleuConfig, argv, __doc__)
-
-    def work() -> None:
-        report = evaluate(config)
-        bleu_report.show(report)
-        if config.scoring.out is not None:
-            bleu_report.write(report, config.scoring.out)
-
-    return program.run(work)
+    return scoring.run(
+        lambda: evaluate(config),
+        show=bleu_report.show,
+        write=bleu_report.write,
+        out=config.scoring.out,
+    )
 
 
 if __name__ == "__main__":

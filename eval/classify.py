@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitone import config as configs
-from unitone import program
 from unitone.errors import CorpusError
 from unitone.eval import classify_report, scoring
 from unitone.eval.accuracy import compare_accuracy, score_accuracy
@@ -99,14 +98,12 @@ def _pairs(references: Sequence[Reference], path: Path, config: ClassifyConfig) 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = configs.command_line(ClassifyConfig, argv, __doc__)
-
-    def work() -> None:
-        report = evaluate(config)
-        classify_report.show(report)
-        if config.scoring.out is not None:
-            classify_report.write(report, config.scoring.out)
-
-    return program.run(work)
+    return scoring.run(
+        lambda: evaluate(config),
+        show=classify_report.show,
+        write=classify_report.write,
+        out=config.scoring.out,
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from unitone import audio, program
+from unitone import audio
 from unitone import config as configs
 from unitone.audio import Clip
 from unitone.config import command_line
@@ -225,14 +225,12 @@ def _shared(judge: Judge, pairs: Sequence[Pair]) -> tuple[str, ...]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = command_line(JudgeScoreConfig, argv, __doc__)
-
-    def work() -> None:
-        report = evaluate(config)
-        judge_report.show(report)
-        if config.scoring.out is not None:
-            judge_report.write(report, config.scoring.out)
-
-    return program.run(work)
+    return scoring.run(
+        lambda: evaluate(config),
+        show=judge_report.show,
+        write=judge_report.write,
+        out=config.scoring.out,
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Int
 
 from unitone import config as configs
-from unitone import program
 from unitone.errors import CorpusError
 from unitone.eval import scoring, wer_report
 from unitone.eval.error_rates import (
@@ -121,14 +120,12 @@ def _system(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = configs.command_line(WerConfig, argv, __doc__)
-
-    def work() -> None:
-        report = evaluate(config)
-        wer_report.show(report)
-        if config.scoring.out is not None:
-            wer_report.write(report, config.scoring.out)
-
-    return program.run(work)
+    return scoring.run(
+        lambda: evaluate(config),
+        show=wer_report.show,
+        write=wer_report.write,
+        out=config.scoring.out,
+    )
 
 
 if __name__ == "__main__":

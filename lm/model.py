@@ -11,6 +11,7 @@ Axes: B rows, L positions, Q streams of tokens a position, D model width, V voca
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,40 @@ SIZES: dict[str, tuple[int, int, int, int, int, bool]] = {
 }
 
 
-class LanguageModel(nn.Module):
+class Decoder(nn.Module):
+    """What the decoder-only models share: an embedding table, a head, a cache."""
+
+    config: Any
+    """With ``vocab_size`` and ``transformer``."""
+    embedding: nn.Embedding
+    output: nn.Linear | None
+    """None = the output matrix is the embedding table."""
+
+    def head(self, states: Float[Tensor, "*N E"]) -> Float[Tensor, "*N V"]:
+        """Return the logits over the vocabulary, padding rows left out."""
+        weight = self.embedding.weight if self.output is None else self.output.weight
+        return F.linear(states, weight)[..., : self.config.vocab_size]
+
+    def cache(self, *, rows: int, slots: int) -> Cache:
+        """Return an empty cache in this model's precision and on its device."""
+        weight = self.embedding.weight
+        device = weight.device.type
+        low = torch.is_autocast_enabled(device)
+        return Cache(
+            self.config.transformer,
+            rows=rows,
+            slots=slots,
+            device=weight.device,
+            dtype=torch.get_autocast_dtype(device) if low else weight.dtype,
+        )
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights, the tied table once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+class LanguageModel(Decoder):
     """Tokens and vectors in, the last layer's states out; ``head`` turns states into logits."""
 
     def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
@@ -174,26 +208,3 @@ class LanguageModel(nn.Module):
                     unused = sum(weight.sum() for weight in projection.parameters())
                     x = x + 0 * torch.as_tensor(unused).to(x.dtype)
         return x
-
-    def head(self, states: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        """Return the logits over the vocabulary, padding rows left out."""
-        weight = self.embedding.weight if self.output is None else self.output.weight
-        return F.linear(states, weight)[..., : self.config.vocab_size]
-
-    def cache(self, *, rows: int, slots: int) -> Cache:
-        """Return an empty cache in this model's precision and on its device."""
-        weight = self.embedding.weight
-        device = weight.device.type
-        low = torch.is_autocast_enabled(device)
-        return Cache(
-            self.config.transformer,
-            rows=rows,
-            slots=slots,
-            device=weight.device,
-            dtype=torch.get_autocast_dtype(device) if low else weight.dtype,
-        )
-
-    @property
-    def num_parameters(self) -> int:
-        """Weights, the tied table once."""
-        return sum(parameter.numel() for parameter in self.parameters())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unitone.errors import ConfigError
-from unitone.lm.model import Vectors
+from unitone.lm.model import Decoder, Vectors
 from unitone.nn.transformer import Cache, TransformerConfig, attend, packed_mask
 
 OFFSET = 2
@@ -96,7 +96,7 @@ class OptBlock(nn.Module):
         return joined
 
 
-class OptModel(nn.Module):
+class OptModel(Decoder):
     """Tokens in, the last layer's states out; ``head`` turns states into logits."""
 
     def __init__(self, config: OptConfig, *, generator: torch.Generator | None = None) -> None:
@@ -172,26 +172,3 @@ class OptModel(nn.Module):
         if torch.is_autocast_enabled(device):
             x = x.to(torch.get_autocast_dtype(device))
         return x if self.project_in is None else self.project_in(x)
-
-    def head(self, states: Float[Tensor, "*N E"]) -> Float[Tensor, "*N V"]:
-        """Return the logits over the vocabulary, padding rows left out."""
-        weight = self.embedding.weight if self.output is None else self.output.weight
-        return F.linear(states, weight)[..., : self.config.vocab_size]
-
-    def cache(self, *, rows: int, slots: int) -> Cache:
-        """Return an empty cache in this model's precision and on its device."""
-        weight = self.embedding.weight
-        device = weight.device.type
-        low = torch.is_autocast_enabled(device)
-        return Cache(
-            self.config.transformer,
-            rows=rows,
-            slots=slots,
-            device=weight.device,
-            dtype=torch.get_autocast_dtype(device) if low else weight.dtype,
-        )
-
-    @property
-    def num_parameters(self) -> int:
-        """Weights, the tied table once."""
-        return sum(parameter.numel() for parameter in self.parameters())

@@ -41,6 +41,22 @@ def composer() -> Composer:
     return Composer(vocabulary=vocabulary(), text=ByteText(), pieces=None)
 
 
+PASSPORT = {
+    "encoder": {
+        "name": "mfcc",
+        "weight_hash": "0" * 64,
+        "layer": 0,
+        "dim": 39,
+        "normalize_waveform": False,
+        "precision": "fp32",
+    },
+    "frames": {"frame_policy": "exact", "window": 60.0, "context": 5.0, "frame_rate": 100.0},
+    "kmeans": {"k": 20, "centroid_hash": "1" * 64},
+    "deduplicate": True,
+    "unit_pieces": None,
+    "text": {"kind": "bytes", "size": 256, "model_hash": "2" * 64},
+}
+
 WORDS = {"en": ("one", "two", "red", "dog"), "de": ("eins", "zwei", "rot", "hund")}
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.lm.conftest import PASSPORT
 from unitone import checkpoint
 from unitone.config import from_dict
 from unitone.errors import CheckpointError, ConfigError, UnitoneError
@@ -44,23 +45,6 @@ def tokenizer(tmp_path: Path) -> Path:
     (folder / "kmeans.safetensors").write_bytes(b"centroids")
     (folder / "log.jsonl").write_text("of the build\n", encoding="utf-8")
     return folder
-
-
-PASSPORT = {
-    "encoder": {
-        "name": "mfcc",
-        "weight_hash": "0" * 64,
-        "layer": 0,
-        "dim": 39,
-        "normalize_waveform": False,
-        "precision": "fp32",
-    },
-    "frames": {"frame_policy": "exact", "window": 60.0, "context": 5.0, "frame_rate": 100.0},
-    "kmeans": {"k": 20, "centroid_hash": "1" * 64},
-    "deduplicate": True,
-    "unit_pieces": None,
-    "text": {"kind": "bytes", "size": 256, "model_hash": "2" * 64},
-}
 
 
 def vocabulary_of(tokenizer: Path | None) -> Vocabulary:

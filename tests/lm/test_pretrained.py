@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from tests.lm.conftest import PASSPORT
 from unitone.config import from_dict, to_dict
 from unitone.errors import CheckpointError, ConfigError
 from unitone.lm.llama import llama_config, to_llama
@@ -220,23 +221,6 @@ def tokenizer_dir(folder: Path, kind: str, size: int) -> Path:
     values["text"] = {"kind": kind, "size": size, "model_hash": "2" * 64}
     from_dict(Passport, values, where="test").save(folder)
     return folder
-
-
-PASSPORT = {
-    "encoder": {
-        "name": "mfcc",
-        "weight_hash": "0" * 64,
-        "layer": 0,
-        "dim": 39,
-        "normalize_waveform": False,
-        "precision": "fp32",
-    },
-    "frames": {"frame_policy": "exact", "window": 60.0, "context": 5.0, "frame_rate": 100.0},
-    "kmeans": {"k": 20, "centroid_hash": "1" * 64},
-    "deduplicate": True,
-    "unit_pieces": None,
-    "text": {"kind": "bytes", "size": 256, "model_hash": "2" * 64},
-}
 
 
 def text_model(folder: Path, vocab_size: int = 400) -> Pretrained:
