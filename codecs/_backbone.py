@@ -135,8 +135,9 @@ class DurationPredictor(nn.Module):
 
     Lee et al. 2022, arXiv 2107.05604, §3.2 (after FastSpeech 2): twice convolution, ReLU, layer
     norm and dropout, then a projection. Ours has embeddings of its own, so that it neither
-    disturbs the decoder nor waits for it; knows the speaker; works in batches; and is trained on
-    another distance (`unitone.codecs._objectives.duration_loss`).
+    disturbs the decoder nor waits for it; knows the speaker; sees five runs where theirs sees
+    three; works in batches; and is trained on whole sentences and on another distance
+    (`unitone.codecs._objectives.duration_loss`).
     """
 
     def __init__(self, config: BackboneConfig, *, num_units: int, voice: Voice) -> None:

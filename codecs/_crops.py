@@ -2,9 +2,10 @@
 
 A round cuts every utterance at a random frame as often as its length asks for, so all audio has the
 same weight; the stream is named by round and position, and nothing else decides it. A crop brings
-the samples its windows need on both sides, silence beyond the ends of the recording.
+the samples its windows need on both sides, silence beyond the ends of the recording. Durations are
+learnt from units alone, so a batch has whole sentences for them, several for each crop.
 
-Axes: B batch, T frames of units, S runs of equal units, N samples, E embedding width.
+Axes: B batch, M stretches, T frames of units, S runs of equal units, N samples, E embedding width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,12 @@ from unitone.tokenizers.units import deduplicate, expand
 from unitone.tokenizers.utterance import Utterance
 from unitone.tokenizers.waveforms import load
 
+TIMED = 4
+"""Stretches for the durations, for each crop."""
+ALIKE = 16
+"""Batches whose stretches are sorted by length together."""
+LONGEST_TIMED = 256
+"""Runs of such a stretch at the most; speech has 15 to 50 a second."""
 EDGE = SAMPLE_RATE // 20
 """Samples read before a crop of a recording at another rate, where the resampler starts up."""
 
@@ -41,11 +48,11 @@ class CropBatch:
     """Numbers, or external embeddings."""
     waves: Float[Tensor, "B N"]
     """T hops with the ``left`` and ``right`` samples of the framing around them."""
-    runs: Int[Tensor, "B S"]
-    """The units of the crop without repetitions."""
-    durations: Int[Tensor, "B S"]
-    """Frames each run lasts in the whole utterance, so those cut by the crop count as well; 0 is
-    padding."""
+    runs: Int[Tensor, "M S"]
+    """Units without repetitions, of M other utterances."""
+    durations: Int[Tensor, "M S"]
+    """Frames each run lasts; 0 is padding."""
+    timed_speakers: Int[Tensor, "M"] | Float[Tensor, "M E"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,22 @@ class Crop:
     """Position in `Material`."""
     first: int
     """Frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    row: int
+    """Position in `Material`."""
+    first: int
+    """Run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What a batch is made of."""
+
+    crops: tuple[Crop, ...]
+    timed: tuple[Stretch, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +97,18 @@ class Material:
 
     def frames(self, row: int) -> Int32[np.ndarray, "T"]:
         """Return one unit a frame of an utterance."""
+        return expand(*self.runs(row))
+
+    def runs(self, row: int) -> tuple[Int32[np.ndarray, "S"], Int32[np.ndarray, "S"]]:
+        """Return the runs of an utterance and how many frames each lasts."""
         runs = slice(self.ends[row - 1] if row else 0, self.ends[row])
-        return expand(self.units[runs], self.durations[runs])
+        return self.units[runs], self.durations[runs]
+
+    @cached_property
+    def num_runs(self) -> Int[np.ndarray, "U"]:
+        """Of every utterance."""
+        counts: np.ndarray = np.diff(self.ends, prepend=0)
+        return counts
 
     @cached_property
     def speakers(self) -> tuple[str, ...]:
@@ -136,7 +169,7 @@ class CropSource:
     embeddings: Mapping[str, Float32[np.ndarray, "E"]] | None = None
     """External speaker embeddings by utterance id or speaker; None = speakers are numbers."""
 
-    def plan(self, round: int) -> Sequence[tuple[Crop, ...]]:
+    def plan(self, round: int) -> Sequence[Spec]:
         """Return the crops of a round, shuffled, in batches; the last one may be smaller."""
         draw = seeding.stream(self.seed, "crops", round)
         lengths = self.material.num_frames
@@ -147,21 +180,41 @@ class CropSource:
         firsts = np.floor(draw.random(len(rows)) * (room + 1)).astype(int)
         crops = [Crop(row=int(r), first=int(f)) for r, f in zip(rows, firsts, strict=True)]
         size = self.batch_crops
-        return [tuple(crops[i : i + size]) for i in range(0, len(crops), size)]
+        batches = [tuple(crops[i : i + size]) for i in range(0, len(crops), size)]
+        timed = self._timed(draw, rows, count=len(batches))
+        return [Spec(crops=one, timed=other) for one, other in zip(batches, timed, strict=True)]
 
-    def load(self, spec: tuple[Crop, ...]) -> CropBatch:
+    def _timed(
+        self, draw: np.random.Generator, rows: Int[np.ndarray, "C"], *, count: int
+    ) -> list[tuple[Stretch, ...]]:
+        """Draw stretches of runs for ``count`` batches, those of a batch of like length.
+
+        An utterance's chance grows with its length, as a crop's does.
+        """
+        size = TIMED * self.batch_crops
+        rows = rows[draw.integers(len(rows), size=(-(-count // ALIKE), ALIKE * size))]
+        longest = self.material.num_runs[rows]
+        rows = np.take_along_axis(rows, longest.argsort(axis=1, kind="stable"), axis=1)
+        rows = draw.permutation(rows.reshape(-1, size))[:count]
+        room = (self.material.num_runs[rows] - LONGEST_TIMED).clip(min=0)
+        firsts = np.floor(draw.random(rows.shape) * (room + 1)).astype(int)
+        return [
+            tuple(Stretch(row=int(r), first=int(f)) for r, f in zip(*pair, strict=True))
+            for pair in zip(rows, firsts, strict=True)
+        ]
+
+    def load(self, spec: Spec) -> CropBatch:
         """Read the samples of the crops.
 
         Raises:
             CorpusError: a recording can't be read.
         """
         size, framing, hop = self.crop_frames, self.network.framing, self.network.hop
-        units = np.zeros((len(spec), size), np.int64)
-        valid = np.zeros((len(spec), size), np.bool_)
-        waves = np.zeros((len(spec), framing.left + size * hop + framing.right), np.float32)
-        runs = np.zeros((len(spec), size), np.int64)
-        durations = np.zeros((len(spec), size), np.int64)
-        for index, crop in enumerate(spec):
+        count = len(spec.crops)
+        units = np.zeros((count, size), np.int64)
+        valid = np.zeros((count, size), np.bool_)
+        waves = np.zeros((count, framing.left + size * hop + framing.right), np.float32)
+        for index, crop in enumerate(spec.crops):
             frames = self.material.frames(crop.row)
             stretch = frames[crop.first : crop.first + size]
             units[index, : len(stretch)], valid[index, : len(stretch)] = stretch, True
@@ -176,38 +229,38 @@ class CropSource:
             )
             offset = max(-begin, 0)
             waves[index, offset : offset + len(samples)] = samples
-            inside, lasting = _runs(frames, crop.first, len(stretch))
-            runs[index, : len(inside)], durations[index, : len(inside)] = inside, lasting
-        longest = int((durations > 0).sum(axis=1).max())
+        runs, durations = self._runs(spec.timed)
         return CropBatch(
             units=torch.from_numpy(units),
             valid=torch.from_numpy(valid),
-            speakers=self._speakers([self.material.utterances[crop.row] for crop in spec]),
+            speakers=self._speakers([crop.row for crop in spec.crops]),
             waves=torch.from_numpy(waves),
-            runs=torch.from_numpy(runs[:, :longest]),
-            durations=torch.from_numpy(durations[:, :longest]),
+            runs=torch.from_numpy(runs),
+            durations=torch.from_numpy(durations),
+            timed_speakers=self._speakers([one.row for one in spec.timed]),
         )
 
-    def _speakers(self, utterances: Sequence[Utterance]) -> Tensor:
+    def _runs(
+        self, timed: Sequence[Stretch]
+    ) -> tuple[Int[np.ndarray, "M S"], Int[np.ndarray, "M S"]]:
+        longest = min(max(int(self.material.num_runs[one.row]) for one in timed), LONGEST_TIMED)
+        runs = np.zeros((len(timed), longest), np.int64)
+        durations = np.zeros((len(timed), longest), np.int64)
+        for index, one in enumerate(timed):
+            units, lasting = self.material.runs(one.row)
+            inside = slice(one.first, one.first + LONGEST_TIMED)
+            number = len(units[inside])
+            runs[index, :number], durations[index, :number] = units[inside], lasting[inside]
+        return runs, durations
+
+    def _speakers(self, rows: Sequence[int]) -> Tensor:
+        utterances = [self.material.utterances[row] for row in rows]
         if self.embeddings is None:
             numbers = {name: number for number, name in enumerate(self.network.speakers)}
             return torch.tensor([numbers[speaker_of(one)] for one in utterances])
         table = self.embeddings
-        rows = [table.get(one.id, table.get(speaker_of(one))) for one in utterances]
-        return torch.from_numpy(np.stack([row for row in rows if row is not None]))
-
-
-def _runs(
-    frames: Int32[np.ndarray, "T"], first: int, num_frames: int
-) -> tuple[Int32[np.ndarray, "S"], Int32[np.ndarray, "S"]]:
-    """Return the runs that overlap a stretch of frames, with their whole durations."""
-    units, durations = deduplicate(frames)
-    ends = np.cumsum(durations)
-    overlap = slice(
-        int(np.searchsorted(ends, first, side="right")),
-        int(np.searchsorted(ends, first + num_frames - 1, side="right")) + 1,
-    )
-    return units[overlap], durations[overlap]
+        vectors = [table.get(one.id, table.get(speaker_of(one))) for one in utterances]
+        return torch.from_numpy(np.stack([one for one in vectors if one is not None]))
 
 
 def read_samples(utterance: Utterance, *, first: int, end: int) -> Float32[np.ndarray, "N"]:

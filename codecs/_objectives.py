@@ -183,8 +183,10 @@ def duration_loss(
     text lasts as long as what was spoken. The squared error in log(d + 1) of CodeHiFiGAN aims at
     the geometric mean and spoke 14 % too fast (the tour's corpus, held-out sentences).
     """
-    known: Bool[Tensor, "B S"] = batch.durations > 0
-    logarithms = network.durations(batch.runs, batch.speakers, known).float().clamp(max=_LONGEST)
+    known: Bool[Tensor, "M S"] = batch.durations > 0
+    logarithms = (
+        network.durations(batch.runs, batch.timed_speakers, known).float().clamp(max=_LONGEST)
+    )
     true = batch.durations.clamp(min=1).float()
     deviance = true * (true.log() - logarithms) - true + logarithms.exp()
     return (deviance * known).sum(), known.sum().float()

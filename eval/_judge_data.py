@@ -2,8 +2,8 @@
 
 A voice differs from another by the length of its vocal tract, its tempo, its timbre, its noise. So
 every time an utterance is used, its frequency axis is stretched (Jaitly and Hinton 2013), its time
-axis too, noise fills its valleys to a random height, and bands and stretches of time are blanked
-out (SpecAugment, Park et al. 2019, arXiv 1904.08779).
+axis too, here more and there less, noise fills its valleys to a random height, and bands and
+stretches of time are blanked out (SpecAugment, Park et al. 2019, arXiv 1904.08779).
 
 Axes: T frames of 10 ms, M mel bands, S characters, N utterances.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Float, Float32, Int
 
 from unitone import batches, seeding
 from unitone.errors import CorpusError
@@ -36,6 +36,8 @@ from unitone.tokenizers.waveforms import load_ahead
 
 logger = logging.getLogger(__name__)
 
+KNOT = 10
+"""Frames between two draws of the tempo."""
 LONGEST = 30 * 16_000
 """Samples; longer recordings aren't learnt."""
 
@@ -46,6 +48,9 @@ class AugmentConfig:
     """The frequency axis is stretched by up to this share, either way."""
     tempo: float = 0.1
     """The same of the time axis."""
+    rhythm: float = 0.2
+    """Deviation of the logarithm of the tempo inside an utterance, drawn anew every 100 ms: what is
+    judged may have been timed by a model."""
     noise: float = 3.0
     """Nepers of power between the loudest and the highest noise; the lowest isn't heard."""
     bands: int = 4
@@ -182,7 +187,7 @@ def augmented(
     tempo = 1 + stream.uniform(-config.tempo, config.tempo)
     formants = 1 + stream.uniform(-config.formants, config.formants)
     count, bands = features.shape
-    times = np.linspace(0, count - 1, max(round(count * tempo), 1))
+    times = _times(count, max(round(count * tempo), 1), rhythm=config.rhythm, stream=stream)
     places = np.arange(bands) * formants
     warped = _between(_between(features, times).T, places.clip(0, bands - 1)).T
     loudest = float(warped.max())
@@ -195,6 +200,17 @@ def augmented(
         found[:, first : first + width] = 0
         width, first = stream.integers(config.frames + 1), stream.integers(len(found))
         found[first : first + width] = 0
+    return found
+
+
+def _times(
+    count: int, wanted: int, *, rhythm: float, stream: np.random.Generator
+) -> Float[np.ndarray, "_"]:
+    """Return ``wanted`` rising places from 0 to ``count`` - 1, at a tempo that comes and goes."""
+    knots = stream.normal(0, rhythm, wanted // KNOT + 2)
+    steps = np.exp(np.interp(np.arange(wanted) / KNOT, np.arange(len(knots)), knots))
+    places = steps.cumsum() - steps[0]
+    found: np.ndarray = places * ((count - 1) / max(places[-1], 1.0))
     return found
 
 

@@ -5,8 +5,9 @@ once, with any number of workers and processes. Axes: B rows, L positions, Q str
 """
 
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -33,6 +34,8 @@ class DataConfig:
     weight of its row in the task table."""
     temperature: float = 0.5
     """Exponent of ``mixing = temperature``; 1 is by data, 0 is equal shares."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weights of ``mixing = weights`` that differ from the table's, such as ``asr 6 tts 4``."""
     packing: bool = False
     """Several sequences a row, up to the model's context, none of which sees another; else rows of
     similar length."""
@@ -51,6 +54,9 @@ class DataConfig:
             if value < least:
                 option = name.replace("_", "-")
                 raise ConfigError(f"--{option} must be at least {least}, got {value}")
+        for name, weight in self.weights.items():
+            if not 0 < weight < math.inf:
+                raise ConfigError(f"--weights {name} {weight:g}: a weight must be more than 0")
         for name in ("null_share", "unit_mask"):
             value = getattr(self, name)
             if not 0 <= value < 1:

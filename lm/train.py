@@ -96,7 +96,12 @@ class LmConfig:
     def table_rows(self) -> tuple[Task, ...]:
         """The tasks that are trained."""
         table = tasks.TABLES[self.table]
-        return tasks.select(table, self.tasks) if self.tasks else table
+        rows = tasks.select(table, self.tasks) if self.tasks else table
+        weights = self.mixture.weights
+        tasks.select(rows, weights)  # refuses names that aren't there
+        return tuple(
+            dataclasses.replace(row, weight=weights.get(row.name, row.weight)) for row in rows
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

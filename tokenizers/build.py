@@ -8,6 +8,7 @@ ends in the same tokeniser.
 
 import json
 import logging
+import math
 import platform
 import sys
 import time
@@ -68,6 +69,9 @@ class BuildConfig:
     """Lloyd iterations at the most; they end earlier where they gain nothing."""
     centroids: Path | None = None
     """Take these instead of learning them: fairseq or ESPnet joblib, FAISS, .npy, .safetensors."""
+    switch_penalty: float = 0.0
+    """Price of a change of unit, times the mean squared distance of a frame to its centroid: fewer
+    and longer runs (Kamper & van Niekerk 2021); 1 to 4 are usual, 0 is the nearest centroid."""
     deduplicate: bool = True
     """Store runs of one unit as the unit and its duration."""
     pieces: int | None = None
@@ -89,6 +93,8 @@ class BuildConfig:
             raise ConfigError(f"--pieces must be more than k = {self.k}, or 0, got {self.pieces}")
         if self.capacity < self.k:
             raise ConfigError(f"--sample-frames {self.sample_frames} is less than k = {self.k}")
+        if not 0 <= self.switch_penalty < math.inf:
+            raise ConfigError(f"--switch-penalty must be 0 or more, got {self.switch_penalty}")
         if not self.survey_hours > 0:
             raise ConfigError(f"--survey-hours must be more than 0, got {self.survey_hours}")
         if self.centroids is not None and not self.centroids.is_file():
@@ -104,8 +110,8 @@ class BuildConfig:
     @property
     def sampling_identity(self) -> dict[str, Any]:
         """The options that decide which frames are sampled."""
-        own = ("k", "init", "redo", "iterations", "centroids", "deduplicate", "pieces", "text")
-        later = (*own, "text_pieces", "survey_hours", "sample_frames")
+        own = ("k", "init", "redo", "iterations", "centroids", "deduplicate", "pieces")
+        later = (*own, "switch_penalty", "text", "text_pieces", "survey_hours", "sample_frames")
         kept = {name: value for name, value in self.identity.items() if name not in later}
         return {**kept, "capacity": self.capacity}
 
@@ -177,18 +183,23 @@ def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLo
         size=config.text_pieces,
     )
     text.save(config.out)
+    penalty = float(f"{config.switch_penalty * fitted['inertia']:.6g}")
     found = survey(
         corpus,
         extractor,
         centroids,
+        switch_penalty=penalty,
         seconds=3600 * config.survey_hours,
         seed=config.seed,
         workers=config.reading.workers,
         batch_seconds=batch_seconds,
-        journal=work / f"survey-{kmeans.centroid_hash(centroids)[:16]}.jsonl",
+        journal=work / f"survey-{kmeans.centroid_hash(centroids)[:16]}-{penalty:g}.jsonl",
     )
     pieces = _pieces(config, [item.sequence(deduplicated=config.deduplicate) for item in found])
-    made = _passport(config, extractor, centroids, pieces, text)
+    clusters = KMeansPassport(
+        k=config.k, centroid_hash=kmeans.centroid_hash(centroids), switch_penalty=penalty
+    )
+    made = _passport(config, extractor, clusters, pieces, text)
     write_report(
         measure(
             _measured(found, pieces, deduplicated=config.deduplicate),
@@ -301,7 +312,7 @@ def _measured(
 def _passport(
     config: BuildConfig,
     extractor: Extractor,
-    centroids: Float32[np.ndarray, "K D"],
+    clusters: KMeansPassport,
     pieces: UnitPieces | None,
     text: TextTokenizer,
 ) -> Passport:
@@ -313,7 +324,7 @@ def _passport(
             context=config.extractor.frames.context,
             frame_rate=extractor.frame_rate,
         ),
-        kmeans=KMeansPassport(k=config.k, centroid_hash=kmeans.centroid_hash(centroids)),
+        kmeans=clusters,
         deduplicate=config.deduplicate,
         unit_pieces=None
         if pieces is None

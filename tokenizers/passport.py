@@ -50,6 +50,8 @@ class KMeansPassport:
     k: int
     centroid_hash: str
     """SHA-256 of the float32 centroids."""
+    switch_penalty: float = 0.0
+    """Price of a change of unit, a squared distance; 0: each frame's nearest centroid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,10 @@ class Passport:
     @property
     def hash(self) -> str:
         """SHA-256 of the passport in canonical JSON."""
-        text = json.dumps(config.to_dict(self), sort_keys=True, separators=(",", ":"))
+        values = config.to_dict(self)
+        if not self.kmeans.switch_penalty:  # passports from before there was one keep their hash
+            del values["kmeans"]["switch_penalty"]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, folder: Path) -> None:

@@ -20,7 +20,7 @@ from unitone.journal import Journal
 from unitone.logs import Progress
 from unitone.tokenizers.corpus import Corpus
 from unitone.tokenizers.extract import Extractor, Features, extract
-from unitone.tokenizers.kmeans import assign
+from unitone.tokenizers.segments import units_of
 from unitone.tokenizers.units import deduplicate, expand
 from unitone.tokenizers.utterance import Utterance
 
@@ -44,6 +44,7 @@ def survey(
     extractor: Extractor,
     centroids: Float[np.ndarray, "K D"],
     *,
+    switch_penalty: float,
     seconds: float,
     seed: int,
     workers: int,
@@ -72,7 +73,13 @@ def survey(
                 if not isinstance(item, Features):
                     continue
                 try:
-                    surveyed = _units(item, extractor, nearest, limit=seconds - covered)
+                    surveyed = _units(
+                        item,
+                        extractor,
+                        nearest,
+                        switch_penalty=switch_penalty,
+                        limit=seconds - covered,
+                    )
                 except CorpusError:  # listed by the pass before
                     continue
                 book.append(_record(surveyed))
@@ -93,13 +100,18 @@ def drawn(corpus: Corpus, seed: int) -> list[Utterance]:
 
 
 def _units(
-    features: Features, extractor: Extractor, centroids: torch.Tensor, *, limit: float
+    features: Features,
+    extractor: Extractor,
+    centroids: torch.Tensor,
+    *,
+    switch_penalty: float,
+    limit: float,
 ) -> Surveyed:
     """Take windows of one utterance until ``limit`` seconds are covered."""
     pieces: list[np.ndarray] = []
     frames = 0
     for chunk in features.chunks:
-        pieces.append(assign(chunk, centroids).cpu().numpy().astype(np.int32))
+        pieces.append(units_of(chunk, centroids, switch_penalty=switch_penalty))
         frames += len(chunk)
         if frames >= limit * extractor.frame_rate:
             break

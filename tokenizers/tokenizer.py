@@ -20,8 +20,8 @@ from unitone.tokenizers.extract import (
     FrameConfig,
     extract,
 )
-from unitone.tokenizers.kmeans import assign
 from unitone.tokenizers.passport import EncoderPassport, Passport
+from unitone.tokenizers.segments import units_of
 from unitone.tokenizers.utterance import Skipped, Utterance
 
 BUILD = "build.json"
@@ -135,15 +135,18 @@ class UnitExtractor:
         return self.of(item)
 
     def of(self, features: Features) -> Int32[np.ndarray, "T"]:
-        """Return the nearest centroid of every frame of ``features``."""
-        chunks = [assign(chunk, self.centroids).cpu().numpy() for chunk in features.chunks]
-        return np.concatenate(chunks).astype(np.int32)
+        """Return the unit of every frame of ``features``."""
+        return np.concatenate([self._units(chunk) for chunk in features.chunks])
 
     def _of_samples(self, samples: Float[np.ndarray, "N"]) -> Int32[np.ndarray, "T"]:
         if self.extractor.num_frames(len(samples)) < 1:
             raise CorpusError(f"{len(samples)} samples at 16 kHz are less than one frame")
         (features,) = self.extractor.batch([samples])
-        return assign(features, self.centroids).cpu().numpy().astype(np.int32)
+        return self._units(features)
+
+    def _units(self, features: Float[Tensor, "T D"]) -> Int32[np.ndarray, "T"]:
+        penalty = self.passport.kmeans.switch_penalty
+        return units_of(features, self.centroids, switch_penalty=penalty)
 
 
 def encoder_passport(extractor: Extractor, precision: str) -> EncoderPassport:

@@ -9,13 +9,22 @@ import pytest
 import soundfile
 import torch
 
-from unitone.codecs._crops import Crop, CropSource, read_material, read_samples
+from unitone.codecs._crops import (
+    LONGEST_TIMED,
+    TIMED,
+    Crop,
+    CropSource,
+    Spec,
+    Stretch,
+    read_material,
+    read_samples,
+)
 from unitone.codecs._network import UnitNetwork
 from unitone.errors import ConfigError, CorpusError
 from unitone.loading import BatchSource
 from unitone.tokenizers.corpus import read_corpus
 from unitone.tokenizers.shards import TokenShards
-from unitone.tokenizers.units import deduplicate, expand
+from unitone.tokenizers.units import expand
 
 MakeNetwork = Callable[..., UnitNetwork]
 
@@ -27,13 +36,17 @@ def source(stages: Any, make_network: MakeNetwork) -> CropSource:
     return CropSource(material=material, network=config, seed=3, crop_frames=50, batch_crops=4)
 
 
+def spec(*crops: Crop, timed: Stretch | None = None) -> Spec:
+    return Spec(crops=crops, timed=(timed or Stretch(row=0, first=0),))
+
+
 def test_crops_are_cut_where_their_units_are(source: CropSource) -> None:
     """Sample n of a crop is sample first * 160 - left + n of the recording, zero outside it."""
     framing = source.network.framing
     for row, first in ((0, 0), (2, 7), (4, 60)):
         recording = source.material.utterances[row].clip.path
         whole, _ = soundfile.read(recording, dtype="float32")
-        batch = source.load((Crop(row=row, first=first),))
+        batch = source.load(spec(Crop(row=row, first=first)))
         frames = source.material.frames(row)[first : first + 50]
         count = len(frames)
 
@@ -47,23 +60,43 @@ def test_crops_are_cut_where_their_units_are(source: CropSource) -> None:
         assert not found[len(expected) :].any()
 
 
-def test_runs_come_with_their_whole_durations(source: CropSource) -> None:
-    for row in range(len(source.material.utterances)):
-        frames = source.material.frames(row)
-        for first in (0, 5, max(len(frames) - 50, 0)):
-            batch = source.load((Crop(row=row, first=first),))
-            inside, _ = deduplicate(frames[first : first + 50])
-            known = batch.durations[0] > 0
-            assert batch.runs[0, known].tolist() == inside.tolist()
-            lasting = batch.durations[0, known].numpy()
-            rebuilt = expand(inside, lasting)
-            assert len(rebuilt) >= min(50, len(frames))
-            where = "".join(map(str, frames))
-            assert "".join(map(str, rebuilt)) in where
+def test_durations_are_learnt_from_whole_sentences(source: CropSource) -> None:
+    for batch_spec in source.plan(0):
+        assert len(batch_spec.timed) == TIMED * source.batch_crops
+        batch = source.load(batch_spec)
+        for stretch, runs, durations, speaker in zip(
+            batch_spec.timed, batch.runs, batch.durations, batch.timed_speakers, strict=True
+        ):
+            known = durations > 0
+            rebuilt = expand(runs[known].numpy(), durations[known].numpy())
+            assert rebuilt.tolist() == source.material.frames(stretch.row).tolist()
+            name = source.material.utterances[stretch.row].speaker
+            assert source.network.speakers[int(speaker)] == name
+
+
+def test_long_recordings_are_timed_in_stretches(source: CropSource) -> None:
+    material = source.material
+    long = np.arange(3 * LONGEST_TIMED, dtype=np.int32) % 7
+    lasting = np.full(len(long), 2, np.int32)
+    source = replace(
+        source,
+        material=replace(
+            material,
+            units=np.concatenate([long, material.units[material.ends[0] :]]),
+            durations=np.concatenate([lasting, material.durations[material.ends[0] :]]),
+            ends=material.ends - material.ends[0] + len(long),
+            num_frames=np.array([2 * len(long), *material.num_frames[1:]]),
+        ),
+    )
+    found = [one for batch in source.plan(0) for one in batch.timed if one.row == 0]
+    assert {one.first for one in found} != {0}
+    batch = source.load(spec(Crop(row=1, first=0), timed=Stretch(row=0, first=100)))
+    assert batch.runs[0].tolist() == long[100 : 100 + LONGEST_TIMED].tolist()
+    assert max(one.first for one in found) <= len(long) - LONGEST_TIMED
 
 
 def test_a_round_has_every_utterance_by_its_length(source: CropSource) -> None:
-    crops = [crop for batch in source.plan(0) for crop in batch]
+    crops = [crop for batch in source.plan(0) for crop in batch.crops]
     assert {crop.row for crop in crops} == set(range(5))
     for crop in crops:
         assert 0 <= crop.first <= max(0, source.material.num_frames[crop.row] - 50)
@@ -88,9 +121,10 @@ def test_embeddings_go_by_utterance_then_speaker(source: CropSource) -> None:
         "bert": np.array([0, 1], np.float32),
         "u2": np.array([5, 5], np.float32),
     }
-    crops = tuple(Crop(row=row, first=0) for row in range(3))
-    batch = replace(source, embeddings=table).load(crops)
+    crops = [Crop(row=row, first=0) for row in range(3)]
+    batch = replace(source, embeddings=table).load(spec(*crops, timed=Stretch(row=2, first=0)))
     assert batch.speakers.tolist() == [[1, 0], [0, 1], [5, 5]]
+    assert batch.timed_speakers.tolist() == [[5, 5]]
 
 
 def test_another_rate_is_cut_at_the_same_time(

@@ -42,6 +42,7 @@ def batch_of(network: UnitNetwork, lengths: list[int]) -> CropBatch:
         units=torch.randint(0, 6, (len(lengths), FRAMES), generator=draw) * valid,
         valid=valid,
         speakers=torch.arange(len(lengths)) % 2,
+        timed_speakers=torch.arange(len(lengths)) % 2,
         waves=waves,
         runs=runs,
         durations=durations,

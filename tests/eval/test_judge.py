@@ -20,6 +20,7 @@ from unitone.eval._judge_data import (
     AugmentConfig,
     Recordings,
     RecordingSource,
+    _times,
     augmented,
     without_hasty,
 )
@@ -160,6 +161,17 @@ def test_augmentation_is_a_function_of_the_stream() -> None:
     assert np.array_equal(one, two)
     assert one.shape != three.shape or not np.allclose(one, three)
     assert abs(len(three) / len(features) - 1) < 0.12
+
+
+def test_time_goes_forward_from_end_to_end() -> None:
+    for wanted in (1, 2, 37, 200):
+        places = _times(100, wanted, rhythm=0.3, stream=np.random.default_rng(wanted))
+        assert len(places) == wanted
+        assert places[0] == 0
+        assert (np.diff(places) > 0).all()
+        assert wanted == 1 or places[-1] == pytest.approx(99)
+    even = _times(100, 50, rhythm=0.0, stream=np.random.default_rng(0))
+    np.testing.assert_allclose(even, np.linspace(0, 99, 50))
 
 
 def test_batches_are_functions_of_their_spec() -> None:

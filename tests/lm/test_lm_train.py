@@ -12,9 +12,10 @@ import torch
 
 from tests.lm.conftest import rows, vocabulary
 from unitone import seeding
+from unitone.errors import ConfigError
 from unitone.lm import export, generation, model_dir
 from unitone.lm import train as lm_train
-from unitone.lm.data import collate
+from unitone.lm.data import DataConfig, collate
 from unitone.lm.model import NONE, LanguageModel, ModelConfig
 from unitone.lm.objective import NextToken, smoothed
 from unitone.lm.sequences import Composer
@@ -218,3 +219,14 @@ def test_all_fields_of_the_table_are_tokens_of_the_vocabulary(make_shards: MakeS
     config = lm_train.LmConfig(data=Path("d"), out=Path("o"), table="voxtlm")
     assert {task.name for task in config.table_rows} == {"asr", "tts", "textlm", "continue"}
     assert dataclasses.replace(config, tasks=("tts",)).table_rows[0].name == "tts"
+
+
+def test_weights_by_hand_replace_those_of_the_table() -> None:
+    mixture = DataConfig(weights={"tts": 7.5})
+    config = lm_train.LmConfig(data=Path("d"), out=Path("o"), mixture=mixture)
+    weights = {task.name: task.weight for task in config.table_rows}
+    assert weights == {task.name: task.weight for task in TASKS} | {"tts": 7.5}
+    with pytest.raises(ConfigError, match="no task 'tts'; the table has asr"):
+        _ = dataclasses.replace(config, tasks=("asr",)).table_rows
+    with pytest.raises(ConfigError, match="--weights asr 0: a weight must be more than 0"):
+        DataConfig(weights={"asr": 0.0})

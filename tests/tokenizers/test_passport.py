@@ -1,6 +1,7 @@
 """A passport comes back as it was, and two that differ refuse each other by field."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def test_it_survives_the_disk(tmp_path: Path) -> None:
 
     assert Passport.load(tmp_path) == made
     assert Passport.load(tmp_path).hash == made.hash
+
+
+def test_a_passport_from_before_the_switch_penalty_keeps_its_hash(tmp_path: Path) -> None:
+    passport().save(tmp_path)
+    values = json.loads((tmp_path / "passport.json").read_text())
+    del values["kmeans"]["switch_penalty"]
+    (tmp_path / "passport.json").write_text(json.dumps(values))
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+    assert Passport.load(tmp_path).hash == hashlib.sha256(text.encode()).hexdigest()
+    dear = KMeansPassport(k=8, centroid_hash="cd" * 32, switch_penalty=1.0)
+    assert passport(kmeans=dear).hash != passport().hash
 
 
 def test_every_field_counts() -> None:

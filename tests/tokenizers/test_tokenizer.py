@@ -16,12 +16,12 @@ from unitone.tokenizers.units import expand
 Speech = Callable[..., np.ndarray]
 
 
-@pytest.fixture
-def tokenizer(tiny_corpus: Path, tmp_path: Path) -> Path:
+@pytest.fixture(params=["0", "2"])
+def tokenizer(request: pytest.FixtureRequest, tiny_corpus: Path, tmp_path: Path) -> Path:
     manifest = str(tiny_corpus / "manifest.jsonl")
     out = tmp_path / "tokenizer"
     arguments = ["--manifest", manifest, "--ssl", "mfcc", "--k", "4", "--out", str(out)]
-    assert build.main(arguments) == 0
+    assert build.main([*arguments, "--switch-penalty", request.param]) == 0
     return out
 
 
