@@ -71,6 +71,7 @@ def size(name: str, *, vocab_size: int, context: int = 2048, features: int = 0) 
 SIZES: dict[str, tuple[int, int, int, int, int, bool]] = {
     # name        dim  layers heads kv  ffn  tied
     "lm-tiny": (192, 4, 3, 3, 512, True),  # 2M
+    "lm-micro": (192, 6, 3, 3, 512, True),  # 3M
     "lm-mini": (256, 6, 4, 4, 704, True),  # 5M
     "lm-small": (512, 9, 8, 8, 1408, True),  # 29M
     "lm-160m": (1024, 12, 16, 16, 2752, False),  # PolySpeech

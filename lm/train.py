@@ -60,7 +60,8 @@ class LmConfig:
     out: Path
     """Folder of the run."""
     config: str = "lm-mini"
-    """Size of the model: lm-tiny (2M), lm-mini (5M), lm-small (29M), lm-160m, lm-350m, lm-1.3b."""
+    """Size of the model: lm-tiny (2M), lm-micro (3M), lm-mini (5M), lm-small (29M), lm-160m,
+    lm-350m, lm-1.3b."""
     init: Path | None = None
     """Start from this text model, a Hugging Face directory of the Llama or OPT kind; its shape
     replaces --config."""

@@ -11,8 +11,8 @@ from unitone.recipes._steps import Step
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    lm: str = "lm-mini"
-    """Size of the language model."""
+    lm: str = "lm-micro"
+    """Size of the language model; in minutes, a larger one learns less."""
     threads: int = 2
     """CPU threads."""
     compile: bool = True

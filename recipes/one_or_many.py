@@ -43,7 +43,7 @@ class OneOrManyConfig:
     """Folder of a finished tour."""
     out: Path = Path("exp/one-or-many")
     """Folder for the single-task models."""
-    seconds: float = 540.0
+    seconds: float = 520.0
     """What the joint model was trained for."""
     training: Training = field(default_factory=Training)
 

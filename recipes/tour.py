@@ -41,11 +41,13 @@ class TourConfig:
     """Size of the judge's corpus, of other voices and sentences."""
     k: int = 200
     """Number of units."""
-    text_pieces: int = 400
-    """Subwords of the text model."""
-    lm_seconds: float = 560.0
+    switch_penalty: float = 2.0
+    """Price of a change of unit; see ``tokenizers.build``."""
+    text_pieces: int = 640
+    """Subwords of the text model; fewer sentences hold fewer."""
+    lm_seconds: float = 520.0
     """Training time of the language model."""
-    decoder_seconds: float = 70.0
+    decoder_seconds: float = 110.0
     """Training time of the unit decoder."""
     judge_seconds: float = 85.0
     """Training time of the judge."""
@@ -73,7 +75,8 @@ def _data(config: TourConfig) -> Iterator[Step]:
         module="tokenizers.build",
         arguments=(
             *("--manifest", manifest, "--split", "train", "--ssl", "mfcc", "--k", str(config.k)),
-            *("--pieces", "0", "--text", "sentencepiece"),
+            *("--switch-penalty", str(config.switch_penalty), "--pieces", "0"),
+            *("--text", "sentencepiece"),
             *("--text-pieces", str(config.text_pieces)),
             *("--out", str(out / "tokenizer")),
         ),
@@ -135,7 +138,7 @@ def _decoding(config: TourConfig) -> Iterator[Step]:
         "lid": (),
         "gid": (),
         "tts": (
-            *("--temperature", "0.6", "--candidates", "8"),
+            *("--temperature", "0.4", "--candidates", "16"),
             *("--audio", str(out / "hyp" / "audio-tts"), "--limit", str(config.spoken)),
         ),
         "continue": (

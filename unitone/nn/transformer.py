@@ -147,11 +147,8 @@ def attend(
     if key.dtype != query.dtype:  # out of a cache on a CPU
         return attend(query.to(key.dtype), key, value, mask=mask).to(query.dtype)
     causal = mask is None and query.shape[2] > 1
-    if query.device.type == "cpu":
-        if torch.is_grad_enabled() and key.shape[2] <= SHORT:
-            return _attend_short(query, key, value, mask=mask, causal=causal)
-        if query.shape[2] == 1:
-            return _attend_single(query, key, value, mask=mask)
+    if query.device.type == "cpu" and torch.is_grad_enabled() and key.shape[2] <= SHORT:
+        return _attend_short(query, key, value, mask=mask, causal=causal)
     return F.scaled_dot_product_attention(
         query,
         key,
@@ -180,17 +177,6 @@ def _attend_short(
     )
     mixed = torch.bmm(scores.softmax(-1), value.flatten(0, 1))
     return mixed.view(rows, heads, length, width)
-
-
-def _attend_single(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None) -> Tensor:
-    """One query a row, as in decoding: two products, the heads of a group in one; no copies."""
-    rows, heads, _, width = query.shape
-    groups, slots = key.shape[1:3]
-    grouped = query.reshape(rows * groups, heads // groups, width) * width**-0.5
-    scores = torch.bmm(grouped, key.flatten(0, 1).transpose(1, 2))
-    if mask is not None:
-        scores.view(rows, heads, 1, slots).masked_fill_(~mask, -torch.inf)
-    return torch.bmm(scores.softmax(-1), value.flatten(0, 1)).view(rows, heads, 1, width)
 
 
 class RMSNorm(nn.RMSNorm):
