@@ -5,9 +5,10 @@
 The joint model of a finished tour was trained for so many seconds. Here every task gets a model of
 its own of the same size, trained in the same way on the same data for the task's share of those
 seconds (its weight in the task table, a share of the examples: a task with short sequences gets
-more time than it had in the joint run, one with long sequences less), decoded and scored on the
-same test sentences, and tested against the joint model's hypotheses utterance by utterance.
-OUT/table.md is the comparison.
+more time than it had in the joint run, one with long sequences less), decoded in the same way and
+scored on the same test sentences, and tested against the joint model's hypotheses utterance by
+utterance. A model that only speaks can't choose among candidates by its own recognition, so
+synthesis is greedy here for both. OUT/table.md is the comparison.
 """
 
 import logging
@@ -18,7 +19,7 @@ from typing import Any
 
 from unitone import files, program
 from unitone.config import command_line
-from unitone.eval import bleu, classify, wer
+from unitone.eval import bleu, classify, judge_score, wer
 from unitone.lm import decode
 from unitone.lm.tasks import TASKS
 from unitone.recipes._steps import Main, Step
@@ -26,15 +27,58 @@ from unitone.recipes._tour_training import Training
 
 logger = logging.getLogger(__name__)
 
-SCORED: dict[str, tuple[str, Main, str, str, float]] = {
-    "asr": ("eval.wer", wer.main, "wer", "WER %", 100.0),
-    "st": ("eval.bleu", bleu.main, "bleu", "BLEU", 1.0),
-    "mt": ("eval.bleu", bleu.main, "bleu", "BLEU", 1.0),
-    "lid": ("eval.classify", classify.main, "accuracy", "accuracy %", 100.0),
-    "gid": ("eval.classify", classify.main, "accuracy", "accuracy %", 100.0),
+SPOKEN = "120"
+"""Test sentences that are synthesised."""
+TO = ("--to", "en", "de", "fr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """How a task is decoded and scored."""
+
+    module: str
+    main: Main
+    key: str
+    """Of the score in the file that the command writes."""
+    name: str
+    factor: float = 100.0
+    decoding: tuple[str, ...] = ()
+    scoring: tuple[str, ...] = ()
+
+
+SCORED: dict[str, Scored] = {
+    "asr": Scored(
+        module="eval.wer", main=wer.main, key="wer", name="WER %", decoding=("--beam", "4")
+    ),
+    "tts": Scored(
+        module="eval.judge_score",
+        main=judge_score.main,
+        key="cer",
+        name="CER % of the judge",
+        decoding=("--temperature", "0", "--limit", SPOKEN),
+        scoring=("--limit", SPOKEN),
+    ),
+    "st": Scored(
+        module="eval.bleu", main=bleu.main, key="bleu", name="BLEU", factor=1.0, decoding=TO
+    ),
+    "mt": Scored(
+        module="eval.bleu", main=bleu.main, key="bleu", name="BLEU", factor=1.0, decoding=TO
+    ),
+    "lid": Scored(
+        module="eval.classify",
+        main=classify.main,
+        key="accuracy",
+        name="accuracy %",
+        scoring=("--field", "language"),
+    ),
+    "gid": Scored(
+        module="eval.classify",
+        main=classify.main,
+        key="accuracy",
+        name="accuracy %",
+        scoring=("--field", "gender"),
+    ),
 }
-"""Task: command, its main, the score's key, how it is written, and its factor."""
-FIELDS = {"lid": "language", "gid": "gender"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,30 +101,40 @@ def steps(config: OneOrManyConfig) -> Iterator[Step]:
 
 
 def _task(config: OneOrManyConfig, task: str, seconds: float) -> Iterator[Step]:
-    run, tokens = config.out / task, str(config.tour / "tokens")
+    tour, run = config.tour, config.out / task
+    scored, joint = SCORED[task], tour / "hyp" / f"{task}.jsonl"
     yield config.training.step(
-        data=config.tour / "tokens", out=run / "lm", seconds=seconds, more=("--tasks", task)
+        data=tour / "tokens",
+        out=run / "lm",
+        seconds=seconds,
+        more=("--tasks", task, "--decoder", str(tour / "decoder")),
     )
-    hypotheses = str(run / "hyp.jsonl")
-    to = ("--to", "en", "de", "fr") if task in ("st", "mt") else ()
+    yield _decode(config, task, model=run / "lm" / "best", out=run / "hyp.jsonl")
+    more = scored.scoring
+    if task == "tts":
+        joint = run / "joint.jsonl"
+        yield _decode(config, task, model=tour / "lm" / "best", out=joint)
+        more = (*more, "--judge", str(tour / "judge"))
     yield Step(
+        module=scored.module,
+        arguments=(
+            *("--ref", str(tour / "corpus" / "manifest.jsonl"), "--split", "test"),
+            *("--hyp", str(run / "hyp.jsonl"), "--against", str(joint)),
+            *(*more, "--out", str(run / "scores")),
+        ),
+        main=scored.main,
+    )
+
+
+def _decode(config: OneOrManyConfig, task: str, *, model: Path, out: Path) -> Step:
+    audio = ("--audio", str(out.with_suffix(""))) if task == "tts" else ()
+    return Step(
         module="lm.decode",
         arguments=(
-            *("--model", str(run / "lm" / "best"), "--task", task, "--tokens", tokens),
-            *("--split", "test", *to, "--out", hypotheses),
+            *("--model", str(model), "--task", task, "--tokens", str(config.tour / "tokens")),
+            *("--split", "test", *SCORED[task].decoding, *audio, "--out", str(out)),
         ),
         main=decode.main,
-    )
-    module, main = SCORED[task][:2]
-    field = ("--field", FIELDS[task]) if task in FIELDS else ()
-    yield Step(
-        module=module,
-        arguments=(
-            *("--ref", str(config.tour / "corpus" / "manifest.jsonl"), "--split", "test"),
-            *("--hyp", hypotheses, "--against", str(config.tour / "hyp" / f"{task}.jsonl")),
-            *(*field, "--out", str(run / "scores")),
-        ),
-        main=main,
     )
 
 
@@ -94,14 +148,19 @@ def table(config: OneOrManyConfig) -> str:
     for task in TASKS:
         if task.name not in SCORED:
             continue
-        _, _, key, name, factor = SCORED[task.name]
-        kind = SCORED[task.name][0].rpartition(".")[2]
-        found = files.read_json(config.out / task.name / "scores" / f"{kind}.json")
-        joint, p_value = found["other"], found["comparison"][key]["p_value"]
-        cells = [f"{one[key] * factor:.1f} | {_span(one, key, factor)}" for one in (joint, found)]
+        scored = SCORED[task.name]
+        folder = config.out / task.name / "scores"
+        kind = scored.module.rpartition(".")[2].removesuffix("_score")
+        found = files.read_json(folder / f"{kind}.json")
+        single, joint = found.get("synthesised", found), found["other"]
+        p_value = found["comparison"][scored.key]["p_value"]
+        cells = [
+            f"{one[scored.key] * scored.factor:.1f} | {_span(one, scored.key, scored.factor)}"
+            for one in (joint, single)
+        ]
         seconds = config.seconds * task.weight / total
         lines.append(
-            f"| {task.name} | {name} | {' | '.join(cells)} | {p_value:.3g} | {seconds:.0f} |"
+            f"| {task.name} | {scored.name} | {' | '.join(cells)} | {p_value:.3g} | {seconds:.0f} |"
         )
     return "\n".join(lines) + "\n"
 

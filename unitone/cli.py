@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bleu": ("unitone.eval.bleu", "Score translations: BLEU and chrF, with intervals"),
     "classify": ("unitone.eval.classify", "Score labels: accuracy and confusions, with intervals"),
     "judge": ("unitone.eval.judge", "Train a judge of synthesised speech, and score with it"),
+    "memory": ("unitone.lm.memory", "Find the largest batch that fits into memory"),
+    "average": ("unitone.lm.average", "Average the last checkpoints of a language model"),
     "export": ("unitone.lm.export", "Write a model for Transformers, vLLM and llama.cpp"),
     "vocoder": ("unitone.codecs.train", "Train a unit decoder: units and a speaker to speech"),
     "tour": ("unitone.recipes.tour", "Run the main job from end to end on an embedded corpus"),

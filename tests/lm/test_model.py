@@ -26,8 +26,8 @@ def tokens(rows: int, length: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("name", "millions"),
     [
-        ("lm-tiny", 2), ("lm-micro", 3), ("lm-mini", 5), ("lm-small", 29), ("lm-160m", 154), ("lm-350m", 310),
-        ("lm-1.3b", 1237),
+        ("lm-tiny", 2), ("lm-micro", 3), ("lm-mini", 5), ("lm-small", 29), ("lm-160m", 154),
+        ("lm-350m", 310), ("lm-1.3b", 1237),
     ],
 )  # fmt: skip
 def test_named_sizes(name: str, millions: int) -> None:
