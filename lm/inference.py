@@ -9,7 +9,7 @@ A recording is the path of an audio file, or samples at 16 kHz. Every method has
 several at once are cheaper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,43 +115,60 @@ class UnifiedModel:
             return self._perform("mt", [row], to=to)[0].text or ""
         return self._listen("st", [source], to=to)[0].text or ""
 
-    def speak(self, text: str, *, speaker: str | None = None, language: str | None = None) -> Sound:
+    def speak(
+        self,
+        text: str,
+        *,
+        speaker: str | None = None,
+        language: str | None = None,
+        sample: Recording | None = None,
+    ) -> Sound:
         """Return (waveform, rate) of ``text`` spoken.
 
         Args:
             text: as the model was trained on it: mind the case and the punctuation.
             speaker: one of ``speakers``; default: the first.
             language: one of ``languages``; default: the one the model finds the text likeliest in.
+            sample: of somebody whose way of speaking the units follow, where the model has a task
+                for it; the voice of the sound is still ``speaker``'s.
 
         Raises:
-            ConfigError: an unknown speaker or language, or there is no unit decoder.
-            CorpusError: the text is empty, has characters the model can't write, is too long, or
-                the model had nothing to say.
+            ConfigError: an unknown speaker or language, there is no unit decoder, or no task for a
+                sample.
+            CorpusError: the sample can't be used, the text is empty, has characters the model
+                can't write, is too long, or the model had nothing to say.
         """
         voice = self._open_voice()
         name = speaker or next(iter(self.speakers), None)
         for value, kind in ((name, "speaker"), (language, "language")):
             if value is not None:
                 self._known(value, kind)
-        units = self._units_of(text, speaker=name, language=language)
+        given: dict[str, Any] = {"text": text, "speaker": name}
+        if sample is not None:
+            given["sample"] = self._heard(sample)["units"]
+        units = self._units_of(given, language=language)
         (sound,) = voice.say([units], speakers=[name])
         if sound is None:
             raise CorpusError("the model ended before it said anything; is the text like its own?")
         return sound
 
     def _units_of(
-        self, text: str, *, speaker: str | None, language: str | None
+        self, given: Mapping[str, Any], *, language: str | None
     ) -> Int32[np.ndarray, "T"] | None:
         """Return what is to be said; of several languages, in that with the best score."""
-        performer = self._performer("tts")
+        performer = self._performer(self._sampling_task() if "sample" in given else "tts")
         tongues: list[str | None] = [language]
         if language is None and "language" in performer.needs:
             tongues = [*self.languages] or [None]
-        rows = [
-            {"id": "text", "text": text, "speaker": speaker, "language": one} for one in tongues
-        ]
+        rows = [{"id": "text", "language": one, **given} for one in tongues]
         said = performer.run([performer.job(row) for row in rows])
         return max(said, key=lambda one: one.score).output.units
+
+    def _sampling_task(self) -> str:
+        for task in self.loaded.tasks:
+            if task.output == "units" and {"text", "sample"} <= {*task.fields}:
+                return task.name
+        raise ConfigError("this model follows no sample: no task of it reads {text} and {sample}")
 
     def identify_language(self, recording: Recording) -> str:
         """Return the language that is spoken; errors as `transcribe`."""
