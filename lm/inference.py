@@ -10,6 +10,7 @@ several at once are cheaper.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ from unitone.lm.model_dir import Loaded, Precision
 from unitone.lm.performing import Performer, Said, open_composer
 from unitone.lm.sequences import Output
 from unitone.lm.speaking import Voice
+from unitone.lm.tasks import select
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
 
 Recording = str | Path | Float[np.ndarray, "_"]
 
+CANDIDATES, TEMPERATURE = 16, 0.4
+"""Where the model can read back what it says, it says the likeliest of so many, drawn like this."""
 DEFAULT_MODEL = Path("exp/tour/lm/best")
 """What the commands use where no model is named: the tour's."""
 
@@ -63,7 +67,7 @@ class UnifiedModel:
         self.loaded = loaded
         self._decoder = decoder
         self._composer = open_composer(loaded)
-        self._performers: dict[str, Performer] = {}
+        self._performers: dict[tuple[str, bool], Performer] = {}
         self._units: UnitExtractor | None = None
         self._voice: Voice | None = None
 
@@ -156,13 +160,16 @@ class UnifiedModel:
         self, given: Mapping[str, Any], *, language: str | None
     ) -> Int32[np.ndarray, "T"] | None:
         """Return what is to be said; of several languages, in that with the best score."""
-        performer = self._performer(self._sampling_task() if "sample" in given else "tts")
-        tongues: list[str | None] = [language]
-        if language is None and "language" in performer.needs:
-            tongues = [*self.languages] or [None]
-        rows = [{"id": "text", "language": one, **given} for one in tongues]
-        said = performer.run([performer.job(row) for row in rows])
-        return max(said, key=lambda one: one.score).output.units
+        task = self._sampling_task() if "sample" in given else "tts"
+        performer = self._performer(task)
+        if language is None and "language" in performer.needs and self.languages:
+            rows = [{"id": "text", "language": one, **given} for one in self.languages]
+            said = performer.run([performer.job(row) for row in rows])
+            scores = {one: found.score for one, found in zip(self.languages, said, strict=True)}
+            language = max(scores, key=lambda one: scores[one])
+        speaking = self._performer(task, careful=True)
+        (chosen,) = speaking.run([speaking.job({"id": "text", "language": language, **given})])
+        return chosen.output.units
 
     def _sampling_task(self) -> str:
         for task in self.loaded.tasks:
@@ -219,10 +226,18 @@ class UnifiedModel:
             said |= dict(zip(batch, found, strict=True))
         return [said[number].output for number in range(len(jobs))]
 
-    def _performer(self, task: str) -> Performer:
-        if task not in self._performers:
-            self._performers[task] = Performer(self.loaded, task, composer=self._composer)
-        return self._performers[task]
+    def _performer(self, task: str, *, careful: bool = False) -> Performer:
+        """Return who does ``task``; ``careful`` takes the best of several, where it can tell."""
+        key = (task, careful)
+        if key not in self._performers:
+            (row,) = select(self.loaded.tasks, [task])
+            decoding = row.decoding
+            if careful and row.check in self.tasks:
+                decoding = replace(decoding, temperature=TEMPERATURE, candidates=CANDIDATES)
+            self._performers[key] = Performer(
+                self.loaded, task, decoding=decoding, composer=self._composer
+            )
+        return self._performers[key]
 
     def _open_voice(self) -> Voice:
         if self._voice is None:
