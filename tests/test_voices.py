@@ -9,7 +9,10 @@ from unitone.errors import CheckpointError, ConfigError
 
 
 def test_vectors_come_back_as_float32(tmp_path: Path) -> None:
-    given = {"u1": np.arange(3, dtype=np.float64), "ann": np.ones(3, np.float32)}
+    given: dict[str, np.ndarray] = {
+        "u1": np.arange(3, dtype=np.float64),
+        "ann": np.ones(3, np.float32),
+    }
     save_file(given, tmp_path / "v.safetensors")
     found = voices.read(tmp_path / "v.safetensors", option="--voices")
     assert {name: vector.dtype for name, vector in found.items()} == dict.fromkeys(
