@@ -20,7 +20,7 @@ from jaxtyping import Float32
 from torch import nn
 
 from unitone import config as configs
-from unitone import program, seeding
+from unitone import program, seeding, voices
 from unitone.codecs._backbone import BackboneConfig
 from unitone.codecs._crops import CropSource, Material, read_material, speaker_of
 from unitone.codecs._discriminators import Discriminators
@@ -33,7 +33,7 @@ from unitone.codecs._objectives import (
 )
 from unitone.codecs.unit_decoder import Card, save
 from unitone.config import command_line
-from unitone.errors import CheckpointError, ConfigError
+from unitone.errors import ConfigError
 from unitone.loading import to_device
 from unitone.tokenizers.passport import require_same
 from unitone.tokenizers.shards import TokenShards
@@ -295,27 +295,16 @@ def _embeddings(
 ) -> dict[str, Float32[np.ndarray, "E"]] | None:
     if path is None:
         return None
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        found = {name: vector.astype(np.float32) for name, vector in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"--speaker-embeddings {path}: not readable ({error})") from error
-    shapes = sorted({vector.shape for vector in found.values()})
-    if len(shapes) != 1 or len(shapes[0]) != 1:
-        raise ConfigError(f"--speaker-embeddings {path}: expected vectors of one length: {shapes}")
+    found = voices.read(path, option="--speaker-embeddings")
     _check_covered(found, material)
     return found
 
 
 def _check_covered(embeddings: Mapping[str, Float32[np.ndarray, "E"]], material: Material) -> None:
     for one in material.utterances:
-        if one.id not in embeddings and speaker_of(one) not in embeddings:
-            raise ConfigError(
-                f"--speaker-embeddings: none for utterance {one.id!r} or its speaker "
-                f"{speaker_of(one)!r}"
-            )
+        voices.name_of(
+            embeddings, id=one.id, speaker=speaker_of(one), option="--speaker-embeddings"
+        )
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

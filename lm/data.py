@@ -45,6 +45,8 @@ class DataConfig:
     """Share of a condition's unit tokens that are hidden, in spans, as augmentation."""
     unit_mask_span: int = 4
     """Mean length of such a span, in tokens."""
+    sample_tokens: int | None = None
+    """Unit tokens of a {sample} at the most; default: what the row of the table says."""
     round_examples: int = 4096
     """Examples that are sorted by length together."""
 
@@ -57,6 +59,8 @@ class DataConfig:
         for name, weight in self.weights.items():
             if not 0 < weight < math.inf:
                 raise ConfigError(f"--weights {name} {weight:g}: a weight must be more than 0")
+        if self.sample_tokens is not None and self.sample_tokens < 1:
+            raise ConfigError(f"--sample-tokens must be at least 1, got {self.sample_tokens}")
         for name in ("null_share", "unit_mask"):
             value = getattr(self, name)
             if not 0 <= value < 1:
@@ -214,7 +218,10 @@ class Mixture:
 
     def _example(self, item: Item) -> Example:
         task = self._table[item.task]
-        record = self._store.record(item.row, to=item.to)
+        sampling = None
+        if "sample" in task.fields:
+            sampling = seeding.stream(self._seed, "sample", task.name, item.draw)
+        record = self._store.record(item.row, to=item.to, sampling=sampling)
         generator = seeding.stream(self._seed, "draw", task.name, item.draw)
         null = self._config.null_share > 0 and generator.random() < self._config.null_share
         example = self._composer.example(task, record, null=null)

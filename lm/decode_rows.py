@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Int32
 
+from unitone import files, seeding, voices
 from unitone.errors import ConfigError, CorpusError
+from unitone.lm.model import ModelConfig
 from unitone.lm.model_dir import Loaded
+from unitone.lm.samples import Samples
 from unitone.tokenizers.corpus import Corpus, read_corpus
 from unitone.tokenizers.extract import Features, extract
 from unitone.tokenizers.shards import TokenShards
@@ -33,6 +37,8 @@ class SourceConfig:
     """Only the first so many."""
     ssl: str | None = None
     """The speech encoder, where it lies elsewhere than when the tokenizer was built."""
+    voices: Path | None = None
+    """Speaker vectors by utterance id or speaker, safetensors, for tasks that read {voice}."""
     workers: int = 2
     """Threads that decode audio."""
 
@@ -45,15 +51,18 @@ class Rows:
 
         Raises:
             ConfigError: not exactly one corpus is given, it isn't there, it has no such split, or
-                its tokenizer isn't the model's.
+                its tokenizer isn't the model's; speaker vectors lack or don't fit the model.
             CorpusError: it holds no utterance.
+            CheckpointError: the file of speaker vectors can't be read.
         """
         if (config.tokens is None) == (config.manifest is None):
             raise ConfigError("give the corpus: either --tokens or --manifest")
         if config.limit is not None and config.limit < 1:
             raise ConfigError(f"--limit must be 1 or more, got {config.limit}")
         self._config, self._loaded, self._needs = config, loaded, needs
+        self._voices = _voices(config.voices, loaded, needed="voice" in needs)
         self._shards: TokenShards | None = None
+        self._samples: Samples | None = None
         self._corpus: Corpus | None = None
         self._units: UnitExtractor | None = None
         self._ids: dict[int, str] = {}
@@ -67,6 +76,8 @@ class Rows:
             raise CorpusError(f"{config.tokens or config.manifest}: no utterance in it")
         self._numbers = sorted(self._ids)[: config.limit]
         key = f"{self._source} {config.split} {config.limit}"
+        if config.voices is not None:
+            key += f" {files.sha256(config.voices)}"
         self.identity = hashlib.sha256(key.encode()).hexdigest()
         """Of the corpus and what of it is asked for."""
 
@@ -76,17 +87,25 @@ class Rows:
         shards = TokenShards(folder, passport=self._loaded.passport)
         split = self._config.split
         splits: set[str] = set()
+        speakers: dict[str | None, int] = {None: -1}
+        owners, sizes = np.full(len(shards), -1), np.zeros(len(shards), int)
         for number, row in enumerate(shards.rows()):
             splits.add(row["split"] or "")
+            owners[number] = speakers.setdefault(row["speaker"], len(speakers))
+            sizes[number] = len(row["units"])
             if split is None or row["split"] == split:
                 self._ids[number] = row["id"]
         if split is not None and len(shards) and not self._ids:
             found = ", ".join(sorted(splits - {""})) or "none"
             raise ConfigError(f"--split {split}: no utterance of {folder} has it; found {found}")
         self._shards = shards
+        if "sample" in self._needs:
+            self._samples = Samples(owners, sizes)
         self._source = f"{shards.index['manifest_sha256']} {shards.passport.hash}"
 
     def _open_manifest(self, manifest: Path) -> None:
+        if "sample" in self._needs:
+            raise ConfigError("--manifest: samples of speakers come from shards; give --tokens")
         corpus = read_corpus(manifest).only(self._config.split)
         self._corpus, self._source = corpus, corpus.sha256
         self._ids = {
@@ -103,9 +122,40 @@ class Rows:
     def read(self, numbers: Sequence[int]) -> Iterator[dict[str, Any] | str]:
         """Yield the rows, or why there is none."""
         inside = [self._numbers[number] for number in numbers]
-        if self._shards is not None:
-            yield from (self._shards[number] for number in inside)
-            return
+        for row in self._stored(inside) if self._shards is not None else self._recorded(inside):
+            if self._voices is None or isinstance(row, str):
+                yield row
+            else:
+                voice = self._voices.get(row["id"], self._voices.get(row["speaker"]))
+                yield row | {"voice": voice}
+
+    def _stored(self, inside: Sequence[int]) -> Iterator[dict[str, Any] | str]:
+        assert self._shards is not None
+        samples = self._drawn(inside)
+        for number in inside:
+            row = self._shards[number]
+            yield row | {"sample": samples[number]} if number in samples else row
+
+    def _drawn(self, inside: Sequence[int]) -> dict[int, Int32[np.ndarray, "S"]]:
+        """Return the units of another utterance of each one's speaker, of any split.
+
+        The draw is by id alone: the same sample for every model, seed and ``limit``.
+        """
+        if self._samples is None:
+            return {}
+        assert self._shards is not None
+        drawn = {
+            number: self._samples.draw(number, seeding.stream(0, "sample", self._ids[number]))
+            for number in inside
+            if self._samples.longest[number]
+        }
+        units = {  # in their order on disk, so that no group of rows is read twice
+            other: np.asarray(self._shards[other]["units"], np.int32)
+            for other in sorted({*drawn.values()})
+        }
+        return {number: units[other] for number, other in drawn.items()}
+
+    def _recorded(self, inside: Sequence[int]) -> Iterator[dict[str, Any] | str]:
         assert self._corpus is not None
         entries = [self._corpus.entries[number] for number in inside]
         speech = self._speech([one for one in entries if isinstance(one, Utterance)])
@@ -146,6 +196,24 @@ class Rows:
             device = str(next(self._loaded.model.parameters()).device)
             self._units = tokenizer.open(ssl=self._config.ssl, device=device)
         return self._units
+
+
+def _voices(
+    path: Path | None, loaded: Loaded, *, needed: bool
+) -> dict[str, Float32[np.ndarray, "E"]] | None:
+    """Return the speaker vectors, which must be of the model's width."""
+    if path is None:
+        if needed:
+            raise ConfigError("this task reads {voice}: give speaker vectors with --voices")
+        return None
+    if not needed:
+        raise ConfigError("--voices: this task reads no {voice}")
+    found = voices.read(path, option="--voices")
+    width, config = len(next(iter(found.values()))), loaded.model.config
+    taken = config.voice if isinstance(config, ModelConfig) else 0
+    if width != taken:
+        raise ConfigError(f"--voices {path}: vectors of {width} numbers, the model takes {taken}")
+    return found
 
 
 def runs(units: np.ndarray, extractor: UnitExtractor) -> np.ndarray:

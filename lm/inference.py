@@ -9,7 +9,8 @@ A recording is the path of an audio file, or samples at 16 kHz. Every method has
 several at once are cheaper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ from unitone.lm.model_dir import Loaded, Precision
 from unitone.lm.performing import Performer, Said, open_composer
 from unitone.lm.sequences import Output
 from unitone.lm.speaking import Voice
+from unitone.lm.tasks import select
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
 
 Recording = str | Path | Float[np.ndarray, "_"]
 
+CANDIDATES, TEMPERATURE = 16, 0.4
+"""Where the model can read back what it says, it says the likeliest of so many, drawn like this."""
 DEFAULT_MODEL = Path("exp/tour/lm/best")
 """What the commands use where no model is named: the tour's."""
 
@@ -63,7 +67,7 @@ class UnifiedModel:
         self.loaded = loaded
         self._decoder = decoder
         self._composer = open_composer(loaded)
-        self._performers: dict[str, Performer] = {}
+        self._performers: dict[tuple[str, bool], Performer] = {}
         self._units: UnitExtractor | None = None
         self._voice: Voice | None = None
 
@@ -115,43 +119,63 @@ class UnifiedModel:
             return self._perform("mt", [row], to=to)[0].text or ""
         return self._listen("st", [source], to=to)[0].text or ""
 
-    def speak(self, text: str, *, speaker: str | None = None, language: str | None = None) -> Sound:
+    def speak(
+        self,
+        text: str,
+        *,
+        speaker: str | None = None,
+        language: str | None = None,
+        sample: Recording | None = None,
+    ) -> Sound:
         """Return (waveform, rate) of ``text`` spoken.
 
         Args:
             text: as the model was trained on it: mind the case and the punctuation.
             speaker: one of ``speakers``; default: the first.
             language: one of ``languages``; default: the one the model finds the text likeliest in.
+            sample: of somebody whose way of speaking the units follow, where the model has a task
+                for it; the voice of the sound is still ``speaker``'s.
 
         Raises:
-            ConfigError: an unknown speaker or language, or there is no unit decoder.
-            CorpusError: the text is empty, has characters the model can't write, is too long, or
-                the model had nothing to say.
+            ConfigError: an unknown speaker or language, there is no unit decoder, or no task for a
+                sample.
+            CorpusError: the sample can't be used, the text is empty, has characters the model
+                can't write, is too long, or the model had nothing to say.
         """
         voice = self._open_voice()
         name = speaker or next(iter(self.speakers), None)
         for value, kind in ((name, "speaker"), (language, "language")):
             if value is not None:
                 self._known(value, kind)
-        units = self._units_of(text, speaker=name, language=language)
+        given: dict[str, Any] = {"text": text, "speaker": name}
+        if sample is not None:
+            given["sample"] = self._heard(sample)["units"]
+        units = self._units_of(given, language=language)
         (sound,) = voice.say([units], speakers=[name])
         if sound is None:
             raise CorpusError("the model ended before it said anything; is the text like its own?")
         return sound
 
     def _units_of(
-        self, text: str, *, speaker: str | None, language: str | None
+        self, given: Mapping[str, Any], *, language: str | None
     ) -> Int32[np.ndarray, "T"] | None:
         """Return what is to be said; of several languages, in that with the best score."""
-        performer = self._performer("tts")
-        tongues: list[str | None] = [language]
-        if language is None and "language" in performer.needs:
-            tongues = [*self.languages] or [None]
-        rows = [
-            {"id": "text", "text": text, "speaker": speaker, "language": one} for one in tongues
-        ]
-        said = performer.run([performer.job(row) for row in rows])
-        return max(said, key=lambda one: one.score).output.units
+        task = self._sampling_task() if "sample" in given else "tts"
+        performer = self._performer(task)
+        if language is None and "language" in performer.needs and self.languages:
+            rows = [{"id": "text", "language": one, **given} for one in self.languages]
+            said = performer.run([performer.job(row) for row in rows])
+            scores = {one: found.score for one, found in zip(self.languages, said, strict=True)}
+            language = max(scores, key=lambda one: scores[one])
+        speaking = self._performer(task, careful=True)
+        (chosen,) = speaking.run([speaking.job({"id": "text", "language": language, **given})])
+        return chosen.output.units
+
+    def _sampling_task(self) -> str:
+        for task in self.loaded.tasks:
+            if task.output == "units" and {"text", "sample"} <= {*task.fields}:
+                return task.name
+        raise ConfigError("this model follows no sample: no task of it reads {text} and {sample}")
 
     def identify_language(self, recording: Recording) -> str:
         """Return the language that is spoken; errors as `transcribe`."""
@@ -202,10 +226,18 @@ class UnifiedModel:
             said |= dict(zip(batch, found, strict=True))
         return [said[number].output for number in range(len(jobs))]
 
-    def _performer(self, task: str) -> Performer:
-        if task not in self._performers:
-            self._performers[task] = Performer(self.loaded, task, composer=self._composer)
-        return self._performers[task]
+    def _performer(self, task: str, *, careful: bool = False) -> Performer:
+        """Return who does ``task``; ``careful`` takes the best of several, where it can tell."""
+        key = (task, careful)
+        if key not in self._performers:
+            (row,) = select(self.loaded.tasks, [task])
+            decoding = row.decoding
+            if careful and row.check in self.tasks:
+                decoding = replace(decoding, temperature=TEMPERATURE, candidates=CANDIDATES)
+            self._performers[key] = Performer(
+                self.loaded, task, decoding=decoding, composer=self._composer
+            )
+        return self._performers[key]
 
     def _open_voice(self) -> Voice:
         if self._voice is None:

@@ -112,8 +112,9 @@ class Composer:
         """
         record: dict[str, Any] = {"id": row["id"]}
         try:
-            if row.get("units") is not None:
-                record["units"] = self.unit_tokens(np.asarray(row["units"], np.int32))
+            for name in ("units", "sample"):
+                if row.get(name) is not None:
+                    record[name] = self.unit_tokens(np.asarray(row[name], np.int32))
             if row.get("text"):
                 record["text"] = self.text_tokens(row["text"])
             record["translations"] = {
@@ -146,11 +147,11 @@ class Composer:
         With ``null`` every field of the condition that is a sequence shrinks to one ``<mask>``:
         what classifier-free guidance compares with (Ho & Salimans 2022, arXiv 2207.12598).
         """
-        return self._join(task.parts, record, null=null)
+        return self._join(task, task.parts, record, null=null)
 
     def prompt(self, task: Task, record: Record, *, prefix: int = 0, null: bool = False) -> Example:
         """Return what stands before the target, and ``prefix`` tokens of the target."""
-        made = self._join(task.prompt, record, null=null)
+        made = self._join(task, task.prompt, record, null=null)
         if not prefix:
             return made
         whole = self.example(task, record, null=null)
@@ -190,7 +191,7 @@ class Composer:
             return Output(label=block.labels[labels[0] - block.start] if labels else None)
         return Output(text=self.text.decode(self.vocabulary.block("text").decode(of("text"))))
 
-    def _join(self, parts: Sequence[Part], record: Record, *, null: bool) -> Example:
+    def _join(self, task: Task, parts: Sequence[Part], record: Record, *, null: bool) -> Example:
         pieces: list[np.ndarray] = []
         target: list[np.ndarray] = []
         vectors: dict[str, tuple[list[np.ndarray], list[int]]] = {}
@@ -207,6 +208,8 @@ class Composer:
                 found[1].extend(range(length, length + len(values)))
             else:
                 piece = self._piece(part, record)
+                if part.name == "sample":
+                    piece = piece[: task.sample_tokens]
             pieces.append(piece)
             target.append(np.full(len(piece), part.target))
             length += len(piece)

@@ -25,6 +25,8 @@ class SpeakConfig:
     """Whose voice; default: the first that the model knows."""
     language: str | None = None
     """Of the text; default: the first that the model knows."""
+    sample: Path | None = None
+    """Recording of somebody to follow, for a model with a task that reads {sample}."""
     model: Path | None = None
     """Model directory; default: the tour's, exp/tour/lm/best."""
     decoder: Path | None = None
@@ -38,7 +40,9 @@ def speak(config: SpeakConfig) -> None:
     if config.out.suffix.lower() != ".wav":
         raise ConfigError(f"--out {config.out}: what is written is WAV, call it *.wav")
     model = open_model(config.model, device=config.device, decoder=config.decoder)
-    sound = model.speak(config.text, speaker=config.speaker, language=config.language)
+    sound = model.speak(
+        config.text, speaker=config.speaker, language=config.language, sample=config.sample
+    )
     write_wave(config.out, sound)
     logger.info("%.2f s in %s", len(sound.wave) / sound.rate, config.out)
 

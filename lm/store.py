@@ -6,6 +6,8 @@ and the length of every example are there without reading anything else, in any 
     FOLDER/<field>.tokens.npy    all tokens of the field, one utterance behind the other
     FOLDER/<field>.offsets.npy   where each utterance begins; one more than there are utterances
     FOLDER/<class>.npy           number of the label, -1 where there is none
+    FOLDER/voices.npy            speaker vectors, where there are any
+    FOLDER/voice.npy             which of them is an utterance's
     FOLDER/store.json            what it was made from, labels; written last
 
 A field is ``units``, ``text`` or ``translation.<language>``.
@@ -14,13 +16,16 @@ A field is ``units``, ``text`` or ``translation.<language>``.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
-from unitone import files
+from unitone import files, voices
 from unitone.errors import ConfigError, CorpusError
+from unitone.lm.samples import Samples
 from unitone.lm.sequences import Composer
 from unitone.lm.tasks import CLASSES, Task
 from unitone.logs import Progress
@@ -31,6 +36,11 @@ FORMAT = 1
 INDEX = "store.json"
 FEATURES = "features.jsonl"
 LABELS = ("language", "gender", "speaker")
+CURES = {
+    "sample": "that takes a speaker with two utterances",
+    "voice": "give the speaker vectors with --voices",
+}
+"""What helps where a field lacks; otherwise it is a better manifest."""
 
 
 def build(
@@ -40,29 +50,35 @@ def build(
     composer: Composer,
     split: Sequence[str] | None,
     features: Path | None = None,
+    voice_file: Path | None = None,
 ) -> "TokenStore":
     """Write the store of the rows of ``split`` (None: all), or open it if it is there already.
 
     ``features`` is a folder of `unitone.tokenizers.features`; its files are read where they lie.
+    ``voice_file`` is one that `unitone.voices` reads; its vectors are copied.
 
     Raises:
         CorpusError: no utterance is in the split.
-        ConfigError: the shards are of another tokenizer than the vocabulary.
+        ConfigError: the shards are of another tokenizer than the vocabulary, or an utterance has no
+            speaker vector where there are some.
+        CheckpointError: the file of speaker vectors can't be read.
     """
     vocabulary = composer.vocabulary
     vocabulary.require_passport(shards.passport.hash, of="the token shards")
     of_features = None if features is None else files.sha256(features / FEATURES)
+    vectors = None if voice_file is None else voices.read(voice_file, option="--voices")
     key = [
         FORMAT,
         *(shards.index["manifest_sha256"], shards.passport.hash, vocabulary.hash, split),
         *(str(features), of_features),
+        *([] if voice_file is None else [files.sha256(voice_file)]),
     ]
     identity = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     index = folder / INDEX
     if index.is_file() and files.read_json(index)["identity"] == identity:
         return TokenStore(folder)
     index.unlink(missing_ok=True)
-    columns = _Columns({} if features is None else _files_of(features))
+    columns = _Columns({} if features is None else _files_of(features), vectors)
     with Progress("tokens", total=float(len(shards)), unit="utterance") as progress:
         for row in shards.rows():
             if split is None or row["split"] in split:
@@ -83,8 +99,14 @@ def _files_of(features: Path) -> dict[str, Path]:
 
 
 class _Columns:
-    def __init__(self, features: Mapping[str, Path]) -> None:
+    def __init__(
+        self,
+        features: Mapping[str, Path],
+        vectors: Mapping[str, Float32[np.ndarray, "E"]] | None,
+    ) -> None:
         self.ids: list[str] = []
+        self._vectors = vectors
+        self._voices: list[str] = []
         self._features = features
         self._files: list[str | None] = []
         self._frames: list[int] = []
@@ -102,6 +124,11 @@ class _Columns:
             column.append(fields.get(name, np.zeros(0, np.int32)))
         for name in LABELS:
             self._labels[name].append(record.get(name))
+        if self._vectors is not None:
+            speaker = record.get("speaker")
+            self._voices.append(
+                voices.name_of(self._vectors, id=record["id"], speaker=speaker, option="--voices")
+            )
         self.ids.append(record["id"])
         self._num_samples += num_samples
         path = self._features.get(record["id"])
@@ -123,6 +150,10 @@ class _Columns:
             numbers = {label: number for number, label in enumerate(labels[name])}
             coded = [-1 if value is None else numbers[value] for value in values]
             _write(folder / f"{name}.npy", np.array(coded, np.int32))
+        if self._vectors is not None:
+            used, which = np.unique(self._voices, return_inverse=True)
+            _write(folder / "voices.npy", np.stack([self._vectors[str(name)] for name in used]))
+            _write(folder / "voice.npy", which.astype(np.int32))
         index = {
             "identity": identity,
             "fields": sorted(self._tokens),
@@ -132,6 +163,7 @@ class _Columns:
             "features": self._files if self._width else None,
             "frames": self._frames if self._width else None,
             "width": self._width,
+            "voices": self._vectors is not None,
         }
         files.write_json(folder / INDEX, index)
 
@@ -156,6 +188,12 @@ class TokenStore:
         """Length of the speech, at 16 kHz."""
         self.width: int = index["width"]
         """Of the continuous features; 0 where there are none."""
+        self._voices = None
+        if index.get("voices"):
+            self._voices = np.load(folder / "voices.npy", mmap_mode="r")
+            self._voice = np.load(folder / "voice.npy", mmap_mode="r")
+        self.voice_width: int = 0 if self._voices is None else self._voices.shape[1]
+        """Of the speaker vectors; 0 where there are none."""
         self._features: list[str | None] | None = index["features"]
         self._frames = np.array(index["frames"] or np.zeros(len(self.ids)), np.int64)
         self._tokens, self._offsets = {}, {}
@@ -177,8 +215,21 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def record(self, row: int, *, to: int = -1) -> dict[str, Any]:
-        """Return the fields of utterance ``row``; ``to`` is the number of a language to go to."""
+    @cached_property
+    def _samples(self) -> Samples:
+        return Samples(self._classes["speaker"], self._sizes("units", -1))
+
+    def record(
+        self, row: int, *, to: int = -1, sampling: np.random.Generator | None = None
+    ) -> dict[str, Any]:
+        """Return the fields of an utterance.
+
+        Args:
+            row: its number.
+            to: number of a language to go to.
+            sampling: draws another utterance of the speaker for ``sample``, of which there must be
+                one; without it, there is no ``sample``.
+        """
         record: dict[str, Any] = {"id": self.ids[row]}
         for name in ("units", "text"):
             if name in self._tokens:
@@ -189,6 +240,10 @@ class TokenStore:
         path = None if self._features is None else self._features[row]
         if path is not None:
             record["features"] = np.load(path)
+        if self._voices is not None:
+            record["voice"] = np.asarray(self._voices[self._voice[row]])
+        if sampling is not None:
+            record["sample"] = self._field("units", self._samples.draw(row, sampling))
         if to >= 0:
             record["to"] = self.languages[to]
             record["translation"] = self._field(f"translation.{self.languages[to]}", row)
@@ -201,16 +256,19 @@ class TokenStore:
     def examples(self, task: Task, composer: Composer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return row, number of the other language (or -1) and length of a task's examples.
 
+        With ``{sample}``, which is drawn later, the length is the most that it can be.
+
         Raises:
             ConfigError: no utterance has all the task needs; the field that lacks is named.
         """
         targets = range(len(self.languages)) if "translation" in task.fields else (-1,)
         found = [self._of(task, to) for to in targets]
         if not sum(len(rows) for rows, _ in found):
+            missing = self._missing(task)
+            cure = CURES.get(missing, "add it to the manifest and encode again")
             raise ConfigError(
-                f"task {task.name}: no utterance has {', '.join(task.fields)}; "
-                f"{self._missing(task)} lacks in the token shards: add it to the manifest and "
-                "encode again, or leave the task out (--tasks)"
+                f"task {task.name}: no utterance has {', '.join(task.fields)}; {missing} lacks in "
+                f"the token shards: {cure}, or leave the task out (--tasks)"
             )
         rows = np.concatenate([rows for rows, _ in found])
         lengths = np.concatenate([lengths for _, lengths in found])
@@ -230,6 +288,8 @@ class TokenStore:
                 lengths += 1
             else:
                 sizes = self._sizes(part.name, to)
+                if part.name == "sample":
+                    sizes = np.minimum(sizes, task.sample_tokens)
                 there &= sizes > 0
                 lengths += sizes
         rows = np.flatnonzero(there)
@@ -239,6 +299,10 @@ class TokenStore:
         name = f"translation.{self.languages[to]}" if name == "translation" else name
         if name == "features":
             return self._frames
+        if name == "sample":
+            return self._samples.longest
+        if name == "voice":
+            return np.full(len(self), int(self._voices is not None))
         if name not in self._offsets:
             return np.zeros(len(self), np.int64)
         return np.diff(self._offsets[name])

@@ -11,7 +11,8 @@ field of the target may be given in part (``prefix``), as in speech continuation
 Fields: ``{units}``, ``{features}`` and ``{codes}`` are speech, as unit tokens, as vectors,
 as codes of a codec; ``{text}`` is the transcript; ``{translation}`` and ``{to}`` are the text in
 and the token of another language; ``{language}``, ``{gender}`` and ``{speaker}`` are class tokens;
-``{voice}`` is a speaker vector and ``{sample}`` another utterance of the speaker, as units.
+``{voice}`` is a speaker vector and ``{sample}`` another utterance of the speaker, as units, of
+which the first ``sample_tokens`` are taken.
 
 The layouts of VoxtLM (arXiv 2309.07937) and PolySpeech (arXiv 2406.07801) are tables like ours.
 """
@@ -89,6 +90,8 @@ class Task:
     check: str | None = None
     """The task that reads this one's output back: of several candidates, the one is taken that it
     finds the input likeliest for. Synthesis is checked by recognition."""
+    sample_tokens: int = 150
+    """Unit tokens of ``{sample}`` at the most; what is longer is cut."""
 
     def __post_init__(self) -> None:
         parts = self.parts
@@ -96,6 +99,10 @@ class Task:
             raise ConfigError(f"task {self.name}: the template marks no target with [ ]")
         if parts[0].target:
             raise ConfigError(f"task {self.name}: something must stand before the target")
+        if self.sample_tokens < 1:
+            raise ConfigError(
+                f"task {self.name}: sample_tokens must be 1 or more, got {self.sample_tokens}"
+            )
 
     @property
     def parts(self) -> tuple[Part, ...]:

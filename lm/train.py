@@ -84,6 +84,9 @@ class LmConfig:
     that they can speak."""
     features: Path | None = None
     """Folder of ``python -m tokenizers.features``, for tasks that read {features}."""
+    voices: Path | None = None
+    """Safetensors file with a vector for every utterance id or speaker, for tasks that read
+    {voice}."""
     dropout: float = 0.0
     """Of what attention and feed-forward add."""
     label_smoothing: float = 0.0
@@ -101,7 +104,12 @@ class LmConfig:
         weights = self.mixture.weights
         tasks.select(rows, weights)  # refuses names that aren't there
         return tuple(
-            dataclasses.replace(row, weight=weights.get(row.name, row.weight)) for row in rows
+            dataclasses.replace(
+                row,
+                weight=weights.get(row.name, row.weight),
+                sample_tokens=self.mixture.sample_tokens or row.sample_tokens,
+            )
+            for row in rows
         )
 
 
@@ -129,6 +137,8 @@ def prepare(config: LmConfig, world: World) -> Run:
     shards = TokenShards(config.data)
     tokenizer = config.tokenizer or config.data / FOLDER
     table = config.table_rows
+    if config.voices is not None and not any("voice" in task.fields for task in table):
+        raise ConfigError("--voices: no task reads {voice}; add a row that does, or leave it out")
     vocabulary = _vocabulary(shards, Passport.load(tokenizer), table)
     composer = Composer.open(tokenizer, vocabulary)
     for task in table:
@@ -144,7 +154,7 @@ def prepare(config: LmConfig, world: World) -> Run:
         world.gather(None)
     if valid is None:
         logger.warning("no utterance of split %s: no validation", ", ".join(config.valid_split))
-    model = _model(config, vocabulary, tokenizer=tokenizer, features=training.width)
+    model = _model(config, vocabulary, tokenizer=tokenizer, data=training)
     mixture = Mixture(
         config.mixture,
         store=training,
@@ -185,6 +195,7 @@ def _store(
         composer=composer,
         split=split,
         features=config.features,
+        voice_file=config.voices,
     )
 
 
@@ -212,21 +223,19 @@ def _vocabulary(shards: TokenShards, passport: Passport, table: Sequence[Task]) 
 
 
 def _model(
-    config: LmConfig, vocabulary: Vocabulary, *, tokenizer: Path, features: int
+    config: LmConfig, vocabulary: Vocabulary, *, tokenizer: Path, data: TokenStore
 ) -> LanguageModel | OptModel:
     if config.init is not None:
-        return _from_pretrained(
-            config, config.init, vocabulary, tokenizer=tokenizer, features=features
-        )
+        return _from_pretrained(config, config.init, vocabulary, tokenizer=tokenizer, data=data)
     shape = size(
-        config.config, vocab_size=len(vocabulary), context=config.context, features=features
+        config.config, vocab_size=len(vocabulary), context=config.context, features=data.width
     )
     transformer = dataclasses.replace(
         shape.transformer,
         dropout=config.dropout,
         checkpoint_activations=config.checkpoint_activations,
     )
-    shape = dataclasses.replace(shape, transformer=transformer)
+    shape = dataclasses.replace(shape, transformer=transformer, voice=data.voice_width)
     generator = seeding.torch_generator(config.train.seed, "weights")
     return LanguageModel(shape, generator=generator)
 
@@ -237,7 +246,7 @@ def _from_pretrained(
     vocabulary: Vocabulary,
     *,
     tokenizer: Path,
-    features: int,
+    data: TokenStore,
 ) -> LanguageModel | OptModel:
     read = pretrained.read(directory)
     generator = seeding.torch_generator(config.train.seed, "rows")
@@ -253,11 +262,15 @@ def _from_pretrained(
     )
     model: LanguageModel | OptModel
     if isinstance(shape, OptConfig):
-        if features:
-            raise ConfigError("--features: a model of the OPT kind takes none; use a Llama one")
+        for option, width in (("features", data.width), ("voices", data.voice_width)):
+            if width:
+                raise ConfigError(
+                    f"--{option}: a model of the OPT kind takes none; use a Llama one"
+                )
         model = OptModel(shape, generator=generator)
     else:
-        model = LanguageModel(dataclasses.replace(shape, features=features), generator=generator)
+        shape = dataclasses.replace(shape, features=data.width, voice=data.voice_width)
+        model = LanguageModel(shape, generator=generator)
     pretrained.initialise(
         model,
         read,

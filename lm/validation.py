@@ -78,7 +78,7 @@ class Validator:
             return {}
         generator = seeding.stream(0, "validation", task.name)
         picked = generator.permutation(fitting)[: self.utterances]
-        records = [self.store.record(int(rows[i]), to=int(to[i])) for i in picked]
+        records = [self._record(task, int(rows[i]), int(to[i])) for i in picked]
         said: list[Output] = [Output()] * len(records)
         for index, output in self._decode(model, task, records):
             said[index] = output
@@ -97,6 +97,12 @@ class Validator:
         if task.metric == "bleu":
             return {f"{task.name}/bleu": float(sacrebleu.corpus_bleu(found, [truth]).score)}
         return {f"{task.name}/wer": float(jiwer.wer(truth, found))}
+
+    def _record(self, task: Task, row: int, to: int) -> dict[str, Any]:
+        sampling = None
+        if "sample" in task.fields:  # the same one in every validation
+            sampling = seeding.stream(0, "sample", task.name, row)
+        return self.store.record(row, to=to, sampling=sampling)
 
     def _decode(
         self, model: generation.Model, task: Task, records: Sequence[Any]

@@ -23,13 +23,15 @@ class RecognitionConfig:
     """Its layer; none with MFCC."""
     k: int = 200
     """Number of units."""
+    switch_penalty: float = 2.0
+    """Price of a change of unit; see ``tokenizers.build``."""
     speeds: tuple[float, ...] = (0.9, 1.1)
     """Speeds of the copies of the training recordings."""
     unit_mask: float = 0.15
     """Share of unit tokens hidden in training."""
     dropout: float = 0.1
     """In the model."""
-    config: str = "lm-mini"
+    config: str = "lm-micro"
     """Size of the model."""
     steps: int = 1500
     """Optimiser steps."""
@@ -67,7 +69,8 @@ def steps(config: RecognitionConfig) -> Iterator[Step]:
         module="tokenizers.build",
         arguments=(
             *("--manifest", manifest, "--split", "train", "--ssl", config.ssl, *layer),
-            *("--k", str(config.k), "--text", "characters", "--out", tokenizer),
+            *("--k", str(config.k), "--switch-penalty", str(config.switch_penalty)),
+            *("--pieces", "0", "--text", "characters", "--out", tokenizer),
         ),
         main=build.main,
     )

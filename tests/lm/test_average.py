@@ -41,7 +41,9 @@ def test_weights_are_the_mean_and_the_rest_is_the_last_model(run: Path, tmp_path
     name = "model.embedding.weight"
     each = [checkpoint.load_tensors(folder / "model.safetensors")[name] for folder in folders]
     loaded, last = model_dir.load(out, device="cpu"), model_dir.load(run / "last", device="cpu")
-    torch.testing.assert_close(loaded.model.embedding.weight.data, torch.stack(each).mean(0))
+    known = len(loaded.vocabulary)  # padding rows aren't kept
+    found = loaded.model.embedding.weight.data[:known]
+    torch.testing.assert_close(found, torch.stack(each).mean(0)[:known])
     assert not torch.equal(loaded.model.embedding.weight, last.model.embedding.weight)
     assert loaded.tasks == last.tasks
     assert loaded.tokenizer is not None
@@ -54,10 +56,12 @@ def test_what_can_not_be_averaged(
     out = str(tmp_path / "mean")
     for options, complaint in (
         (["--run", str(run), "--last", "4", "--out", out], "has kept 3 checkpoints"),
-        (["--run", str(run), "--last", "1", "--out", out], "--last must be at least 2"),
         (["--run", str(tmp_path), "--out", out], "no run of lm.train"),
         (["--run", str(run), "--last", "2", "--out", str(run)], "is there already"),
     ):
         assert average.main(options) == 2
         assert complaint in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        average.main(["--run", str(run), "--last", "1", "--out", out])
+    assert "--last must be at least 2" in capsys.readouterr().err
     assert not Path(out).exists()

@@ -31,9 +31,16 @@ def test_a_real_step_is_measured() -> None:
     [
         (["--gib", "0"], "--gib must be more than 0"),
         (["--gib", "1", "--context", "8"], "--context must be at least 16"),
-        (["--gib", "1", "--config", "lm-huge"], "no model size 'lm-huge'"),
     ],
 )
-def test_bad_input(options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert memory.main(options) == 2
+def test_options_out_of_range(
+    options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        memory.main(options)
     assert complaint in capsys.readouterr().err
+
+
+def test_an_unknown_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert memory.main(["--gib", "1", "--config", "lm-huge"]) == 2
+    assert "no model size 'lm-huge'" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def tokens(rows: int, length: int) -> torch.Tensor:
 def test_named_sizes(name: str, millions: int) -> None:
     with torch.device("meta"):
         made = LanguageModel(size(name, vocab_size=1000))
-    assert made.num_parameters / 1e6 == pytest.approx(millions, rel=0.03)
+    assert made.num_parameters / 1e6 == pytest.approx(millions, rel=0.05)
 
 
 def test_an_unknown_size_is_an_error() -> None:
