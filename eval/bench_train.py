@@ -89,7 +89,7 @@ def _ours(config: BenchConfig, *, compiled: bool) -> Step:
     import torch
 
     from unitone import optim
-    from unitone.lm.data import Batch
+    from unitone.lm.data import plain
     from unitone.lm.model import LanguageModel, size
     from unitone.lm.objective import NextToken
     from unitone.lm.vocabulary import Vocabulary
@@ -103,16 +103,7 @@ def _ours(config: BenchConfig, *, compiled: bool) -> Step:
         for block in player.blocks:
             block.compile(dynamic=True)
     optimizers = optim.build(player, name="adamw", lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
-    tokens = _tokens(config)
-    batch = Batch(
-        tokens=tokens[:, :-1],
-        targets=tokens[:, 1:],
-        tasks=torch.zeros_like(tokens[:, 1:]),
-        positions=None,
-        segments=None,
-        vectors={},
-        padding=0.0,
-    )
+    batch = plain(_tokens(config))
 
     def step() -> float:
         with torch.autocast(config.device, dtype=torch.bfloat16):

@@ -84,6 +84,19 @@ class Batch:
     """Share of positions that hold nothing."""
 
 
+def plain(tokens: Int[Tensor, "B L"]) -> Batch:
+    """Return rows of one task in which every token but the first is learnt."""
+    return Batch(
+        tokens=tokens[:, :-1],
+        targets=tokens[:, 1:],
+        tasks=torch.zeros_like(tokens[:, 1:]),
+        positions=None,
+        segments=None,
+        vectors={},
+        padding=0.0,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Item:
     """An example before it is put together."""

@@ -21,7 +21,7 @@ from unitone import devices, optim, program, seeding
 from unitone.batches import MemoryModel
 from unitone.config import command_line
 from unitone.errors import ConfigError, UnitoneError
-from unitone.lm.data import Batch
+from unitone.lm.data import plain
 from unitone.lm.model import LanguageModel, size
 from unitone.lm.objective import NextToken
 from unitone.lm.vocabulary import Vocabulary
@@ -105,15 +105,7 @@ def peak(config: MemoryConfig, rows: int, length: int) -> float:
     )
     drawn = seeding.stream(0, "memory").integers(config.vocab_size, size=(rows, length + 1))
     tokens = torch.from_numpy(drawn).to(device)
-    batch = Batch(
-        tokens=tokens[:, :-1],
-        targets=tokens[:, 1:],
-        tasks=torch.zeros_like(tokens[:, 1:]),
-        positions=None,
-        segments=None,
-        vectors={},
-        padding=0.0,
-    )
+    batch = plain(tokens)
     for _ in range(2):  # in the first the optimisers' state isn't there yet
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss = player(batch)
