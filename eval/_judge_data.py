@@ -210,7 +210,7 @@ def _times(
     knots = stream.normal(0, rhythm, wanted // KNOT + 2)
     steps = np.exp(np.interp(np.arange(wanted) / KNOT, np.arange(len(knots)), knots))
     places = steps.cumsum() - steps[0]
-    found: np.ndarray = places * ((count - 1) / max(places[-1], 1.0))
+    found: np.ndarray = places * ((count - 1) / (places[-1] or 1.0))
     return found
 
 

@@ -56,6 +56,8 @@ class DataConfig:
             if value < least:
                 option = name.replace("_", "-")
                 raise ConfigError(f"--{option} must be at least {least}, got {value}")
+        if self.weights and self.mixing != "weights":
+            raise ConfigError(f"--weights goes with --mixing weights, not with {self.mixing}")
         for name, weight in self.weights.items():
             if not 0 < weight < math.inf:
                 raise ConfigError(f"--weights {name} {weight:g}: a weight must be more than 0")

@@ -22,7 +22,7 @@ from unitone.errors import ConfigError, CorpusError
 from unitone.lm import model_dir
 from unitone.lm.decode_rows import runs
 from unitone.lm.model_dir import Loaded, Precision
-from unitone.lm.performing import Performer, Said, open_composer
+from unitone.lm.performing import Performer, Said, checker, open_composer
 from unitone.lm.sequences import Output
 from unitone.lm.speaking import Voice
 from unitone.lm.tasks import select
@@ -232,8 +232,8 @@ class UnifiedModel:
         if key not in self._performers:
             (row,) = select(self.loaded.tasks, [task])
             decoding = row.decoding
-            if careful and row.check in self.tasks:
-                decoding = replace(decoding, temperature=TEMPERATURE, candidates=CANDIDATES)
+            if careful and checker(row, self.loaded.tasks):
+                decoding = replace(decoding, beam=1, temperature=TEMPERATURE, candidates=CANDIDATES)
             self._performers[key] = Performer(
                 self.loaded, task, decoding=decoding, composer=self._composer
             )

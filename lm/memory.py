@@ -3,7 +3,8 @@
 Runs training steps of a few small batches, each in a process of its own, fits the peak memory as
 base + per token + per pair of positions (`unitone.batches.MemoryModel`), and prints the largest
 ``--max-tokens`` for ``lm.train`` that stays within ``--gib``. On a CPU the peak is that of the
-process, on a GPU that of the tensors.
+process, on a GPU that of the tensors; averages of the weights (``--ema``) and what ``torchrun``
+adds are not in it.
 """
 
 import logging
@@ -17,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from unitone import devices, optim, program, seeding
+from unitone import devices, memory, optim, program, seeding
 from unitone.batches import MemoryModel
 from unitone.config import command_line
 from unitone.errors import ConfigError, UnitoneError
@@ -94,6 +95,7 @@ def _alone(config: MemoryConfig, rows: int, length: int) -> float:
 def peak(config: MemoryConfig, rows: int, length: int) -> float:
     """Train two steps on a batch of random tokens; return this process's peak memory in bytes."""
     device = devices.resolve(config.device)
+    memory.keep_freed()  # as the trainer does
     shape = size(config.config, vocab_size=config.vocab_size, context=config.context)
     inside = replace(shape.transformer, checkpoint_activations=config.checkpoint_activations)
     generator = seeding.torch_generator(0, "weights")
@@ -107,9 +109,10 @@ def peak(config: MemoryConfig, rows: int, length: int) -> float:
     tokens = torch.from_numpy(drawn).to(device)
     batch = plain(tokens)
     for _ in range(2):  # in the first the optimisers' state isn't there yet
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss = player(batch)
-        (loss.total / loss.count).backward()
+        for _ in range(2):  # with accumulation there are gradients beside the activations
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                loss = player(batch)
+            (loss.total / loss.count).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -88,9 +88,9 @@ class Performer:
             self._check = self._checking(loaded.tasks)
 
     def _checking(self, tasks: Sequence[Task]) -> Task:
-        if self.task.check is None:
-            raise ConfigError(f"--candidates: no task checks {self.task.name}")
-        (check,) = select(tasks, [self.task.check])
+        check = checker(self.task, tasks)
+        if check is None:
+            raise ConfigError(f"--candidates: no task of this model checks {self.task.name}")
         self.composer.check(check)
         return check
 
@@ -197,6 +197,15 @@ class Performer:
             best = max(range(count), key=lambda place: (len(said[place]) > 0, likelihoods[place]))
             chosen.append(mine[best])
         return chosen
+
+
+def checker(task: Task, table: Sequence[Task]) -> Task | None:
+    """Return the row that reads back what ``task`` says; None where no row of the table can."""
+    given = {part.name for part in task.prompt if part.kind == "field"} | {task.output}
+    for row in table:
+        if row.name == task.check and given >= {*row.fields}:
+            return row
+    return None
 
 
 def open_composer(loaded: Loaded) -> Composer:

@@ -24,7 +24,7 @@ class SpeakConfig:
     speaker: str | None = None
     """Whose voice; default: the first that the model knows."""
     language: str | None = None
-    """Of the text; default: the first that the model knows."""
+    """Of the text; default: the one that the model finds it likeliest in."""
     sample: Path | None = None
     """Recording of somebody to follow, for a model with a task that reads {sample}."""
     model: Path | None = None

@@ -332,6 +332,7 @@ def _train(config: LmConfig, world: World) -> None:
             **to_dict(config),
             "vocabulary": run.vocabulary.hash,
             "store": run.train.identity,
+            "weights": {task.name: task.weight for task in run.tasks},
         },
         may_differ=("valid_utterances",),
     ).run()

@@ -44,7 +44,7 @@ class TourConfig:
     switch_penalty: float = 2.0
     """Price of a change of unit; see ``tokenizers.build``."""
     text_pieces: int = 640
-    """Subwords of the text model; fewer sentences hold fewer."""
+    """Subwords of the text model; few sentences hold fewer."""
     lm_seconds: float = 520.0
     """Training time of the language model."""
     decoder_seconds: float = 110.0

@@ -348,6 +348,8 @@ def _is_finished(out: Path, record: dict[str, Any]) -> bool:
     if not path.is_file() or not (out / passport.FILE).is_file():
         return False  # what an unfinished build left is looked at by each step
     found = files.read_json(path)
+    if isinstance(found.get("options"), dict):  # there was no penalty before there was this option
+        found["options"].setdefault("switch_penalty", 0.0)
     for name in ("options", "manifest_sha256"):
         if found.get(name) != record[name]:
             changed = _changed(found.get(name), record[name]) or name

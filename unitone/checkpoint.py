@@ -68,12 +68,18 @@ def read(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         hashes = state.pop("sha256")
         tensors = {}
         for name, expected in hashes.items():
-            if files.sha256(folder / name) != expected:
-                raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not {expected}")
-            tensors[name.removesuffix(".safetensors")] = load_tensors(folder / name)
+            tensors[name.removesuffix(".safetensors")] = _unharmed(folder / name, expected)
     except (CheckpointError, OSError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{_reason(error, folder)}. {_cure(folder)}") from error
     return tensors, state
+
+
+def _unharmed(path: Path, expected: str | None) -> dict[str, Tensor]:
+    if expected is None or not path.is_file():
+        raise CheckpointError(f"{path.parent} holds no {path.name}")
+    if files.sha256(path) != expected:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not {expected}")
+    return load_tensors(path)
 
 
 def prune(checkpoints: Path, *, keep: int) -> None:
@@ -88,14 +94,15 @@ def average(folders: Sequence[Path], player: str) -> dict[str, Tensor]:
     What is not floating point is taken from the last one.
 
     Raises:
-        CheckpointError: there are none, or one lacks the player or has other weights.
+        CheckpointError: there are none, or one is damaged, lacks the player or has other weights.
     """
     if not folders:
         raise CheckpointError("there are no checkpoints to average")
     sums: dict[str, Tensor] = {}
     last: dict[str, Tensor] = {}
     for folder in folders:
-        last = load_tensors(folder / f"{player}.safetensors")
+        name = f"{player}.safetensors"
+        last = _unharmed(folder / name, files.read_json(folder / STATE)["sha256"].get(name))
         if sums and _shapes(last) != _shapes(sums):
             raise CheckpointError(f"{folder} and {folders[0]} have weights of different shapes")
         for name, tensor in last.items():

@@ -64,4 +64,10 @@ def test_what_can_not_be_averaged(
     with pytest.raises(SystemExit, match="2"):
         average.main(["--run", str(run), "--last", "1", "--out", out])
     assert "--last must be at least 2" in capsys.readouterr().err
+    cut = checkpoint.found(run / "checkpoints")[-1] / "model.safetensors"
+    content = bytearray(cut.read_bytes())
+    content[-1] ^= 1
+    cut.write_bytes(content)
+    assert average.main(["--run", str(run), "--last", "2", "--out", out]) == 1
+    assert "is damaged: its SHA-256" in capsys.readouterr().err
     assert not Path(out).exists()

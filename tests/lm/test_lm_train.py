@@ -230,3 +230,5 @@ def test_weights_by_hand_replace_those_of_the_table() -> None:
         _ = dataclasses.replace(config, tasks=("asr",)).table_rows
     with pytest.raises(ConfigError, match="--weights asr 0: a weight must be more than 0"):
         DataConfig(weights={"asr": 0.0})
+    with pytest.raises(ConfigError, match="--weights goes with --mixing weights"):
+        DataConfig(weights={"asr": 1.0}, mixing="data")
