@@ -23,15 +23,17 @@ class RecognitionConfig:
     """Its layer; none with MFCC."""
     k: int = 200
     """Number of units."""
-    switch_penalty: float = 2.0
+    switch_penalty: float = 0.0
     """Price of a change of unit; see ``tokenizers.build``."""
+    pieces: int | None = None
+    """Subwords over the units; 0 = none; default: as many as the data hold."""
     speeds: tuple[float, ...] = (0.9, 1.1)
     """Speeds of the copies of the training recordings."""
     unit_mask: float = 0.15
     """Share of unit tokens hidden in training."""
     dropout: float = 0.1
     """In the model."""
-    config: str = "lm-micro"
+    config: str = "lm-mini"
     """Size of the model."""
     steps: int = 1500
     """Optimiser steps."""
@@ -65,12 +67,13 @@ def steps(config: RecognitionConfig) -> Iterator[Step]:
         main=perturb.main,
     )
     layer = () if config.layer is None else ("--layer", str(config.layer))
+    pieces = () if config.pieces is None else ("--pieces", str(config.pieces))
     yield Step(
         module="tokenizers.build",
         arguments=(
             *("--manifest", manifest, "--split", "train", "--ssl", config.ssl, *layer),
             *("--k", str(config.k), "--switch-penalty", str(config.switch_penalty)),
-            *("--pieces", "0", "--text", "characters", "--out", tokenizer),
+            *(*pieces, "--text", "characters", "--out", tokenizer),
         ),
         main=build.main,
     )
