@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int, Int32
 from torch import Tensor
 
-from unitone import audio, seeding
+from unitone import audio, seeding, voices
 from unitone.audio import SAMPLE_RATE
 from unitone.codecs._network import NetworkConfig
 from unitone.errors import ConfigError, CorpusError
@@ -259,8 +259,8 @@ class CropSource:
             numbers = {name: number for number, name in enumerate(self.network.speakers)}
             return torch.tensor([numbers[speaker_of(one)] for one in utterances])
         table = self.embeddings
-        vectors = [table.get(one.id, table.get(speaker_of(one))) for one in utterances]
-        return torch.from_numpy(np.stack([one for one in vectors if one is not None]))
+        names = [voices.find(table, id=one.id, speaker=speaker_of(one)) for one in utterances]
+        return torch.from_numpy(np.stack([table[name] for name in names if name is not None]))
 
 
 def read_samples(utterance: Utterance, *, first: int, end: int) -> Float32[np.ndarray, "N"]:

@@ -126,8 +126,8 @@ class Rows:
             if self._voices is None or isinstance(row, str):
                 yield row
             else:
-                voice = self._voices.get(row["id"], self._voices.get(row["speaker"]))
-                yield row | {"voice": voice}
+                name = voices.find(self._voices, id=row["id"], speaker=row["speaker"])
+                yield row | {"voice": None if name is None else self._voices[name]}
 
     def _stored(self, inside: Sequence[int]) -> Iterator[dict[str, Any] | str]:
         assert self._shards is not None

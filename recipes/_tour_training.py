@@ -1,4 +1,4 @@
-"""How the tour trains a language model; a comparison with the tour has to train like it."""
+"""How the tour trains a language model and decodes; what is compared with it does the same."""
 
 import shutil
 from collections.abc import Sequence
@@ -7,6 +7,18 @@ from pathlib import Path
 
 from unitone.lm import train as lm_train
 from unitone.recipes._steps import Step
+
+TRANSLATED = ("--to", "en", "de", "fr")
+DECODING: dict[str, tuple[str, ...]] = {
+    "asr": ("--beam", "4"),
+    "st": TRANSLATED,
+    "mt": TRANSLATED,
+    "lid": (),
+    "gid": (),
+}
+"""Options of ``lm.decode`` for the tasks whose test sentences are all decoded."""
+CLASSES = {"lid": "language", "gid": "gender"}
+"""Field of the manifest that a task has to find."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,18 +23,17 @@ from unitone.eval import bleu, classify, judge_score, wer
 from unitone.lm import decode
 from unitone.lm.tasks import TASKS
 from unitone.recipes._steps import Main, Step
-from unitone.recipes._tour_training import Training
+from unitone.recipes._tour_training import CLASSES, DECODING, Training
 
 logger = logging.getLogger(__name__)
 
 SPOKEN = "120"
 """Test sentences that are synthesised."""
-TO = ("--to", "en", "de", "fr")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """How a task is decoded and scored."""
+    """How a task is scored."""
 
     module: str
     main: Main
@@ -42,42 +41,33 @@ class Scored:
     """Of the score in the file that the command writes."""
     name: str
     factor: float = 100.0
-    decoding: tuple[str, ...] = ()
-    scoring: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    """Of the command."""
 
 
 SCORED: dict[str, Scored] = {
-    "asr": Scored(
-        module="eval.wer", main=wer.main, key="wer", name="WER %", decoding=("--beam", "4")
-    ),
+    "asr": Scored(module="eval.wer", main=wer.main, key="wer", name="WER %"),
     "tts": Scored(
         module="eval.judge_score",
         main=judge_score.main,
         key="cer",
         name="CER % of the judge",
-        decoding=("--temperature", "0", "--limit", SPOKEN),
-        scoring=("--limit", SPOKEN),
+        options=("--limit", SPOKEN),
     ),
-    "st": Scored(
-        module="eval.bleu", main=bleu.main, key="bleu", name="BLEU", factor=1.0, decoding=TO
-    ),
-    "mt": Scored(
-        module="eval.bleu", main=bleu.main, key="bleu", name="BLEU", factor=1.0, decoding=TO
-    ),
-    "lid": Scored(
-        module="eval.classify",
-        main=classify.main,
-        key="accuracy",
-        name="accuracy %",
-        scoring=("--field", "language"),
-    ),
-    "gid": Scored(
-        module="eval.classify",
-        main=classify.main,
-        key="accuracy",
-        name="accuracy %",
-        scoring=("--field", "gender"),
-    ),
+    **{
+        task: Scored(module="eval.bleu", main=bleu.main, key="bleu", name="BLEU", factor=1.0)
+        for task in ("st", "mt")
+    },
+    **{
+        task: Scored(
+            module="eval.classify",
+            main=classify.main,
+            key="accuracy",
+            name="accuracy %",
+            options=("--field", field),
+        )
+        for task, field in CLASSES.items()
+    },
 }
 
 
@@ -110,7 +100,7 @@ def _task(config: OneOrManyConfig, task: str, seconds: float) -> Iterator[Step]:
         more=("--tasks", task, "--decoder", str(tour / "decoder")),
     )
     yield _decode(config, task, model=run / "lm" / "best", out=run / "hyp.jsonl")
-    more = scored.scoring
+    more = scored.options
     if task == "tts":
         joint = run / "joint.jsonl"
         yield _decode(config, task, model=tour / "lm" / "best", out=joint)
@@ -127,12 +117,14 @@ def _task(config: OneOrManyConfig, task: str, seconds: float) -> Iterator[Step]:
 
 
 def _decode(config: OneOrManyConfig, task: str, *, model: Path, out: Path) -> Step:
-    audio = ("--audio", str(out.with_suffix(""))) if task == "tts" else ()
+    options = DECODING.get(task, ())
+    if task == "tts":
+        options = ("--temperature", "0", "--limit", SPOKEN, "--audio", str(out.with_suffix("")))
     return Step(
         module="lm.decode",
         arguments=(
             *("--model", str(model), "--task", task, "--tokens", str(config.tour / "tokens")),
-            *("--split", "test", *SCORED[task].decoding, *audio, "--out", str(out)),
+            *("--split", "test", *options, "--out", str(out)),
         ),
         main=decode.main,
     )

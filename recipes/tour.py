@@ -22,13 +22,12 @@ from unitone.eval import bleu, classify, judge_score, judge_train, wer
 from unitone.lm import decode
 from unitone.recipes import espeak, tour_report
 from unitone.recipes._steps import Main, Step
-from unitone.recipes._tour_training import Training
+from unitone.recipes._tour_training import CLASSES, DECODING, Training
 from unitone.tokenizers import build, encode
 
 logger = logging.getLogger(__name__)
 
 TRANSLATIONS = ("st", "mt")
-CLASSES = {"lid": "language", "gid": "gender"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +131,7 @@ def _training(config: TourConfig) -> Iterator[Step]:
 def _decoding(config: TourConfig) -> Iterator[Step]:
     out = config.out
     options: dict[str, tuple[str, ...]] = {
-        "asr": ("--beam", "4"),
-        "st": ("--to", "en", "de", "fr"),
-        "mt": ("--to", "en", "de", "fr"),
-        "lid": (),
-        "gid": (),
+        **DECODING,
         "tts": (
             *("--temperature", "0.4", "--candidates", "16"),
             *("--audio", str(out / "hyp" / "audio-tts"), "--limit", str(config.spoken)),
