@@ -60,7 +60,7 @@ def test_the_candidate_is_taken_that_recognition_likes_best(world: World) -> Non
 
 def test_what_cannot_be_checked(world: World) -> None:
     loaded = model_dir.load(world.model, device="cpu")
-    with pytest.raises(ConfigError, match="no task checks asr"):
+    with pytest.raises(ConfigError, match="no task of this model checks asr"):
         Performer(loaded, "asr", decoding=DRAWN)
     with pytest.raises(ConfigError, match="give a temperature"):
         Performer(loaded, "tts", decoding=replace(DRAWN, temperature=0.0))
