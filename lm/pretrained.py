@@ -85,7 +85,7 @@ def read(directory: Path) -> Pretrained:
         raise CheckpointError(
             f"{where}: model_type {kind!r} is not supported; take a llama, a mistral or an opt"
         )
-    specials = {name: values.get(field) for name, field in SPECIALS.items()}
+    specials = {name: _first(values.get(field)) for name, field in SPECIALS.items()}
     return Pretrained(
         directory=directory,
         config=config,
@@ -204,6 +204,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         except CheckpointError as error:
             raise CheckpointError(f"{error}; fetch it again") from error
     return read_torch(path)
+
+
+def _first(value: Any) -> Any:
+    """Of several tokens that end a text, as chat models have, the plain one comes first."""
+    return value[0] if isinstance(value, list) and value else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -190,6 +190,12 @@ def test_a_sliding_window_cuts_the_context() -> None:
     assert read_llama_config(old, where="x").transformer.rope_theta == 5e5
 
 
+def test_special_tokens(tmp_path: Path) -> None:
+    """As in the chat models of Llama 3.1: no padding, three tokens that end a text."""
+    write_llama(tmp_path, bos_token_id=80, eos_token_id=[81, 88, 89], pad_token_id=None)
+    assert read(tmp_path).specials == {"<bos>": 80, "<eos>": 81}
+
+
 # ---- which rows are shared -----------------------------------------------------------------------
 
 
