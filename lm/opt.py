@@ -44,6 +44,9 @@ class OptConfig:
     def __post_init__(self) -> None:
         if self.transformer.heads != self.transformer.kv_heads:
             raise ConfigError("OPT has no grouped-query attention: kv_heads must equal heads")
+        for name in ("head_width", "rope_scaling"):
+            if getattr(self.transformer, name) is not None:
+                raise ConfigError(f"OPT has no {name}: leave it out")
 
     @property
     def rows(self) -> int:

@@ -1,10 +1,10 @@
 """Start from a pretrained text model: its weights, its embeddings where we share a token.
 
-The directory is Hugging Face's, of type ``llama`` (or ``mistral`` without a sliding window) or
-``opt``. Our vocabulary takes the place of its own: a token that means the same keeps its row, any
-other row is drawn from a normal distribution with the mean and the covariance of the pretrained
-rows (Hewitt 2021, "Initializing new word embeddings for pretrained language models"), so that a new
-token is as likely as an average old one, and no two are alike.
+The directory is Hugging Face's, of type ``llama``, ``mistral`` or ``opt``. Our vocabulary takes the
+place of its own: a token that means the same keeps its row, any other row is drawn from a normal
+distribution with the mean and the covariance of the pretrained rows (Hewitt 2021, "Initializing new
+word embeddings for pretrained language models"), so that a new token is as likely as an average old
+one, and no two are alike.
 
     pretrained = read(directory)
     model = LanguageModel(replace(pretrained.config, vocab_size=len(vocabulary)), generator=g)
@@ -27,11 +27,10 @@ from torch import Tensor
 from unitone import checkpoint
 from unitone.errors import CheckpointError, ConfigError
 from unitone.lm._layout import read_torch
-from unitone.lm.llama import from_llama
+from unitone.lm.llama import from_llama, read_llama_config
 from unitone.lm.model import LanguageModel, ModelConfig
 from unitone.lm.opt import OptConfig, OptModel
 from unitone.lm.opt_weights import from_opt, read_opt_config
-from unitone.nn.transformer import TransformerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -86,57 +85,13 @@ def read(directory: Path) -> Pretrained:
         raise CheckpointError(
             f"{where}: model_type {kind!r} is not supported; take a llama, a mistral or an opt"
         )
-    specials = {name: values.get(field) for name, field in SPECIALS.items()}
+    specials = {name: _first(values.get(field)) for name, field in SPECIALS.items()}
     return Pretrained(
         directory=directory,
         config=config,
         weights={name: tensor.float() for name, tensor in weights.items()},
         specials={name: value for name, value in specials.items() if isinstance(value, int)},
     )
-
-
-def read_llama_config(values: Mapping[str, Any], *, where: str) -> ModelConfig:
-    """Return the configuration that a Hugging Face ``config.json`` in the Llama layout describes.
-
-    Raises:
-        CheckpointError: it is of a variant that is not built here; says which field.
-    """
-    plain = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-    for name, only in plain.items():
-        if values.get(name, only) != only:
-            raise CheckpointError(f"{where}: {name} = {values[name]!r} is not supported")
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    scaling = rope.get("rope_type", rope.get("type", "default"))
-    if scaling != "default":
-        raise CheckpointError(f"{where}: rope scaling {scaling!r} is not supported")
-    try:
-        dim, heads = int(values["hidden_size"]), int(values["num_attention_heads"])
-        context = int(values["max_position_embeddings"])
-        if int(values.get("head_dim") or dim // heads) * heads != dim:
-            raise CheckpointError(
-                f"{where}: head_dim {values['head_dim']} is not hidden_size / num_attention_heads, "
-                f"{dim} / {heads}, which is not supported"
-            )
-        window = values.get("sliding_window")
-        if window is not None and values.get("use_sliding_window", True) and window < context:
-            logger.warning("%s: sliding window of %d; the context is cut to it", where, window)
-            context = int(window)
-        return ModelConfig(
-            transformer=TransformerConfig(
-                dim=dim,
-                layers=int(values["num_hidden_layers"]),
-                heads=heads,
-                kv_heads=int(values.get("num_key_value_heads") or heads),
-                ffn=int(values["intermediate_size"]),
-                rope_theta=float(rope.get("rope_theta") or values.get("rope_theta") or 10_000.0),
-                norm_eps=float(values.get("rms_norm_eps", 1e-6)),
-            ),
-            vocab_size=int(values["vocab_size"]),
-            context=context,
-            tied=bool(values.get("tie_word_embeddings", False)),
-        )
-    except KeyError as error:
-        raise CheckpointError(f"{where} lacks the field {error.args[0]!r}") from error
 
 
 def read_weights(directory: Path) -> dict[str, Tensor]:
@@ -249,6 +204,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         except CheckpointError as error:
             raise CheckpointError(f"{error}; fetch it again") from error
     return read_torch(path)
+
+
+def _first(value: Any) -> Any:
+    """Of several tokens that end a text, as chat models have, the plain one comes first."""
+    return value[0] if isinstance(value, list) and value else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from unitone.lm.sequences import Example
 from unitone.nn.transformer import TransformerConfig
 
 LENGTH = 9
-SHAPE = TransformerConfig(dim=32, layers=2, heads=4, kv_heads=2, ffn=48)
+SHAPE = TransformerConfig(dim=32, layers=2, heads=4, kv_heads=2, ffn=48, head_width=12)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_weights_are_those_that_the_model_mixes_with(model: LanguageModel) -> No
     handle = block.register_forward_hook(keep)
     model(torch.from_numpy(example().tokens).long()[None])
     handle.remove()
-    qkv = block.get_submodule("qkv")(seen[0])[0].unflatten(-1, (-1, 8))
+    qkv = block.get_submodule("qkv")(seen[0])[0].unflatten(-1, (-1, 12))
     value = qkv[:, 6:].repeat_interleave(2, dim=1).transpose(0, 1)
     mixed = torch.from_numpy(made[-1]) @ value
     out = block.get_submodule("out")(mixed.transpose(0, 1).flatten(1))

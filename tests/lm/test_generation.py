@@ -20,15 +20,24 @@ from unitone.lm.model import LanguageModel, ModelConfig
 from unitone.lm.opt import OptConfig, OptModel
 from unitone.lm.sequences import Example
 from unitone.lm.tasks import Decoding
+from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 
 VOCAB, EOS = 20, 3
 SHAPE = TransformerConfig(dim=16, layers=2, heads=4, kv_heads=2, ffn=24)
+SCALING = RopeScaling(kind="llama3", factor=8.0, original_context=20)
+SCALED = replace(SHAPE, head_width=10, rope_scaling=SCALING)
 
 
-def tiny(vocab: int = VOCAB, *, scale: float = 30.0, features: int = 0) -> LanguageModel:
+def tiny(
+    vocab: int = VOCAB,
+    *,
+    scale: float = 30.0,
+    features: int = 0,
+    shape: TransformerConfig = SHAPE,
+) -> LanguageModel:
     """Return a random model whose next token depends strongly on what came before."""
-    config = ModelConfig(transformer=SHAPE, vocab_size=vocab, context=64, features=features)
+    config = ModelConfig(transformer=shape, vocab_size=vocab, context=64, features=features)
     model = LanguageModel(config, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -359,9 +368,10 @@ def test_prompts_with_several_streams() -> None:
     assert run(model, [prompt(4)], Decoding(max_tokens=6))[0].tokens == found[1].tokens
 
 
+@pytest.mark.parametrize("shape", [SHAPE, SCALED], ids=["plain", "scaled"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_preparing_changes_nothing_but_speed(dtype: torch.dtype) -> None:
-    model = tiny(scale=1.0).to(dtype).train()
+def test_preparing_changes_nothing_but_speed(dtype: torch.dtype, shape: TransformerConfig) -> None:
+    model = tiny(scale=1.0, shape=shape).to(dtype).train()
     ready = prepare(model)
     assert is_prepared(ready)
     assert not is_prepared(model)
@@ -409,8 +419,9 @@ def test_groups_hold_every_prompt_once_within_the_budget(lengths: list[int], bud
         assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= budget
 
 
-def test_the_cache_grows() -> None:
-    config = ModelConfig(transformer=SHAPE, vocab_size=VOCAB, context=300)
+@pytest.mark.parametrize("shape", [SHAPE, SCALED], ids=["plain", "scaled"])
+def test_the_cache_grows(shape: TransformerConfig) -> None:
+    config = ModelConfig(transformer=shape, vocab_size=VOCAB, context=300)
     model = LanguageModel(config, generator=torch.Generator().manual_seed(1)).eval()
     with torch.no_grad():
         model.embedding.weight.mul_(20)

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,23 @@ from hypothesis import strategies as st
 from unitone import seeding
 from unitone.errors import ConfigError
 from unitone.lm.model import NONE, SIZES, LanguageModel, ModelConfig, Vectors, size
+from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 
 SHAPE = TransformerConfig(dim=32, layers=2, heads=4, kv_heads=2, ffn=48)
+LLAMA3 = replace(
+    SHAPE,
+    head_width=12,
+    rope_scaling=RopeScaling(
+        kind="llama3", factor=8.0, low_freq_factor=0.1, high_freq_factor=0.6, original_context=5
+    ),
+)
+LINEAR = replace(SHAPE, head_width=6, rope_scaling=RopeScaling(kind="linear", factor=3.0))
+SHAPES = st.sampled_from([SHAPE, LLAMA3, LINEAR])
 
 
-def model(*, features: int = 0) -> LanguageModel:
-    config = ModelConfig(transformer=SHAPE, vocab_size=50, context=64, features=features)
+def model(shape: TransformerConfig = SHAPE, *, features: int = 0) -> LanguageModel:
+    config = ModelConfig(transformer=shape, vocab_size=50, context=64, features=features)
     return LanguageModel(config, generator=seeding.torch_generator(0, "model")).eval()
 
 
@@ -68,9 +79,10 @@ def test_no_position_sees_a_later_one(grad: bool) -> None:
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     training=st.booleans(),
+    shape=SHAPES,
 )
-def test_packed_is_unpacked(lengths: list[int], training: bool) -> None:
-    lm = model()
+def test_packed_is_unpacked(lengths: list[int], training: bool, shape: TransformerConfig) -> None:
+    lm = model(shape)
     sequences = [tokens(1, length) for length in lengths]
     packed = torch.cat(sequences, 1)
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
@@ -81,10 +93,12 @@ def test_packed_is_unpacked(lengths: list[int], training: bool) -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
-@settings(max_examples=15, deadline=None)
-@given(cuts=st.lists(st.integers(1, 4), min_size=1, max_size=5), rows=st.integers(1, 3))
-def test_cache_is_no_cache(cuts: list[int], rows: int) -> None:
-    lm = model()
+@settings(max_examples=30, deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, 4), min_size=1, max_size=5), rows=st.integers(1, 3), shape=SHAPES
+)
+def test_cache_is_no_cache(cuts: list[int], rows: int, shape: TransformerConfig) -> None:
+    lm = model(shape)
     given = tokens(rows, sum(cuts))
     with torch.no_grad():
         whole = lm(given)
@@ -108,6 +122,22 @@ def test_the_cache_follows_chosen_rows() -> None:
         cache.select(torch.tensor([2, 0]))
         found = lm(given[[2, 0], 5:], cache=cache)
         torch.testing.assert_close(found, lm(given)[[2, 0], 5:], atol=1e-5, rtol=1e-4)
+
+
+def test_heads_of_another_width() -> None:
+    attention = model(LLAMA3).transformer.blocks[0].get_submodule("attention")
+    shapes = {name: tuple(parameter.shape) for name, parameter in attention.named_parameters()}
+    assert shapes == {"qkv.weight": (8 * 12, 32), "out.weight": (32, 4 * 12)}
+    assert (SHAPE.head_dim, LLAMA3.head_dim) == (8, 12)
+
+
+def test_scaled_positions_are_seen() -> None:
+    """The same weights and tokens: only the states behind the first position differ."""
+    plain, scaled = model(), model(replace(SHAPE, rope_scaling=LLAMA3.rope_scaling))
+    given = tokens(2, 9)
+    difference = (plain(given) - scaled(given)).abs().amax(-1)
+    assert (difference[:, 0] < 1e-6).all()
+    assert (difference[:, 1:] > 1e-6).all()
 
 
 def test_streams_of_tokens_are_summed() -> None:
@@ -158,3 +188,11 @@ def test_untied_tables_and_padding_rows() -> None:
 def test_heads_that_do_not_divide(heads: int, kv_heads: int) -> None:
     with pytest.raises(ConfigError, match="multiple"):
         TransformerConfig(dim=32, layers=1, heads=heads, kv_heads=kv_heads, ffn=8)
+
+
+def test_heads_without_pairs() -> None:
+    with pytest.raises(ConfigError, match=r"dim / heads must be even and at least 2, got 1"):
+        replace(SHAPE, heads=32)
+    for width in (7, 0):
+        with pytest.raises(ConfigError, match=f"head_width must be even.*got {width}"):
+            replace(SHAPE, head_width=width)

@@ -22,6 +22,7 @@ from unitone.lm.model_dir import Loaded, load, save
 from unitone.lm.opt import OptConfig, OptModel
 from unitone.lm.tasks import TASKS, Decoding, Task
 from unitone.lm.vocabulary import Vocabulary
+from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.passport import Passport
 
@@ -86,6 +87,31 @@ def test_what_is_saved_is_loaded(saved: Path, tokenizer: Path) -> None:
         model.state_dict()["projections.features.1.weight"],
     )
     assert not (saved / "tokenizer" / "log.jsonl").exists()
+
+
+@torch.no_grad()
+def test_a_directory_from_before_scaled_rotation_is_loaded(saved: Path) -> None:
+    expected = read(saved).model(TOKENS)
+
+    def old(values: dict[str, Any]) -> None:
+        for name in ("head_width", "rope_scaling"):
+            assert values["unitone"]["llama"]["transformer"].pop(name) is None
+
+    edit(saved / "config.json", old)
+    assert torch.equal(read(saved).model(TOKENS), expected)
+
+
+@torch.no_grad()
+def test_scaled_rotation_and_wide_heads_are_kept(tmp_path: Path) -> None:
+    vocabulary = vocabulary_of(None)
+    scaling = RopeScaling(kind="llama3", factor=8.0, original_context=4)
+    shape = dataclasses.replace(SHAPE, head_width=6, rope_scaling=scaling)
+    config = ModelConfig(transformer=shape, vocab_size=len(vocabulary))
+    model = LanguageModel(config, generator=torch.Generator().manual_seed(0)).eval()
+    save(tmp_path / "m", model=model, vocabulary=vocabulary, tasks=TASKS_HERE)
+    loaded = read(tmp_path / "m").model
+    assert loaded.config == config
+    assert torch.equal(loaded(TOKENS), model(TOKENS))
 
 
 def test_loading_in_bf16_and_by_auto(saved: Path) -> None:

@@ -17,6 +17,7 @@ from unitone.lm.opt_weights import (
     to_opt,
 )
 from unitone.lm.vocabulary import Vocabulary
+from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 
 SHAPE = TransformerConfig(dim=16, layers=2, heads=2, kv_heads=2, ffn=24)
@@ -95,6 +96,19 @@ def test_vectors_are_refused() -> None:
     given = Vectors(values=torch.ones(1, 3), where=torch.ones(1, 1, dtype=torch.bool))
     with pytest.raises(ConfigError, match="OPT model takes no voice"):
         build(PRE)(tokens(1, 1), vectors={"voice": given})
+
+
+def test_what_only_llama_has_is_refused() -> None:
+    for shape, message in (
+        (dataclasses.replace(SHAPE, heads=4), "kv_heads must equal heads"),
+        (dataclasses.replace(SHAPE, head_width=10), "OPT has no head_width"),
+        (
+            dataclasses.replace(SHAPE, rope_scaling=RopeScaling(kind="linear", factor=2.0)),
+            "OPT has no rope_scaling",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            dataclasses.replace(PRE, transformer=shape)
 
 
 @BOTH

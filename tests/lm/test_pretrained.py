@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from tests.lm.conftest import PASSPORT
 from unitone.config import from_dict, to_dict
 from unitone.errors import CheckpointError, ConfigError
-from unitone.lm.llama import llama_config, to_llama
+from unitone.lm.llama import llama_config, read_llama_config, to_llama
 from unitone.lm.model import LanguageModel, ModelConfig
 from unitone.lm.opt import OptConfig, OptModel
 from unitone.lm.opt_weights import opt_config, to_opt
-from unitone.lm.pretrained import Pretrained, extend_table, initialise, read, read_llama_config
+from unitone.lm.pretrained import Pretrained, extend_table, initialise, read
 from unitone.lm.token_rows import shared_rows
 from unitone.lm.vocabulary import Vocabulary
 from unitone.nn.transformer import TransformerConfig
@@ -169,9 +169,9 @@ def test_shards(tmp_path: Path, suffix: str) -> None:
     ("changes", "message"),
     [
         ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
-        ({"rope_scaling": {"rope_type": "yarn"}, "rope_parameters": None}, "rope scaling 'yarn'"),
-        ({"attention_bias": True}, "attention_bias = True is not supported"),
-        ({"head_dim": 32}, "head_dim 32 is not hidden_size / num_attention_heads"),
+        ({"model_type": "qwen2"}, "model_type 'qwen2' is not supported; take a llama"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, r"config\.json: rope scaling 'yarn'"),
+        ({"head_dim": 32}, r"q_proj.weight' is \(16, 16\), not of 64 rows"),
         ({"num_hidden_layers": 3}, "lacks the tensor 'model.layers.2"),
         ({"vocab_size": 80}, "not of 80 rows"),
     ],
@@ -188,6 +188,12 @@ def test_a_sliding_window_cuts_the_context() -> None:
     assert read_llama_config(values | {"sliding_window": 16}, where="x").context == 16
     old = {n: v for n, v in values.items() if n != "rope_parameters"} | {"rope_theta": 5e5}
     assert read_llama_config(old, where="x").transformer.rope_theta == 5e5
+
+
+def test_special_tokens(tmp_path: Path) -> None:
+    """As in the chat models of Llama 3.1: no padding, three tokens that end a text."""
+    write_llama(tmp_path, bos_token_id=80, eos_token_id=[81, 88, 89], pad_token_id=None)
+    assert read(tmp_path).specials == {"<bos>": 80, "<eos>": 81}
 
 
 # ---- which rows are shared -----------------------------------------------------------------------

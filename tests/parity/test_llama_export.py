@@ -1,10 +1,12 @@
 """Exported models in Transformers' own code, in a process of its own."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from unitone.lm.model_dir import Precision
 from unitone.lm.pretrained import initialise, read
 from unitone.lm.tasks import TASKS
 from unitone.lm.vocabulary import Vocabulary
+from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 
 REFERENCE = """
@@ -43,10 +46,21 @@ VOCABULARY = Vocabulary.build(text=256, units=500, tasks=["asr"])
 SHAPE = TransformerConfig(dim=64, layers=3, heads=4, kv_heads=4, ffn=96)
 PLAIN = ModelConfig(transformer=SHAPE, vocab_size=len(VOCABULARY), context=128)
 GROUPED = dataclasses.replace(SHAPE, kv_heads=2, rope_theta=500_000.0, norm_eps=1e-6)
+LLAMA3 = dataclasses.replace(  # of 40 positions 16 are new; pairs are kept, slowed, and between
+    GROUPED,
+    rope_theta=10_000.0,
+    head_width=24,
+    rope_scaling=RopeScaling(kind="llama3", factor=8.0, high_freq_factor=3.0, original_context=24),
+)
+LINEAR = dataclasses.replace(
+    SHAPE, head_width=8, rope_scaling=RopeScaling(kind="linear", factor=4.0)
+)
 CONFIGS = {
     "tied": PLAIN,
     "grouped-untied": dataclasses.replace(PLAIN, transformer=GROUPED, tied=False),
     "one-key-head": dataclasses.replace(PLAIN, transformer=dataclasses.replace(SHAPE, kv_heads=1)),
+    "llama3-wide-heads": dataclasses.replace(PLAIN, transformer=LLAMA3),
+    "linear-narrow-heads": dataclasses.replace(PLAIN, transformer=LINEAR),
     "features-voice": dataclasses.replace(PLAIN, features=5, voice=7, tied=False),
 }
 ALL = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -129,7 +143,7 @@ def test_a_model_directory_is_loaded_as_it_is(tmp_path: Path) -> None:
 
 
 def test_greedy_continuation(tmp_path: Path) -> None:
-    config = CONFIGS["grouped-untied"]
+    config = CONFIGS["llama3-wide-heads"]
     found = theirs(exported(tmp_path, config, "fp32"), dtype="float32", out=tmp_path)
     model = model_dir.load(tmp_path / "best", device="cpu").model
     tokens = torch.from_numpy(found["greedy"])[:, :4]
@@ -141,33 +155,48 @@ def test_greedy_continuation(tmp_path: Path) -> None:
     assert torch.equal(tokens, torch.from_numpy(found["greedy"]))
 
 
-def test_a_transformers_model_is_a_start(tmp_path: Path) -> None:
+SCALED = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0}
+SCALED |= {"original_max_position_embeddings": 24}
+STARTS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama3": {"head_dim": 24, "rope_scaling": {"rope_type": "llama3"} | SCALED},
+    "linear": {"head_dim": 4, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    "mistral": {"model_type": "mistral", "head_dim": 16, "sliding_window": None},
+}
+
+
+@pytest.mark.parametrize("changes", STARTS.values(), ids=STARTS)
+def test_a_transformers_model_is_a_start(tmp_path: Path, changes: dict[str, Any]) -> None:
     """What `save_pretrained` writes is read back: every row kept, the logits are the same."""
     script = """
-import sys
+import json, sys
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 torch.manual_seed(0)
-config = LlamaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+fields = dict(model_type="llama", hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, intermediate_size=48, vocab_size=101, max_position_embeddings=64)
-model = LlamaForCausalLM(config).eval()
+config = AutoConfig.for_model(**fields | json.loads(sys.argv[2]))
+model = AutoModelForCausalLM.from_config(config).eval()
 for parameter in model.parameters():
     parameter.data.add_(0.1 * torch.randn_like(parameter))
 model.save_pretrained(sys.argv[1], max_shard_size="30KB")
-tokens = torch.arange(20)[None]
+tokens = torch.arange(60)[None]
 torch.save(model(tokens).logits.detach(), sys.argv[1] + "/logits.pt")
 """
     subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, str(tmp_path)],
+        [sys.executable, "-W", "ignore", "-c", script, str(tmp_path), json.dumps(changes)],
         check=True,
         capture_output=True,
     )
     pretrained = read(tmp_path)
     assert isinstance(pretrained.config, ModelConfig)
+    shape = pretrained.config.transformer
+    assert shape.head_width == changes.get("head_dim")
+    assert (shape.rope_scaling is None) == ("rope_scaling" not in changes)
     model = LanguageModel(pretrained.config).eval()
     rows = {row: row for row in range(101)}
     initialise(model, pretrained, rows=rows, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        logits = model.head(model(torch.arange(20)[None]))
+        logits = model.head(model(torch.arange(60)[None]))
     expected = torch.load(tmp_path / "logits.pt", weights_only=True)
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unitone.errors import ConfigError
+from unitone.nn.rotary import RopeScaling, frequencies
 
 SHORT = 512
 """Training on a CPU, rows up to this length go through two plain matrix products: the backward
@@ -36,8 +37,12 @@ class TransformerConfig:
     """Key and value heads G; fewer than ``heads`` is grouped-query attention."""
     ffn: int
     """Width of the feed-forward network between its two matrices."""
+    head_width: int | None = None
+    """Width of a head; None is D / H."""
     rope_theta: float = 10_000.0
     """Base of the rotary wavelengths."""
+    rope_scaling: RopeScaling | None = None
+    """How they were stretched, in a pretrained model with a longer context."""
     norm_eps: float = 1e-5
     """Added to the mean square in RMSNorm."""
     dropout: float = 0.0
@@ -46,15 +51,18 @@ class TransformerConfig:
     """Keep only the inputs of the blocks and compute the rest again in the backward pass."""
 
     def __post_init__(self) -> None:
-        if self.dim % self.heads or self.head_dim % 2:
-            raise ConfigError(f"dim {self.dim} must be an even multiple of heads {self.heads}")
+        if self.dim % self.heads:  # with a head_width too: Transformers' Llama insists on it
+            raise ConfigError(f"dim {self.dim} must be a multiple of heads {self.heads}")
+        if self.head_dim < 2 or self.head_dim % 2:
+            which = "dim / heads" if self.head_width is None else "head_width"
+            raise ConfigError(f"{which} must be even and at least 2, got {self.head_dim}")
         if self.heads % self.kv_heads:
             raise ConfigError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
 
     @property
     def head_dim(self) -> int:
         """Width K of a head."""
-        return self.dim // self.heads
+        return self.dim // self.heads if self.head_width is None else self.head_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,9 +302,13 @@ class Transformer(nn.Module):
         return normed
 
     def _angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        width = self.config.head_dim
-        exponents = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
-        angles = positions[..., None].float() * self.config.rope_theta**-exponents
+        turns = frequencies(
+            self.config.head_dim,
+            theta=self.config.rope_theta,
+            scaling=self.config.rope_scaling,
+            device=positions.device,
+        )
+        angles = positions[..., None].float() * turns
         cos, sin = angles.cos(), angles.sin()
         cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
         return cos[:, :, None].to(dtype), sin[:, :, None].to(dtype)
