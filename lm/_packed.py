@@ -12,14 +12,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitone.lm._fused import FusedTransformer, fits, multiply, pack
 from unitone.lm.model import LanguageModel
 from unitone.lm.opt import OptModel
 
 Model = LanguageModel | OptModel
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
-
-TYPICAL_ROWS = 16
-"""Rows of a product that the blocks are chosen for; the choice is good for 1 to 1000."""
 
 
 class PackedLinear(nn.Module):
@@ -29,16 +27,13 @@ class PackedLinear(nn.Module):
         """Bring the matrix into the order of the processor, where that is possible."""
         super().__init__()
         self.weight, self.bias = weight, bias
-        self._packed = _pack(weight)
+        self._packed = pack(weight)
 
     def forward(self, x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
         """Return x W^T + b."""
         if self._packed is None:
             return F.linear(x, self.weight, self.bias)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._packed, self.bias, "none", [], ""
-        )
-        return product
+        return multiply(x, self._packed, self.bias)
 
 
 def prepare(model: Model) -> Model:
@@ -55,7 +50,7 @@ def prepare(model: Model) -> Model:
 
 def is_prepared(model: nn.Module) -> bool:
     """Tell whether `prepare` made this model."""
-    return any(isinstance(module, PackedLinear) for module in model.modules())
+    return any(isinstance(module, PackedLinear | FusedTransformer) for module in model.modules())
 
 
 def _copy(module: AnyModule) -> AnyModule:
@@ -63,20 +58,10 @@ def _copy(module: AnyModule) -> AnyModule:
     made = object.__new__(type(module))  # copy.copy refuses what FSDP has wrapped
     made.__dict__ |= module.__dict__ | {"_modules": {}}
     for name, child in module._modules.items():
-        if isinstance(child, nn.Linear):
+        if fits(child):
+            made._modules[name] = FusedTransformer(child)
+        elif isinstance(child, nn.Linear):
             made._modules[name] = PackedLinear(child.weight.detach(), child.bias)
         else:
             made._modules[name] = None if child is None else _copy(child)
     return made
-
-
-def _pack(weight: Tensor) -> Tensor | None:
-    """Return the matrix in oneDNN's order, None where there is no such product."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return None
-    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return None
-    if weight.dtype not in (torch.float32, torch.bfloat16):
-        return None
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
-    return packed

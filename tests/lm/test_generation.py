@@ -372,17 +372,29 @@ def test_prompts_with_several_streams() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_preparing_changes_nothing_but_speed(dtype: torch.dtype, shape: TransformerConfig) -> None:
     model = tiny(scale=1.0, shape=shape).to(dtype).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # the norms' weights, which are ones
+                parameter.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(2))
     ready = prepare(model)
     assert is_prepared(ready)
     assert not is_prepared(model)
     assert not ready.training
     assert model.training
     assert prepare(ready) is ready
-    tokens = torch.arange(4, 12)[None]
+    tokens = torch.arange(4, 12).repeat(2, 1)
+    slots = torch.arange(8)
+    visible = (slots <= slots[:, None]) & (slots >= torch.tensor([0, 3])[:, None, None])
+    mask = (visible | torch.eye(8, dtype=torch.bool))[:, None]
+    positions = (slots - torch.tensor([[0], [3]])).clamp(min=0)
     with torch.no_grad():
-        expected, found = model.eval()(tokens), ready(tokens)
+        expected = model.eval()(tokens), model(tokens, positions=positions, mask=mask)
+        found = ready(tokens), ready(tokens, positions=positions, mask=mask)
+        cache = ready.cache(rows=2, slots=4)
+        parts = [ready(tokens[:, part], cache=cache) for part in (slots[:6], slots[6:7], slots[7:])]
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    assert torch.allclose(expected.float(), found.float(), rtol=tolerance, atol=tolerance)
+    for one, other in zip((*expected, expected[0]), (*found, torch.cat(parts, 1)), strict=True):
+        assert torch.allclose(one.float(), other.float(), rtol=tolerance, atol=tolerance)
     assert any(isinstance(module, torch.nn.Linear) for module in model.modules())
     assert not any(isinstance(module, torch.nn.Linear) for module in ready.modules())
 

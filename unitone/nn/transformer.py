@@ -287,7 +287,7 @@ class Transformer(nn.Module):
                 position, everything in the cache.
             cache: the positions before ``x``; those of ``x`` are added to it.
         """
-        cos, sin = self._angles(positions, x.dtype)
+        cos, sin = self.angles(positions, x.dtype)
         rows = Rows(cos=cos, sin=sin, mask=mask)
         for layer, block in enumerate(self.blocks):
             if cache is not None:  # not what training may have compiled
@@ -301,7 +301,10 @@ class Transformer(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
-    def _angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def angles(
+        self, positions: Int[Tensor, "B L"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "B L 1 K"], Float[Tensor, "B L 1 K"]]:
+        """Return cosine and signed sine of each position's angles, as `rotate` takes them."""
         turns = frequencies(
             self.config.head_dim,
             theta=self.config.rope_theta,
