@@ -119,7 +119,7 @@ class _Block:
         """Return the residual stream behind this block."""
         rows, length, _ = x.shape
         heads, turned = self._heads, self._heads + self._groups
-        qkv = _product(self._before(x), self._qkv, None, "none", [], "").float()
+        qkv = multiply(self._before(x), self._qkv).float()
         qkv = qkv.view(rows, length, turned + self._groups, self._width)
         pairs = torch.view_as_complex(qkv[:, :, :turned].unflatten(-1, (-1, 2)))
         both = torch.view_as_real(pairs * turn).flatten(-2).transpose(1, 2)
@@ -130,7 +130,7 @@ class _Block:
         mixed = attend(query, key, value, mask=mask)
         mixed = mixed.transpose(1, 2).reshape(rows, length, -1).to(x.dtype)
         x = _sum(mixed, x, self._out, None, "add")
-        gate, up = _product(self._between(x), self._gate_up, None, "none", [], "").chunk(2, -1)
+        gate, up = multiply(self._between(x), self._gate_up).chunk(2, -1)
         added: Tensor = _sum(F.silu(gate).mul_(up), x, self._down, None, "add")
         return added
 

@@ -125,7 +125,8 @@ def initialise(
 ) -> Taken:
     """Give the model the pretrained weights, and its vocabulary rows old and new.
 
-    Projections of continuous inputs, which no text model has, keep what they are.
+    Projections of continuous inputs that the pretrained model lacks, as every text model does, or
+    has for vectors of another width, keep what they are.
 
     Args:
         model: of the pretrained shape; an output matrix of its own starts as the pretrained one,
@@ -154,8 +155,7 @@ def initialise(
             weights[name] = F.pad(drawn, (0, 0, 0, model.config.rows - size))
     if isinstance(model, OptModel):  # a shorter context needs fewer of the learned positions
         weights["positions.weight"] = weights["positions.weight"][: len(model.positions.weight)]
-    own = checkpoint.weights(model).items()
-    weights |= {name: tensor for name, tensor in own if name.startswith("projections.")}
+    weights = _with_projections(weights, checkpoint.weights(model))
     try:
         checkpoint.load_weights(model, weights, where=str(pretrained.directory))
     except CheckpointError as error:
@@ -188,6 +188,17 @@ def extend_table(
     table[new] = (mean + noise @ root.T).to(old.dtype)
     table[list(rows)] = old[list(rows.values())]
     return table
+
+
+def _with_projections(
+    pretrained: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    found = {name: t for name, t in pretrained.items() if not name.startswith("projections.")}
+    for name, tensor in own.items():
+        if name.startswith("projections."):
+            theirs = pretrained.get(name)
+            found[name] = tensor if theirs is None or theirs.shape != tensor.shape else theirs
+    return found
 
 
 def _check_rows(rows: Mapping[int, int], *, ours: int, theirs: int) -> None:

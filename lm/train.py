@@ -19,7 +19,7 @@ from unitone.codecs.codec import model_folder
 from unitone.config import command_line, to_dict
 from unitone.distributed import World
 from unitone.errors import ConfigError
-from unitone.lm import model_dir, pretrained, store, tasks
+from unitone.lm import finetune, model_dir, pretrained, store, tasks
 from unitone.lm.data import DataConfig, Mixture
 from unitone.lm.model import LanguageModel, size
 from unitone.lm.model_card import Card
@@ -63,8 +63,8 @@ class LmConfig:
     """Size of the model: lm-tiny (2M), lm-micro (3M), lm-mini (5M), lm-small (29M), lm-160m,
     lm-350m, lm-1.3b."""
     init: Path | None = None
-    """Start from this text model, a Hugging Face directory of the Llama or OPT kind; its shape
-    replaces --config."""
+    """Start from this model; its shape replaces --config. One of ours, for shards of the same
+    tokenizer, or a text model, a Hugging Face directory of the Llama or OPT kind."""
     table: Literal["unitone", "voxtlm", "polyspeech"] = "unitone"
     """Task table: how the tasks are laid out."""
     tasks: tuple[str, ...] = ()
@@ -248,7 +248,11 @@ def _from_pretrained(
     tokenizer: Path,
     data: TokenStore,
 ) -> LanguageModel | OptModel:
-    read = pretrained.read(directory)
+    if finetune.is_ours(directory):
+        read, rows = finetune.read(directory, vocabulary)
+    else:
+        read = pretrained.read(directory)
+        rows = shared_rows(read, vocabulary, tokenizer=tokenizer)
     generator = seeding.torch_generator(config.train.seed, "rows")
     shape = dataclasses.replace(
         read.config,
@@ -271,12 +275,7 @@ def _from_pretrained(
     else:
         shape = dataclasses.replace(shape, features=data.width, voice=data.voice_width)
         model = LanguageModel(shape, generator=generator)
-    pretrained.initialise(
-        model,
-        read,
-        rows=shared_rows(read, vocabulary, tokenizer=tokenizer),
-        generator=generator,
-    )
+    pretrained.initialise(model, read, rows=rows, generator=generator)
     return model
 
 
