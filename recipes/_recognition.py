@@ -35,6 +35,9 @@ class RecognitionConfig:
     """In the model."""
     config: str = "lm-mini"
     """Size of the model."""
+    init: Path | None = None
+    """Start from this model of ours and keep its size and its tokenizer; what is said above of
+    units has no effect then."""
     steps: int = 1500
     """Optimiser steps."""
     lr: float = 2e-3
@@ -66,26 +69,21 @@ def steps(config: RecognitionConfig) -> Iterator[Step]:
         ),
         main=perturb.main,
     )
-    layer = () if config.layer is None else ("--layer", str(config.layer))
-    pieces = () if config.pieces is None else ("--pieces", str(config.pieces))
-    yield Step(
-        module="tokenizers.build",
-        arguments=(
-            *("--manifest", manifest, "--split", "train", "--ssl", config.ssl, *layer),
-            *("--k", str(config.k), "--switch-penalty", str(config.switch_penalty)),
-            *(*pieces, "--text", "characters", "--out", tokenizer),
-        ),
-        main=build.main,
-    )
+    if config.init is None:
+        yield _build(config, manifest=manifest, tokenizer=tokenizer)
+    else:
+        tokenizer = str(config.init / "tokenizer")
     yield Step(
         module="tokenizers.encode",
         arguments=("--tokenizer", tokenizer, "--manifest", manifest, "--out", tokens),
         main=encode.main,
     )
+    start = ("--init", str(config.init)) if config.init else ("--config", config.config)
     yield Step(
         module="lm.train",
         arguments=(
-            *("--config", config.config, "--data", tokens, "--out", str(out / "lm")),
+            *start,
+            *("--data", tokens, "--out", str(out / "lm")),
             *("--tasks", "asr", "--steps", str(config.steps), "--lr", str(config.lr)),
             *("--max-tokens", str(config.max_tokens), "--unit-mask", str(config.unit_mask)),
             *("--dropout", str(config.dropout), "--precision", "bf16", "--best", "asr/wer"),
@@ -110,4 +108,18 @@ def steps(config: RecognitionConfig) -> Iterator[Step]:
             *("--out", str(out / "scores")),
         ),
         main=wer.main,
+    )
+
+
+def _build(config: RecognitionConfig, *, manifest: str, tokenizer: str) -> Step:
+    layer = () if config.layer is None else ("--layer", str(config.layer))
+    pieces = () if config.pieces is None else ("--pieces", str(config.pieces))
+    return Step(
+        module="tokenizers.build",
+        arguments=(
+            *("--manifest", manifest, "--split", "train", "--ssl", config.ssl, *layer),
+            *("--k", str(config.k), "--switch-penalty", str(config.switch_penalty)),
+            *(*pieces, "--text", "characters", "--out", tokenizer),
+        ),
+        main=build.main,
     )

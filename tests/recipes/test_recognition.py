@@ -1,0 +1,39 @@
+"""Recognition on one corpus: from its manifest to a score, and on to another corpus."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unitone.recipes import an4, fsdd
+
+SMALL = [
+    *("--config", "lm-tiny", "--steps", "2", "--k", "8", "--pieces", "0", "--speeds", "1.1"),
+    *("--max-tokens", "512", "--threads", "1"),
+]
+
+
+@pytest.fixture
+def corpus(tiny_corpus: Path) -> Path:
+    """A manifest with every split."""
+    path = tiny_corpus / "manifest.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, split in zip(rows[-2:], ("dev", "test"), strict=True):
+        row["split"] = split
+    for row in rows:
+        row["text"] = "A SENTENCE"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.slow
+def test_from_a_manifest_to_a_score_and_on_from_its_model(corpus: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert fsdd.main(["--manifest", str(corpus), "--out", str(first), *SMALL]) == 0
+    start = first / "lm" / "best"
+    options = ["--manifest", str(corpus), "--out", str(second), "--init", str(start), *SMALL]
+    assert an4.main(options) == 0
+    assert not (second / "tokenizer").exists()  # the model's own has made the tokens
+    for folder in (first, second):
+        (score,) = (json.loads(path.read_text()) for path in folder.glob("scores/*.json"))
+        assert score["wer"] > 0
