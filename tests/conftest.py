@@ -102,6 +102,43 @@ def tiny_corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_encodec() -> Callable[..., Path]:
+    """``make_encodec(folder, levels=3, seed=0)``: an untrained EnCodec, 16 codes, 50 Hz, 16 kHz.
+
+    Its codebooks are drawn at the scale of what comes to them, so that codes differ.
+    """
+    transformers = pytest.importorskip("transformers")
+
+    def make(folder: Path, *, levels: int = 3, seed: int = 0) -> Path:
+        generator = torch.Generator().manual_seed(seed)
+        config = transformers.EncodecConfig(
+            target_bandwidths=[0.2 * levels + 0.05],
+            sampling_rate=SAMPLE_RATE,
+            num_filters=2,
+            hidden_size=8,
+            codebook_dim=8,
+            codebook_size=16,
+            num_lstm_layers=1,
+            upsampling_ratios=[8, 5, 4, 2],
+        )
+        model = transformers.EncodecModel(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                drawn = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(drawn / max(parameter[0].numel(), 1) ** 0.5)
+            wave = torch.from_numpy(synthetic_speech(2.0, 7))[None, None]
+            found = model.encoder(wave)[0]
+            for layer in model.quantizer.layers:
+                picked = torch.randint(found.shape[1], (16,), generator=generator)
+                layer.codebook.embed.copy_(found[:, picked].T)
+                found = found - layer.decode(layer.encode(found[None]))[0]
+        model.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real recordings beside the checkout; skips where it is not there."""
     folder = ROOT.parent / "shared" / "data"
