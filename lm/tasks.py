@@ -82,7 +82,8 @@ class Task:
     name: str
     template: str
     emits: tuple[str, ...]
-    """Blocks of the vocabulary that may be generated; ``<eos>`` always may."""
+    """Blocks of the vocabulary that may be generated, ``code`` being those of all levels of a
+    codec; ``<eos>`` always may."""
     metric: Metric
     weight: float = 1.0
     """Share of the examples, beside those of the other tasks, where mixing is by hand."""
@@ -275,10 +276,41 @@ POLYSPEECH: tuple[Task, ...] = (
 )
 """PolySpeech's four tasks: continuous speech in, tokens out, a task embedding in front."""
 
+_CODES = Decoding(temperature=0.8, top_p=0.95, max_tokens=2000)
+
+CODES: tuple[Task, ...] = (
+    Task(
+        name="asr",
+        template="<bos> <task:asr> {codes} <sep> [ {text} <eos> ]",
+        emits=("text",),
+        metric="wer",
+        weight=5.0,
+    ),
+    Task(
+        name="tts",
+        template="<bos> <task:tts> {language} {speaker} {text} <sep> [ {codes} <eos> ]",
+        emits=("code",),
+        metric="units",
+        weight=12.0,
+        decoding=_CODES,
+        check="asr",
+    ),
+    Task(
+        name="continue",
+        template="<bos> <task:continue> [ {codes} <eos> ]",
+        emits=("code",),
+        metric="units",
+        weight=0.2,
+        decoding=_CODES,
+    ),
+)
+"""Speech as the codes of a neural codec instead of units; ``code`` emits those of all levels."""
+
 TABLES: dict[str, tuple[Task, ...]] = {
     "unitone": TASKS,
     "voxtlm": VOXTLM,
     "polyspeech": POLYSPEECH,
+    "codes": CODES,
 }
 
 
