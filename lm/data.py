@@ -88,12 +88,13 @@ class Batch:
     """Share of positions that hold nothing."""
 
 
-def plain(tokens: Int[Tensor, "B L"]) -> Batch:
-    """Return rows of one task in which every token but the first is learnt."""
+def plain(tokens: Int[Tensor, "B L *Q"]) -> Batch:
+    """Return rows of one task in which every position but the first is learnt."""
+    rows, length = tokens.shape[:2]
     return Batch(
         tokens=tokens[:, :-1],
         targets=tokens[:, 1:],
-        tasks=torch.zeros_like(tokens[:, 1:]),
+        tasks=tokens.new_zeros(rows, length - 1),
         positions=None,
         segments=None,
         vectors={},

@@ -70,6 +70,8 @@ class LmConfig:
     replaces --config."""
     table: Literal["unitone", "voxtlm", "polyspeech", "codes"] = "unitone"
     """Task table: how the tasks are laid out."""
+    rows: Path | None = None
+    """JSON list of rows that join the table, or take the place of those with their names."""
     tasks: tuple[str, ...] = ()
     """Rows of it; default: all."""
     tokenizer: Path | None = None
@@ -108,6 +110,8 @@ class LmConfig:
     def table_rows(self) -> tuple[Task, ...]:
         """The tasks that are trained."""
         table = tasks.TABLES[self.table]
+        if self.rows is not None:
+            table = tasks.extended(table, tasks.read(self.rows))
         rows = tasks.select(table, self.tasks) if self.tasks else table
         weights = self.mixture.weights
         tasks.select(rows, weights)  # refuses names that aren't there
@@ -371,6 +375,7 @@ def _train(config: LmConfig, world: World) -> None:
             "vocabulary": run.vocabulary.hash,
             "store": run.train.identity,
             "weights": {task.name: task.weight for task in run.tasks},
+            **({"templates": {t.name: t.template for t in run.tasks}} if config.rows else {}),
         },
         may_differ=("valid_utterances",),
     ).run()

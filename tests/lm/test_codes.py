@@ -1,6 +1,9 @@
 """Codes of a codec in a language model: laid out, learnt by heart, generated, read back."""
 
 import dataclasses
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,17 +15,20 @@ from hypothesis import strategies as st
 from tests.lm.conftest import rows, vocabulary
 from unitone import seeding
 from unitone.errors import ConfigError, CorpusError
-from unitone.lm import generation
+from unitone.lm import generation, memory, tasks
 from unitone.lm.codes import Pattern
-from unitone.lm.data import collate
+from unitone.lm.data import DataConfig, Item, Mixture, collate
 from unitone.lm.generation import Hypothesis
 from unitone.lm.likelihood import log_likelihoods
 from unitone.lm.model import NONE, LanguageModel, ModelConfig
 from unitone.lm.objective import NextToken
 from unitone.lm.sequences import Composer, Example
+from unitone.lm.store import TokenStore
 from unitone.lm.tasks import CODES, Decoding, Task
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.text import ByteText
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 BY_NAME = {task.name: task for task in CODES}
 TTS, ASR, CONTINUE = BY_NAME["tts"], BY_NAME["asr"], BY_NAME["continue"]
@@ -60,8 +66,11 @@ def model_of(composer: Composer, *, scale: float = 1.0, dim: int = 48) -> Langua
     return model
 
 
-def learnt(composer: Composer, task: Task, records: list[dict[str, Any]]) -> LanguageModel:
-    """Return a model that knows the targets of one batch by heart."""
+@cache
+def learnt(pattern: Pattern, levels: int, task: Task) -> LanguageModel:
+    """Return a model that knows the targets of `records_of` by heart, of ``continue`` the last."""
+    composer = composer_of(pattern, levels)
+    records = records_of(composer, levels=levels)[-1 if task is CONTINUE else 0 :]
     batch = collate([[(0, composer.example(task, record))] for record in records])
     model = model_of(composer)
     player = NextToken(model, vocabulary=composer.vocabulary, tasks=[task.name])
@@ -155,7 +164,7 @@ def test_a_target_may_go_on_behind_codes() -> None:
 def test_codes_learnt_by_heart_are_generated_exactly(pattern: Pattern, levels: int) -> None:
     composer = composer_of(pattern, levels)
     records = records_of(composer, levels=levels)
-    model = learnt(composer, TTS, records)
+    model = learnt(pattern, levels, TTS)
     prompts = [composer.prompt(TTS, record) for record in records]
     together = generate(composer, model, prompts)
     for number, (found, given_prompt) in enumerate(zip(together, prompts, strict=True)):
@@ -172,7 +181,7 @@ def test_codes_learnt_by_heart_are_generated_exactly(pattern: Pattern, levels: i
 def test_recognition_from_codes_is_learnt_by_heart(pattern: Pattern) -> None:
     composer = composer_of(pattern)
     records = records_of(composer)
-    model = learnt(composer, ASR, records)
+    model = learnt(pattern, 3, ASR)
     found = generate(composer, model, [composer.prompt(ASR, one) for one in records], ASR)
     assert [composer.output(ASR, one.tokens).text for one in found] == [
         f"say {number}" for number in range(5)
@@ -284,25 +293,25 @@ def test_only_codes_of_the_right_level_are_generated(
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("prefix", [1, 2, 4])
+@pytest.mark.parametrize("prefix", [1, 2, 3])
 def test_speech_goes_on_behind_given_codes(pattern: Pattern, prefix: int) -> None:
     composer = composer_of(pattern)
-    record = records_of(composer, 4)[3]
-    model = learnt(composer, CONTINUE, [record])
+    record = records_of(composer)[-1]
+    model = learnt(pattern, 3, CONTINUE)
     example = composer.prompt(CONTINUE, record, prefix=prefix)
     start = len(composer.prompt(CONTINUE, record))
     before = composer.given(CONTINUE, record, example.tokens[start:], prefix)
     (found,) = generate(composer, model, [example], CONTINUE)
     codes = composer.output(CONTINUE, [*before, *found.tokens]).codes
     assert codes is not None
-    np.testing.assert_array_equal(codes, codes_of(3))
-    assert composer.size(CONTINUE, record) == codes_of(3).shape[1]
+    np.testing.assert_array_equal(codes, codes_of(4))
+    assert composer.size(CONTINUE, record) == codes_of(4).shape[1]
 
 
 def test_guidance_works_in_streams() -> None:
     composer = composer_of("delay")
     records = records_of(composer)
-    model = learnt(composer, TTS, records)
+    model = learnt("delay", 3, TTS)
     prompts = [composer.prompt(TTS, record) for record in records]
     nulls = [composer.prompt(TTS, record, null=True) for record in records]
     same = dataclasses.replace(GREEDY, guidance=1.2)
@@ -328,3 +337,105 @@ def test_codes_that_cannot_be_are_named() -> None:
         composer.record(row | {"codes": [[0, 1], [0, 1]]})
     whole = composer.record(row | {"codes": codes_of(0, 4)})  # levels more are left out
     np.testing.assert_array_equal(composer.codes.decode(whole["codes"]), codes_of(0, 4)[:3])
+
+
+class Memory(TokenStore):
+    """A store that isn't on the disk."""
+
+    def __init__(self, records: list[dict[str, Any]]) -> None:
+        self.records = records
+        self.identity = "memory"
+        self.languages = []
+        self.ids = [record["id"] for record in records]
+
+    def record(self, row: int, **_: Any) -> dict[str, Any]:
+        return self.records[row]
+
+    def examples(self, task: Task, composer: Composer) -> tuple[np.ndarray, ...]:  # type: ignore[override]
+        lengths = [len(composer.example(task, record)) for record in self.records]
+        return np.arange(len(lengths)), np.full(len(lengths), -1), np.array(lengths)
+
+
+def mixture(composer: Composer, **settings: Any) -> Mixture:
+    return Mixture(
+        DataConfig(max_tokens=64, round_examples=30, **settings),
+        store=Memory(records_of(composer)),
+        composer=composer,
+        table=(ASR, TTS),
+        context=64,
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_packed_streams_do_not_see_each_other(pattern: Pattern) -> None:
+    composer = composer_of(pattern)
+    model = model_of(composer, scale=4.0).eval()
+    player = NextToken(model, vocabulary=composer.vocabulary, tasks=["asr", "tts"])
+    sums = []
+    for packing in (False, True):
+        source = mixture(composer, packing=packing)
+        losses = [player(source.load(spec)) for spec in source.plan(0)]
+        assert any(len(row) > 1 for spec in source.plan(0) for row in spec) == packing
+        count = sum(int(loss.count) for loss in losses)
+        sums.append((sum(float(loss.total.detach()) for loss in losses) / count, count))
+    assert sums[0][1] == sums[1][1]
+    assert sums[0][0] == pytest.approx(sums[1][0], rel=1e-5)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_masks_hide_codes_of_conditions_only(pattern: Pattern) -> None:
+    composer = composer_of(pattern)
+    mask = composer.vocabulary.id("<mask>")
+    hidden, whole = 0, 0
+    for number, task in ((0, ASR), (1, TTS)):
+        for record_number, record in enumerate(records_of(composer)):
+            item = Item(task=number, row=record_number, to=-1, draw=record_number)
+            found = mixture(composer, unit_mask=0.5)._example(item)
+            plain = composer.example(task, record)
+            changed = (found.tokens != plain.tokens).reshape(len(plain), -1).any(axis=1)
+            assert not (changed & plain.target).any()
+            if task is TTS:
+                assert not changed.any()
+                continue
+            cells = found.tokens.reshape(len(plain), -1)[changed]
+            assert (cells[:, 0] == mask).all()
+            assert (cells[:, 1:] == NONE).all()
+            hidden, whole = hidden + int(changed.sum()), whole + codes_of(record_number).shape[1]
+    assert 0 < hidden < whole
+
+
+def test_streams_are_counted_in_the_memory_that_is_measured() -> None:
+    config = memory.MemoryConfig(config="lm-tiny", gib=1.0, vocab_size=100, code_levels=4)
+    words, tokens = memory._drawn(config, 2, 5)
+    assert tokens.shape == (2, 5, 4)
+    assert len(words) <= 100
+    for level, block in enumerate(words.codes[1:], start=1):
+        assert all(int(token) in block for token in tokens[..., level].flatten())
+    with pytest.raises(ConfigError, match="--code-levels must be at least 1"):
+        memory.MemoryConfig(gib=1.0, code_levels=0)
+
+
+def test_rows_of_a_file_join_the_table(tmp_path: Path) -> None:
+    row = {
+        "name": "asr",
+        "template": "<asr> {codes} <sep> [ {text} <eos> ]",
+        "emits": ["text"],
+        "metric": "wer",
+        "decoding": {"beam": 4},
+    }
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([row, row | {"name": "mine"}]))
+    rows_of_file = tasks.read(path)
+    assert rows_of_file[0].decoding == Decoding(beam=4)
+    names = [task.name for task in tasks.extended(CODES, rows_of_file)]
+    assert names == ["asr", "tts", "continue", "mine"]
+    assert tasks.extended(CODES, rows_of_file)[0].template == row["template"]
+    path.write_text(json.dumps([row | {"templates": "x"}]))
+    with pytest.raises(ConfigError, match="row 0: unknown field 'templates'"):
+        tasks.read(path)
+    with pytest.raises(ConfigError, match=r"--rows .*none\.json"):
+        tasks.read(tmp_path / "none.json")
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match="expected a list of rows"):
+        tasks.read(path)
