@@ -139,20 +139,24 @@ def stream(
     allowed: Bool[Tensor, "V"],
     eos: int,
     decoding: Decoding,
+    levels: Levels | None = None,
     null: Example | None = None,
     generator: np.random.Generator | None = None,
 ) -> Iterator[int]:
     """Yield the tokens of one prompt as they come; arguments and errors as `generate`.
 
-    Beam search can't: its first token is known at the end.
+    Beam search can't: its first token is known at the end. Codes with a delay can't either: they
+    come in several streams.
     """
-    check(decoding)
+    check(decoding, levels=levels)
     if decoding.beam > 1:
         raise ConfigError("decoding: a stream needs beam 1")
+    if levels is not None and levels.delayed:
+        raise ConfigError("decoding: codes come one by one in the flat pattern, not with a delay")
     nulls = None if null is None else [null]
     with torch.inference_mode():  # step by step: the caller's code between them is not in it
         batch = _Batch(
-            model, [prompt], allowed=allowed, eos=eos, decoding=decoding, levels=None, nulls=nulls
+            model, [prompt], allowed=allowed, eos=eos, decoding=decoding, levels=levels, nulls=nulls
         )
         steps = batch.steps(None if generator is None else [generator])
     while True:

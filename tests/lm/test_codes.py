@@ -328,6 +328,27 @@ def test_beams_are_refused_where_levels_are_delayed() -> None:
         generate(composer, model, prompts, decoding=Decoding(beam=2))
 
 
+def test_codes_come_one_by_one_in_the_flat_pattern() -> None:
+    for pattern in PATTERNS:
+        composer = composer_of(pattern)
+        example = composer.prompt(TTS, records_of(composer, 1)[0])
+        tokens = generation.stream(
+            learnt(pattern, 3, TTS),
+            example,
+            allowed=composer.allowed(TTS),
+            eos=composer.vocabulary.eos_id,
+            decoding=GREEDY,
+            levels=composer.levels(TTS),
+        )
+        if pattern == "flat":
+            codes = composer.output(TTS, list(tokens)).codes
+            assert codes is not None
+            np.testing.assert_array_equal(codes, codes_of(0))
+        else:
+            with pytest.raises(ConfigError, match="in the flat pattern"):
+                next(tokens)
+
+
 def test_codes_that_cannot_be_are_named() -> None:
     composer = composer_of("flat")
     row = rows(1)[0]
