@@ -78,9 +78,11 @@ class DelayedSearch:
         cells = torch.full_like(history[:, -1], NONE)
         gained = torch.zeros(cells.shape, device=cells.device)
         for stream in range(self._streams):
+            first = 0
             if stream:
                 wanted = self._coded(history[:, history.shape[1] - 1 - stream])
-                own = logits.masked_fill(self._stepper.level != stream, -torch.inf)
+                first, last = self._stepper.columns_of[stream]
+                own = logits[:, first:last]
             else:
                 wanted = ~ended
                 own = logits.masked_fill(self._stepper.level > 0, -torch.inf)
@@ -90,7 +92,7 @@ class DelayedSearch:
             own = own.log_softmax(-1)
             drawn = None if uniforms is None else uniforms[:, stream]
             columns = choose(own, decoding=self._decoding, uniforms=drawn)
-            cells[:, stream] = torch.where(wanted, columns, NONE)
+            cells[:, stream] = torch.where(wanted, first + columns, NONE)
             gained[:, stream] = torch.where(wanted, own.gather(1, columns[:, None])[:, 0], 0.0)
         return cells, gained
 

@@ -3,6 +3,7 @@
 Axes: R rows, Q levels, A columns (the tokens that may be generated), V vocabulary.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -69,6 +70,10 @@ class DelayedStepper(Stepper):
         super().__init__(model, prompts, allowed=allowed, nulls=nulls, guidance=guidance)
         self.level = _level_of(self.tokens, levels)
         """The level of each column, `NONE` of what is no code, (A,)."""
+        ends = [int(allowed[: block.start].sum()) for block in levels.blocks]
+        ends.append(ends[-1] + levels.blocks[-1].size)
+        self.columns_of = list(itertools.pairwise(ends))
+        """First column of each level, and the one behind its last."""
         column_of = torch.full((len(allowed),), NONE, device=self.tokens.device)
         column_of[self.tokens] = torch.arange(len(self.tokens), device=self.tokens.device)
         last = self._tokens[: len(prompts), max(self._prompt - self.streams + 1, 0) :]

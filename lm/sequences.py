@@ -112,6 +112,7 @@ class Composer:
             if part.kind == "token":
                 self.vocabulary.id(part.name)
         self.allowed(task)
+        self.levels(task)
 
     def record(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Turn what a shard or a manifest says of an utterance into tokens; what lacks is left out.
@@ -191,8 +192,19 @@ class Composer:
         return self.vocabulary.allowed(*names, "<eos>")
 
     def levels(self, task: Task) -> Levels | None:
-        """Return how the codes lie that ``task`` generates; None where it generates none."""
-        return self.codes if any(name.startswith("code") for name in task.emits) else None
+        """Return how the codes lie that ``task`` generates; None where it generates none.
+
+        Raises:
+            ConfigError: it generates some levels only.
+        """
+        named = {name for name in task.emits if name.startswith("code")}
+        lacking = {block.name for block in self.codes.blocks} - named
+        if named and lacking and "code" not in named:
+            raise ConfigError(
+                f"task {task.name} emits {', '.join(sorted(named))} and not "
+                f"{', '.join(sorted(lacking))}: say code, for all levels"
+            )
+        return self.codes if named else None
 
     def size(self, task: Task, record: Record) -> int:
         """Return how much of the target can be given as ``prefix``: tokens, or frames of codes."""

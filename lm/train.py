@@ -386,7 +386,9 @@ def _decoder(config: LmConfig, run: Run) -> Path | None:
     if config.decoder is None:
         return None
     folder = model_folder(config.decoder)
-    if run.codes is not None and read_config(folder)["codec"] != unit_decoder.NAME:
+    if read_config(folder)["codec"] != unit_decoder.NAME:
+        if run.codes is None:
+            raise ConfigError(f"--decoder {config.decoder} takes codes; no task has {{codes}}")
         open_codec(folder, run.codes)
         return folder
     run.vocabulary.require_passport(Passport.load(folder).hash, of=str(config.decoder))

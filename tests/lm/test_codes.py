@@ -328,6 +328,14 @@ def test_beams_are_refused_where_levels_are_delayed() -> None:
         generate(composer, model, prompts, decoding=Decoding(beam=2))
 
 
+def test_a_task_emits_all_levels_or_none() -> None:
+    composer = composer_of("flat")
+    task = dataclasses.replace(TTS, emits=("code/0", "code/2"))
+    with pytest.raises(ConfigError, match="emits code/0, code/2 and not code/1: say code"):
+        composer.check(task)
+    assert composer.levels(ASR) is None
+
+
 def test_codes_come_one_by_one_in_the_flat_pattern() -> None:
     for pattern in PATTERNS:
         composer = composer_of(pattern)

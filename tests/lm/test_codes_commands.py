@@ -221,9 +221,9 @@ def test_a_model_learns_the_codes_of_recordings_by_heart(
 ) -> None:
     options = [
         *("--tasks", "tts", "asr", "--codes-pattern", pattern, "--split", "train", "--lr", "1e-3"),
-        *("--steps", "300", "--max-tokens", "800", "--validate-every", "300", "--packing"),
-        *("--weights", "tts", "4", "asr", "2", "--warmup-steps", "10"),
-        *("--decoder", str(coded.codec)),
+        *("--steps", "320", "--max-tokens", "600", "--validate-every", "320", "--packing"),
+        *("--weights", "tts", "4", "asr", "3", "--warmup-steps", "10"),
+        *("--decoder", str(coded.codec), "--code-levels", "2"),
     ]
     assert lm_train.main(arguments(coded, tmp_path / "run", *options)) == 0
     model, out = tmp_path / "run" / "last", tmp_path / "h.jsonl"
@@ -231,7 +231,7 @@ def test_a_model_learns_the_codes_of_recordings_by_heart(
     said += ["--split", "train", "--temperature", "0", "--out", str(out)]
     assert decode.main([*said, "--audio", str(tmp_path / "wav")]) == 0
     shards, codec = TokenShards(coded.codes), codecs.load(coded.codec)
-    truth = {row["id"]: row["codes"] for row in shards.rows()}
+    truth = {row["id"]: row["codes"][:2] for row in shards.rows()}
     lines = hypotheses(out)
     assert [line["id"] for line in lines] == ["u0", "u1", "u2", "u3"]
     for line in lines:
