@@ -18,10 +18,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32
+from torch import Tensor
 
 from unitone import files
 from unitone.audio import HIGHEST_RATE, LOWEST_RATE
+from unitone.checkpoint import load_tensors, weight_hash
 from unitone.errors import CheckpointError, ConfigError
+from unitone.tokenizers.passport import CodecPassport
 
 CONFIG = "config.json"
 
@@ -83,7 +86,7 @@ def names() -> list[str]:
     return [name for name in public if name not in _NO_CODECS]
 
 
-_NO_CODECS = frozenset({"codec", "synthesize", "train"})
+_NO_CODECS = frozenset({"codec", "encode", "synthesize", "train"})
 """The interface and the commands."""
 
 
@@ -111,6 +114,28 @@ def load(path: Path, *, device: str = "cpu") -> Codec:
     return codec
 
 
+def passport_of(path: Path, codec: Codec) -> CodecPassport:
+    """Return what the codes of ``codec``, loaded from ``path``, are known by.
+
+    Raises:
+        CheckpointError: the weights are missing or damaged.
+    """
+    path = model_folder(path)
+    weights: dict[str, Tensor] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        weights |= load_tensors(file)
+    if not weights:
+        raise CheckpointError(f"{path} holds no *.safetensors; fetch or save the codec again")
+    return CodecPassport(
+        name=str(read_config(path).get("model_type", codec.name)),
+        weight_hash=weight_hash(weights),
+        levels=codec.num_levels,
+        codebook_size=codec.codebook_size,
+        frame_rate=codec.frame_rate,
+        sample_rate=codec.sample_rate,
+    )
+
+
 def model_folder(path: Path) -> Path:
     """Return ``path``; of a training run's folder, its best model, or its last."""
     for name in ("best", "last"):
@@ -128,6 +153,8 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path} holds no {CONFIG}: not a finished codec; train it to the end"
         )
     config = files.read_json(path / CONFIG)
+    if isinstance(config, dict) and "codec" not in config and "model_type" in config:
+        return {"codec": "huggingface", **config}  # a directory that Transformers wrote
     if not isinstance(config, dict) or not isinstance(config.get("codec"), str):
         raise CheckpointError(f"{path / CONFIG} doesn't say which codec it is of")
     return config

@@ -1,21 +1,22 @@
-"""Units to waveforms: ``python -m unitone.codecs.synthesize --model D --tokens T --out OUT``.
+"""Tokens to waveforms: ``python -m unitone.codecs.synthesize --model D --tokens T --out OUT``.
 
 Writes one WAV (16 bit) for every row of the shards, for listening and for scoring, and
 ``manifest.jsonl`` beside them with the texts of the shards. Files that are there already are left.
+A unit decoder speaks the units, a neural codec the codes that `unitone.codecs.encode` has added.
 """
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from unitone import files, program
-from unitone.codecs.codec import Sound, model_folder
-from unitone.codecs.unit_decoder import WEIGHTS, UnitDecoder, load
+from unitone.codecs.codec import Codec, Sound, load, model_folder, passport_of
+from unitone.codecs.unit_decoder import WEIGHTS, UnitDecoder
 from unitone.config import command_line
 from unitone.errors import ConfigError
 from unitone.logs import Progress
@@ -34,9 +35,9 @@ MADE_BY = "synthesis.json"
 @dataclass(frozen=True, kw_only=True)
 class SynthesizeConfig:
     model: Path
-    """Directory of a unit decoder."""
+    """Directory of a unit decoder, or of a neural codec."""
     tokens: Path
-    """Shards that ``python -m tokenizers.encode`` wrote, with the same tokenizer."""
+    """Shards with the units of the same tokenizer, or the codes of the same codec."""
     out: Path
     """Folder for the WAV files."""
     split: str | None = None
@@ -51,18 +52,83 @@ class SynthesizeConfig:
     """auto, cpu, cuda, cuda:N or mps."""
 
 
+@runtime_checkable
+class Decoder(Protocol):
+    """What makes sound of rows."""
+
+    def speaker(self, row: Mapping[str, Any]) -> str | None:
+        """Return whose voice a row will have; ConfigError where that can't be."""
+        ...
+
+    def sounds(self, rows: Sequence[Mapping[str, Any]]) -> list[Sound]:
+        """Decode rows."""
+        ...
+
+
+class _Units:
+    def __init__(self, config: SynthesizeConfig, decoder: UnitDecoder) -> None:
+        if decoder.network.config.speaker_dim is not None:
+            raise ConfigError(
+                f"--model {config.model} speaks by embeddings; call its decode in Python"
+            )
+        self._config, self._decoder = config, decoder
+
+    def speaker(self, row: Mapping[str, Any]) -> str:
+        known = self._decoder.speakers
+        speaker = self._config.speaker or row["speaker"] or known[0]
+        if speaker not in known:
+            raise ConfigError(
+                f"utterance {row['id']!r} has speaker {speaker!r}, the decoder has "
+                f"{', '.join(known)}; give one of them with --speaker"
+            )
+        return str(speaker)
+
+    def sounds(self, rows: Sequence[Mapping[str, Any]]) -> list[Sound]:
+        predicted = self._config.predict_durations
+        return self._decoder.decode_batch(
+            [np.array(row["units"], np.int32) for row in rows],
+            speakers=[self.speaker(row) for row in rows],
+            durations=[
+                "predict" if predicted else np.array(row["durations"], np.int32) for row in rows
+            ],
+        )
+
+
+class _Codes:
+    def __init__(self, config: SynthesizeConfig, codec: Codec) -> None:
+        for option, given in (
+            ("speaker", config.speaker),
+            ("predict-durations", config.predict_durations),
+        ):
+            if given:
+                raise ConfigError(f"--{option}: codes of a codec hold voice and timing already")
+        self._codec = codec
+
+    def speaker(self, row: Mapping[str, Any]) -> str | None:
+        speaker: str | None = row["speaker"]
+        return speaker
+
+    def sounds(self, rows: Sequence[Mapping[str, Any]]) -> list[Sound]:
+        return [self._codec.decode(row["codes"]) for row in rows]
+
+
 def synthesize(config: SynthesizeConfig) -> None:
     """Decode the shards; do only what is missing in ``config.out``."""
-    decoder = load(config.model, device=config.device)
+    codec = load(config.model, device=config.device)
     shards = TokenShards(config.tokens)
-    require_same(decoder.passport, shards.passport, what=str(config.tokens))
+    decoder: Decoder
+    if isinstance(codec, UnitDecoder):
+        require_same(codec.passport, shards.passport, what=str(config.tokens))
+        decoder = _Units(config, codec)
+    else:
+        passport = passport_of(config.model, codec)
+        require_same(passport, shards.require_codes().codec, what=str(config.tokens))
+        decoder = _Codes(config, codec)
     rows = list(_rows(shards, split=config.split))[: config.limit]
     if not rows:
         raise ConfigError(f"--split {config.split}: no row of {config.tokens} has it")
-    if decoder.network.config.speaker_dim is not None:
-        raise ConfigError(f"--model {config.model} speaks by embeddings; call its decode in Python")
     for row in rows:
-        _speaker(config, row, decoder)  # an unknown one before the work, not in the middle of it
+        decoder.speaker(row)  # an unknown one before the work, not in the middle of it
     with files.locked(config.out):
         _check_folder(config, shards)
         lines, loudest = _write_all(config, decoder, rows)
@@ -96,48 +162,25 @@ def _rows(shards: TokenShards, *, split: str | None) -> Iterator[dict[str, Any]]
 
 
 def _write_all(
-    config: SynthesizeConfig, decoder: UnitDecoder, rows: Sequence[dict[str, Any]]
+    config: SynthesizeConfig, decoder: Decoder, rows: Sequence[dict[str, Any]]
 ) -> tuple[list[str], float]:
     loudest, lines = 0.0, []
     for number, row in enumerate(rows):
         record = {"id": row["id"], "audio": _name(number)} | {
             name: row[name] for name in ("text", "language", "gender", "split") if row[name]
         }
-        record["speaker"] = _speaker(config, row, decoder)
+        record["speaker"] = decoder.speaker(row)
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     missing = [i for i in range(len(rows)) if not (config.out / _name(i)).is_file()]
     with Progress("synthesize", total=float(len(missing)), unit="utterances") as bar:
         for first in range(0, len(missing), BATCH):
             batch = missing[first : first + BATCH]
-            sounds = _decode(config, decoder, [rows[i] for i in batch])
+            sounds = decoder.sounds([rows[i] for i in batch])
             for index, sound in zip(batch, sounds, strict=True):
                 loudest = max(loudest, float(np.abs(sound.wave).max()))
                 write_wave(config.out / _name(index), sound)
             bar.advance(float(len(batch)))
     return lines, loudest
-
-
-def _decode(
-    config: SynthesizeConfig, decoder: UnitDecoder, rows: Sequence[dict[str, Any]]
-) -> list[Sound]:
-    return decoder.decode_batch(
-        [np.array(row["units"], np.int32) for row in rows],
-        speakers=[_speaker(config, row, decoder) for row in rows],
-        durations=[
-            "predict" if config.predict_durations else np.array(row["durations"], np.int32)
-            for row in rows
-        ],
-    )
-
-
-def _speaker(config: SynthesizeConfig, row: dict[str, Any], decoder: UnitDecoder) -> str:
-    speaker = config.speaker or row["speaker"] or decoder.speakers[0]
-    if speaker not in decoder.speakers:
-        raise ConfigError(
-            f"utterance {row['id']!r} has speaker {speaker!r}, the decoder has "
-            f"{', '.join(decoder.speakers)}; give one of them with --speaker"
-        )
-    return str(speaker)
 
 
 def _name(number: int) -> str:

@@ -64,15 +64,11 @@ class Stepper:
             mask = (causal & (real[:, None, None] | itself)).contiguous()
         return self._run(self._tokens, positions, mask, self._vectors)
 
-    def step(self, columns: Int[Tensor, "R"]) -> Float[Tensor, "R A"]:
+    def step(self, columns: Int[Tensor, "R *Q"]) -> Float[Tensor, "R A"]:
         """Put a token behind every row; return the logits of what follows it."""
-        tokens = self.tokens[columns]
+        tokens = self._laid(columns)
         if self._guided:
-            tokens = tokens.repeat(2)
-        tokens = tokens[:, None]
-        if self._tokens.ndim == 3:  # the prompt had several streams; the others are silent
-            silent = tokens.new_full((*tokens.shape, self._tokens.shape[2] - 1), NONE)
-            tokens = torch.cat((tokens[..., None], silent), dim=-1)
+            tokens = torch.cat((tokens, tokens))
         positions, mask = None, None
         if self._padded:
             slot = self._cache.filled
@@ -80,6 +76,14 @@ class Stepper:
             slots = torch.arange(slot + 1, device=self._pads.device)
             mask = (slots >= self._pads[:, None])[:, None, None]
         return self._run(tokens, positions, mask, {})
+
+    def _laid(self, columns: Tensor) -> Int[Tensor, "R 1 *Q"]:
+        """Return the tokens of the next position."""
+        tokens = self.tokens[columns][:, None]
+        if self._tokens.ndim == 3:  # the prompt had several streams; the others are silent
+            silent = tokens.new_full((*tokens.shape, self._tokens.shape[2] - 1), NONE)
+            tokens = torch.cat((tokens[..., None], silent), dim=-1)
+        return tokens
 
     def select(self, rows: Int[Tensor, "S"], *, same_prompts: bool = False) -> None:
         """Make row ``rows[r]`` the new row r; ``same_prompts``: each has the prompt of row r."""

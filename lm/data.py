@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unitone import batches, seeding
 from unitone.errors import ConfigError
+from unitone.lm.codes import widen
 from unitone.lm.model import NONE, Vectors
 from unitone.lm.sequences import Composer, Example
 from unitone.lm.store import TokenStore
@@ -42,7 +43,8 @@ class DataConfig:
     null_share: float = 0.0
     """Share of examples whose condition is dropped, for classifier-free guidance; 0.1 is usual."""
     unit_mask: float = 0.0
-    """Share of a condition's unit tokens that are hidden, in spans, as augmentation."""
+    """Share of a condition's unit tokens, or of its positions with codes, that are hidden, in
+    spans, as augmentation."""
     unit_mask_span: int = 4
     """Mean length of such a span, in tokens."""
     sample_tokens: int | None = None
@@ -86,12 +88,13 @@ class Batch:
     """Share of positions that hold nothing."""
 
 
-def plain(tokens: Int[Tensor, "B L"]) -> Batch:
-    """Return rows of one task in which every token but the first is learnt."""
+def plain(tokens: Int[Tensor, "B L *Q"]) -> Batch:
+    """Return rows of one task in which every position but the first is learnt."""
+    rows, length = tokens.shape[:2]
     return Batch(
         tokens=tokens[:, :-1],
         targets=tokens[:, 1:],
-        tasks=torch.zeros_like(tokens[:, 1:]),
+        tasks=tokens.new_zeros(rows, length - 1),
         positions=None,
         segments=None,
         vectors={},
@@ -245,14 +248,18 @@ class Mixture:
         return example
 
     def _masked(self, example: Example, generator: np.random.Generator) -> Example:
-        block = self._composer.vocabulary.block("unit")
+        words = self._composer.vocabulary
         tokens = example.tokens.copy()
         first = tokens if tokens.ndim == 1 else tokens[:, 0]
-        inside = (first >= block.start) & (first < block.end) & ~example.target
+        inside = np.zeros(len(first), bool)
+        for block in (words.block("unit"), *words.codes):
+            inside |= (first >= block.start) & (first < block.end) & ~example.target
         span = self._config.unit_mask_span
         starts = generator.random(len(first)) < self._config.unit_mask / span
         hidden = np.convolve(starts, np.ones(span))[: len(first)] > 0
-        first[inside & hidden] = self._composer.vocabulary.id("<mask>")
+        if tokens.ndim == 2:
+            tokens[inside & hidden] = NONE
+        first[inside & hidden] = words.id("<mask>")
         return replace(example, tokens=tokens)
 
 
@@ -272,7 +279,7 @@ def collate(rows: Sequence[Sequence[tuple[int, Example]]]) -> Batch:
         start = 0
         for segment, (task, example) in enumerate(row):
             end = start + len(example) - 1
-            wide = _widened(example.tokens, streams)
+            wide = widen(example.tokens, streams)
             tokens[number, start:end] = wide[:-1]
             learnt = example.target[1:].reshape(-1, *[1] * (len(shape) - 2))
             targets[number, start:end] = np.where(learnt, wide[1:], NONE)
@@ -302,12 +309,3 @@ def collate(rows: Sequence[Sequence[tuple[int, Example]]]) -> Batch:
 
 def _streams(example: Example) -> int:
     return 1 if example.tokens.ndim == 1 else example.tokens.shape[1]
-
-
-def _widened(tokens: np.ndarray, streams: int) -> np.ndarray:
-    """Return tokens in stream 0 of several."""
-    if streams == 1 or tokens.ndim == 2:
-        return tokens
-    wide = np.full((len(tokens), streams), NONE, tokens.dtype)
-    wide[:, 0] = tokens
-    return wide

@@ -1,11 +1,11 @@
 """Generate for a corpus: ``python -m lm.decode --model M --task asr --tokens T --out H.jsonl``.
 
 The corpus is token shards (``--tokens``), or a manifest (``--manifest``) whose recordings go
-through the model's own tokenizer. The hypotheses are JSON lines in the order of the corpus: ``id``,
-``task``, ``to``, ``text``, ``label``, ``units``, ``audio``, ``score``, ``truncated``; beside them
-``<out>.decoding.json`` says how they were made, and ``<out>.skipped.jsonl`` which utterances could
-not be decoded and why. The job may be killed at any moment; run again, it goes on, and the file is
-the same.
+through the model's own tokenizer or codec. The hypotheses are JSON lines in the order of the
+corpus: ``id``, ``task``, ``to``, ``text``, ``label``, ``units``, ``codes``, ``audio``, ``score``,
+``truncated``; beside them ``<out>.decoding.json`` says how they were made, and
+``<out>.skipped.jsonl`` which utterances could not be decoded and why. The job may be killed at any
+moment; run again, it goes on, and the file is the same.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from unitone.journal import Journal
 from unitone.lm import model_dir
 from unitone.lm.decode_rows import Rows, SourceConfig
 from unitone.lm.performing import MAX_TOKENS, Job, Performer
-from unitone.lm.speaking import Voice
+from unitone.lm.speaking import Speech, Voice
 from unitone.lm.tasks import Decoding, select
 from unitone.logs import Progress
 
@@ -85,11 +85,11 @@ class DecodeConfig:
     to: tuple[str, ...] = ()
     """Languages to translate into (st, mt)."""
     prefix: int = 0
-    """Tokens of the target that are given, as in speech continuation."""
+    """Tokens of the target, or frames of codes, that are given, as in speech continuation."""
     audio: Path | None = None
-    """Folder for what the unit decoder makes of generated units, WAV."""
+    """Folder for what the decoder makes of generated units or codes, WAV."""
     decoder: Path | None = None
-    """Directory of a unit decoder; default: the model's own."""
+    """Directory of a unit decoder, or of the codec of the codes; default: the model's own."""
     decoding: Overrides = field(default_factory=Overrides)
     batch_tokens: int = MAX_TOKENS
     """Prompt tokens of a batch, padding included."""
@@ -114,10 +114,12 @@ def decode(config: DecodeConfig) -> None:
     targets = _targets(config, performer)
     voice = None
     if config.audio is not None:
-        if task.output != "units":
-            raise ConfigError(f"--audio: task {task.name} says {task.output}, not units")
-        voice = Voice(loaded, decoder=config.decoder)
-    rows = Rows(config.source, loaded, needs=_needs(performer, config.prefix))
+        if task.output not in ("units", "codes"):
+            raise ConfigError(f"--audio: task {task.name} says {task.output}, not units or codes")
+        speech: Speech = "codes" if task.output == "codes" else "units"
+        voice = Voice(loaded, decoder=config.decoder, speech=speech)
+    needs = _needs(performer, config.prefix)
+    rows = Rows(config.source, loaded, needs=needs, decoder=config.decoder)
     settings = _settings(config, decoding, rows)
     if _is_done(config.out, settings):
         logger.info("%s was there already", config.out)
@@ -218,7 +220,7 @@ class _Run:
             assert self.config.audio is not None
             names = [job.id if job.to is None else f"{job.id}-{job.to}" for job in jobs]
             audio = self.voice.write(
-                [one.output.units for one in said],
+                [one.output.spoken for one in said],
                 speakers=speakers,
                 files_at=[_audio_path(self.config.audio, name) for name in names],
             )
@@ -230,6 +232,7 @@ class _Run:
                 "text": one.output.text,
                 "label": one.output.label,
                 "units": None if one.output.units is None else one.output.units.tolist(),
+                "codes": None if one.output.codes is None else one.output.codes.tolist(),
                 "audio": None if path is None else self._relative(path),
                 "score": round(one.score, 6),
                 "truncated": one.truncated,

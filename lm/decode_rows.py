@@ -10,18 +10,23 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from unitone import files, seeding, voices
+from unitone.codecs.codec import Codec
+from unitone.codecs.encode import LONGEST, codes_of
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.model import ModelConfig
 from unitone.lm.model_dir import Loaded
 from unitone.lm.samples import Samples
+from unitone.lm.speaking import codec_of
 from unitone.tokenizers.corpus import Corpus, read_corpus
 from unitone.tokenizers.extract import Features, extract
+from unitone.tokenizers.passport import require_same
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
 from unitone.tokenizers.units import deduplicate
 from unitone.tokenizers.utterance import Skipped, Utterance
+from unitone.tokenizers.waveforms import load_ahead
 
-SPEECH = frozenset({"units", "features"})
+SPEECH = frozenset({"units", "features", "codes"})
 """Fields that are made from a recording."""
 
 
@@ -46,12 +51,25 @@ class SourceConfig:
 class Rows:
     """Numbered utterances; what lacks a recording or can't be read is a reason instead of a row."""
 
-    def __init__(self, config: SourceConfig, loaded: Loaded, *, needs: frozenset[str]) -> None:
-        """Open the corpus; ``needs`` are the fields that prompts are made of.
+    def __init__(
+        self,
+        config: SourceConfig,
+        loaded: Loaded,
+        *,
+        needs: frozenset[str],
+        decoder: Path | None = None,
+    ) -> None:
+        """Open the corpus.
+
+        Args:
+            config: where it is.
+            loaded: the model.
+            needs: the fields that prompts are made of.
+            decoder: directory of the codec that codes of recordings come from, if not the model's.
 
         Raises:
             ConfigError: not exactly one corpus is given, it isn't there, it has no such split, or
-                its tokenizer isn't the model's; speaker vectors lack or don't fit the model.
+                its tokenizer or codec isn't the model's; speaker vectors lack or don't fit.
             CorpusError: it holds no utterance.
             CheckpointError: the file of speaker vectors can't be read.
         """
@@ -65,6 +83,8 @@ class Rows:
         self._samples: Samples | None = None
         self._corpus: Corpus | None = None
         self._units: UnitExtractor | None = None
+        self._decoder = decoder
+        self._codec: Codec | None = None
         self._ids: dict[int, str] = {}
         self._source = ""
         if config.tokens is not None:
@@ -85,6 +105,8 @@ class Rows:
         if "features" in self._needs:
             raise ConfigError("--tokens: shards hold no features; give --manifest")
         shards = TokenShards(folder, passport=self._loaded.passport)
+        if "codes" in self._needs:
+            require_codes(shards, self._loaded, what=str(folder))
         split = self._config.split
         splits: set[str] = set()
         speakers: dict[str | None, int] = {None: -1}
@@ -170,6 +192,8 @@ class Rows:
         """Return what is made of the recordings, by id; a reason where that can't be."""
         if not self._needs & SPEECH:
             return {}
+        if "codes" in self._needs:
+            return self._codes_of(utterances)
         units = self._open_encoder()
         found: dict[str, dict[str, Any] | str] = {}
         items = extract(
@@ -180,6 +204,23 @@ class Rows:
                 found[utterance.id] = self._made_of(item, units)
             except CorpusError as error:  # in the middle of a long recording
                 found[utterance.id] = str(error)
+        return found
+
+    def _codes_of(self, utterances: list[Utterance]) -> dict[str, dict[str, Any] | str]:
+        if self._codec is None:
+            self._codec = codec_of(self._loaded, self._decoder)
+        loaded = load_ahead(
+            utterances,
+            longest=round(LONGEST * self._codec.sample_rate),
+            workers=self._config.workers,
+            rate=self._codec.sample_rate,
+        )
+        found: dict[str, dict[str, Any] | str] = {}
+        for one in loaded:
+            try:
+                found[one.utterance.id] = {"codes": codes_of(self._codec, one)}
+            except ValueError as error:
+                found[one.utterance.id] = str(error)
         return found
 
     def _made_of(self, item: Features | Skipped, units: UnitExtractor) -> dict[str, Any] | str:
@@ -196,6 +237,15 @@ class Rows:
             device = str(next(self._loaded.model.parameters()).device)
             self._units = tokenizer.open(ssl=self._config.ssl, device=device)
         return self._units
+
+
+def require_codes(shards: TokenShards, loaded: Loaded, *, what: str) -> None:
+    """Refuse shards without codes, of another codec than the model's, or with fewer levels."""
+    ours, theirs = loaded.codes, shards.require_codes()
+    assert ours is not None
+    require_same(ours.codec, theirs.codec, what=what)
+    if theirs.levels < ours.levels:
+        raise ConfigError(f"{what} has {theirs.levels} levels of codes, the model {ours.levels}")
 
 
 def _voices(

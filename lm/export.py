@@ -96,6 +96,11 @@ def export(config: ExportConfig) -> None:
             "OPT" if isinstance(loaded.model, OptModel) else "Llama",
             " and ".join(dropped),
         )
+    if loaded.codes is not None and loaded.codes.pattern == "delay" and loaded.codes.levels > 1:
+        logger.warning(
+            "codes with a delay are several tokens a position, which Transformers' models don't "
+            "take: tasks that read or say codes don't work there"
+        )
     _write(config, loaded, kept, dropped)
     logger.info("%s: %d tensors, %s", config.out, len(kept), config.precision)
 

@@ -22,9 +22,11 @@ from torch import Tensor
 from unitone import seeding
 from unitone.errors import ConfigError
 from unitone.lm._beam import BeamSearch
+from unitone.lm._delayed import DelayedSearch
+from unitone.lm._levels import DelayedStepper, open_stepper
 from unitone.lm._packed import Model, prepare
 from unitone.lm._sampling import choose, constrain
-from unitone.lm._stepping import Stepper
+from unitone.lm.codes import Levels
 from unitone.lm.sequences import Example
 from unitone.lm.tasks import Decoding
 
@@ -38,7 +40,7 @@ cache."""
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
     tokens: list[int]
-    """What was generated, without the end of sequence."""
+    """What was generated, without the end of sequence; codes frame by frame, whole frames only."""
     score: float
     """Sum of the log-probabilities, that of the end included, by the number of tokens to the power
     of the length penalty."""
@@ -46,8 +48,8 @@ class Hypothesis:
     """Whether it met its cap before it ended."""
 
 
-def check(decoding: Decoding) -> None:
-    """Refuse settings that can't work together or at all.
+def check(decoding: Decoding, *, levels: Levels | None = None) -> None:
+    """Refuse settings that can't work together, for these codes, or at all.
 
     Raises:
         ConfigError: naming the setting.
@@ -77,6 +79,11 @@ def check(decoding: Decoding) -> None:
             f"decoding: min_tokens {decoding.min_tokens} is more than max_tokens "
             f"{decoding.max_tokens}"
         )
+    if levels is not None and levels.delayed and decoding.beam > 1:
+        raise ConfigError(
+            "decoding: no beam search over codes with a delay; use beam 1, or train with "
+            "--codes-pattern flat"
+        )
 
 
 @torch.inference_mode()
@@ -87,6 +94,7 @@ def generate(
     allowed: Bool[Tensor, "V"],
     eos: int,
     decoding: Decoding,
+    levels: Levels | None = None,
     nulls: Sequence[Example] | None = None,
     generators: Sequence[np.random.Generator] | None = None,
 ) -> list[Hypothesis]:
@@ -98,16 +106,21 @@ def generate(
         allowed: tokens that may be generated.
         eos: token that ends a sequence; it is allowed.
         decoding: how to choose, and when to stop. A prompt's cap is also the rest of the context.
+        levels: how codes of a codec lie, where such are generated.
         nulls: the prompts without their conditions, for ``decoding.guidance``.
         generators: one for each prompt, where tokens are drawn; default: streams of seed 0.
 
     Raises:
         ConfigError: the settings can't work, or a prompt fills the context.
     """
-    check(decoding)
+    check(decoding, levels=levels)
     if not prompts:
         return []
-    batch = _Batch(model, prompts, allowed=allowed, eos=eos, decoding=decoding, nulls=nulls)
+    batch = _Batch(
+        model, prompts, allowed=allowed, eos=eos, decoding=decoding, levels=levels, nulls=nulls
+    )
+    if isinstance(batch.stepper, DelayedStepper):
+        return batch.delayed(batch.stepper, generators)
     if decoding.beam > 1:
         search = BeamSearch(batch.stepper, decoding=decoding, eos=batch.eos, limits=batch.limits)
         return [
@@ -126,19 +139,25 @@ def stream(
     allowed: Bool[Tensor, "V"],
     eos: int,
     decoding: Decoding,
+    levels: Levels | None = None,
     null: Example | None = None,
     generator: np.random.Generator | None = None,
 ) -> Iterator[int]:
     """Yield the tokens of one prompt as they come; arguments and errors as `generate`.
 
-    Beam search can't: its first token is known at the end.
+    Beam search can't: its first token is known at the end. Codes with a delay can't either: they
+    come in several streams.
     """
-    check(decoding)
+    check(decoding, levels=levels)
     if decoding.beam > 1:
         raise ConfigError("decoding: a stream needs beam 1")
+    if levels is not None and levels.delayed:
+        raise ConfigError("decoding: codes come one by one in the flat pattern, not with a delay")
     nulls = None if null is None else [null]
     with torch.inference_mode():  # step by step: the caller's code between them is not in it
-        batch = _Batch(model, [prompt], allowed=allowed, eos=eos, decoding=decoding, nulls=nulls)
+        batch = _Batch(
+            model, [prompt], allowed=allowed, eos=eos, decoding=decoding, levels=levels, nulls=nulls
+        )
         steps = batch.steps(None if generator is None else [generator])
     while True:
         with torch.inference_mode():
@@ -177,13 +196,19 @@ class _Batch:
         allowed: Bool[Tensor, "V"],
         eos: int,
         decoding: Decoding,
+        levels: Levels | None,
         nulls: Sequence[Example] | None,
     ) -> None:
         if not bool(allowed[eos]):
             raise ValueError(f"the end of sequence, token {eos}, is not allowed")
         self._decoding = decoding
-        self.stepper = Stepper(
-            prepare(model), prompts, allowed=allowed, nulls=nulls, guidance=decoding.guidance
+        self.stepper = open_stepper(
+            prepare(model),
+            prompts,
+            allowed=allowed,
+            nulls=nulls,
+            guidance=decoding.guidance,
+            levels=levels,
         )
         self.eos = int(allowed[:eos].sum())
         """Its column."""
@@ -238,6 +263,23 @@ class _Batch:
             said = columns[: length if truncated else length - 1]
             found.append(self.hypothesis(said, log_p=log_p, truncated=truncated))
         return found
+
+    def delayed(
+        self, stepper: DelayedStepper, generators: Sequence[np.random.Generator] | None
+    ) -> list[Hypothesis]:
+        """Return the hypotheses of several streams."""
+        most = int(self.limits.max()) * stepper.streams
+        found = DelayedSearch(
+            stepper, decoding=self._decoding, eos=self.eos, limits=self.limits
+        ).run(self._uniforms(generators, most))
+        return [
+            Hypothesis(
+                tokens=stepper.tokens[one.columns].tolist(),
+                score=one.score,
+                truncated=one.truncated,
+            )
+            for one in found
+        ]
 
     def hypothesis(self, columns: list[int], *, log_p: float, truncated: bool) -> Hypothesis:
         """Return ``columns`` as tokens, with their score."""

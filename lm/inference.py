@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int32
 
-from unitone.codecs.codec import Sound
+from unitone import audio
+from unitone.audio import SAMPLE_RATE
+from unitone.codecs.codec import Codec, Sound
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm import model_dir
 from unitone.lm.decode_rows import runs
 from unitone.lm.model_dir import Loaded, Precision
 from unitone.lm.performing import Performer, Said, checker, open_composer
 from unitone.lm.sequences import Output
-from unitone.lm.speaking import Voice
+from unitone.lm.speaking import Speech, Voice, codec_of
 from unitone.lm.tasks import select
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
 
@@ -47,7 +49,7 @@ def load(
 
     Args:
         path: what training wrote, ``exp/run/best``.
-        decoder: directory of a unit decoder; default: the one in ``path``.
+        decoder: directory of a unit decoder or of the model's codec; default: the one in ``path``.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: fp32, or bf16, which is faster where the processor has it.
 
@@ -63,13 +65,14 @@ class UnifiedModel:
     """One model for every task of its table; encoder and unit decoder are opened when needed."""
 
     def __init__(self, loaded: Loaded, *, decoder: Path | None = None) -> None:
-        """Use a model that was read; ``decoder`` is a unit decoder instead of its own."""
+        """Use a model that was read; ``decoder`` is a unit decoder or codec instead of its own."""
         self.loaded = loaded
         self._decoder = decoder
         self._composer = open_composer(loaded)
         self._performers: dict[tuple[str, bool], Performer] = {}
         self._units: UnitExtractor | None = None
-        self._voice: Voice | None = None
+        self._voices: dict[str, Voice] = {}
+        self._codec: Codec | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -142,7 +145,8 @@ class UnifiedModel:
             CorpusError: the sample can't be used, the text is empty, has characters the model
                 can't write, is too long, or the model had nothing to say.
         """
-        voice = self._open_voice()
+        task = "tts" if sample is None else self._sampling_task()
+        voice = self._open_voice(task)
         name = speaker or next(iter(self.speakers), None)
         for value, kind in ((name, "speaker"), (language, "language")):
             if value is not None:
@@ -150,17 +154,16 @@ class UnifiedModel:
         given: dict[str, Any] = {"text": text, "speaker": name}
         if sample is not None:
             given["sample"] = self._heard(sample)["units"]
-        units = self._units_of(given, language=language)
-        (sound,) = voice.say([units], speakers=[name])
+        spoken = self._spoken(task, given, language=language)
+        (sound,) = voice.say([spoken], speakers=[name])
         if sound is None:
             raise CorpusError("the model ended before it said anything; is the text like its own?")
         return sound
 
-    def _units_of(
-        self, given: Mapping[str, Any], *, language: str | None
-    ) -> Int32[np.ndarray, "T"] | None:
+    def _spoken(
+        self, task: str, given: Mapping[str, Any], *, language: str | None
+    ) -> Int32[np.ndarray, "..."] | None:
         """Return what is to be said; of several languages, in that with the best score."""
-        task = self._sampling_task() if "sample" in given else "tts"
         performer = self._performer(task)
         if language is None and "language" in performer.needs and self.languages:
             rows = [{"id": "text", "language": one, **given} for one in self.languages]
@@ -169,11 +172,11 @@ class UnifiedModel:
             language = max(scores, key=lambda one: scores[one])
         speaking = self._performer(task, careful=True)
         (chosen,) = speaking.run([speaking.job({"id": "text", "language": language, **given})])
-        return chosen.output.units
+        return chosen.output.spoken
 
     def _sampling_task(self) -> str:
         for task in self.loaded.tasks:
-            if task.output == "units" and {"text", "sample"} <= {*task.fields}:
+            if task.output in ("units", "codes") and {"text", "sample"} <= {*task.fields}:
                 return task.name
         raise ConfigError("this model follows no sample: no task of it reads {text} and {sample}")
 
@@ -186,34 +189,50 @@ class UnifiedModel:
         return self._listen("gid", [recording])[0].label or ""
 
     def continue_speech(self, recording: Recording, *, speaker: str | None = None) -> Sound:
-        """Return the recording's units and what the model makes of their end, as sound.
+        """Return the recording's units or codes, and how the model goes on, as sound.
 
         Raises:
             CorpusError: the recording can't be used, or fills the context.
             ConfigError: there is no unit decoder.
         """
-        voice = self._open_voice()
-        row = self._heard(recording)
+        voice = self._open_voice("continue")
         performer = self._performer("continue")
-        prefix = len(performer.composer.unit_tokens(row["units"]))
+        row = self._heard(recording, performer.task.output)
+        prefix = self._composer.size(performer.task, self._composer.record(row))
         job = performer.job(row, prefix=prefix)
         (said,) = performer.run([job])
-        (sound,) = voice.say([said.output.units], speakers=[speaker])
+        (sound,) = voice.say([said.output.spoken], speakers=[speaker])
         assert sound is not None
         return sound
 
     def _listen(
         self, task: str, recordings: Sequence[Recording], *, to: str | None = None
     ) -> list[Output]:
-        return self._perform(task, [self._heard(one) for one in recordings], to=to)
+        field = "codes" if "codes" in self._performer(task).needs else "units"
+        return self._perform(task, [self._heard(one, field) for one in recordings], to=to)
 
-    def _heard(self, recording: Recording) -> dict[str, Any]:
+    def _heard(self, recording: Recording, field: str = "units") -> dict[str, Any]:
+        if field == "codes":
+            return self._coded(recording)
         if self._units is None:
             assert self.loaded.tokenizer is not None
             device = str(next(self.loaded.model.parameters()).device)
             self._units = Tokenizer.load(self.loaded.tokenizer).open(device=device)
         name = "samples" if isinstance(recording, np.ndarray) else str(recording)
         return {"id": name, "units": runs(self._units(recording), self._units)}
+
+    def _coded(self, recording: Recording) -> dict[str, Any]:
+        if self._codec is None:
+            self._codec = codec_of(self.loaded, self._decoder)
+        if isinstance(recording, np.ndarray):
+            name, wave, rate = "samples", recording, SAMPLE_RATE
+        else:
+            name, rate = str(recording), self._codec.sample_rate
+            wave = audio.read(audio.Clip(path=Path(recording)), rate=rate)
+        try:
+            return {"id": name, "codes": self._codec.encode(wave, rate)}
+        except ValueError as error:
+            raise CorpusError(f"{name}: {error}") from error
 
     def _perform(
         self, task: str, rows: Sequence[dict[str, Any]], *, to: str | None = None
@@ -239,10 +258,12 @@ class UnifiedModel:
             )
         return self._performers[key]
 
-    def _open_voice(self) -> Voice:
-        if self._voice is None:
-            self._voice = Voice(self.loaded, decoder=self._decoder)
-        return self._voice
+    def _open_voice(self, task: str) -> Voice:
+        (row,) = select(self.loaded.tasks, [task])
+        speech: Speech = "codes" if row.output == "codes" else "units"
+        if speech not in self._voices:
+            self._voices[speech] = Voice(self.loaded, decoder=self._decoder, speech=speech)
+        return self._voices[speech]
 
     def _known(self, label: str, kind: str = "language") -> None:
         labels = self.loaded.vocabulary.block(kind).labels

@@ -14,11 +14,13 @@ from unitone.lm.sequences import Example
 def log_likelihoods(model: Model, examples: Sequence[Example]) -> list[float]:
     """Return the sum of the log-probabilities of each example's target, in nats.
 
-    All examples go through the model as one batch; they have one stream of tokens.
+    All examples go through the model as one batch; their targets have one stream of tokens.
     """
     batch = collate([[(0, example)] for example in examples])
     device = next(model.parameters()).device
     targets = batch.targets.to(device)
+    if targets.ndim == 3:  # codes among what is given
+        targets = targets[..., 0]
     vectors = {
         kind: type(given)(values=given.values.to(device), where=given.where.to(device))
         for kind, given in batch.vectors.items()

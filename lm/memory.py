@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Literal
 
+import numpy as np
 import torch
 
 from unitone import devices, memory, optim, program, seeding
@@ -25,7 +26,7 @@ from unitone.errors import ConfigError, UnitoneError
 from unitone.lm.data import plain
 from unitone.lm.model import LanguageModel, size
 from unitone.lm.objective import NextToken
-from unitone.lm.vocabulary import Vocabulary
+from unitone.lm.vocabulary import SPECIALS, Vocabulary
 from unitone.optim import OptimizerName
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class MemoryConfig:
     """Size of the model, as in ``lm.train``."""
     vocab_size: int = 4000
     """Tokens of the vocabulary; ``lm.train`` prints it."""
+    code_levels: int = 1
+    """Streams of a position, where codes have a delay: ``--code-levels`` of ``lm.train``."""
     gib: float
     """Memory of one process, in GiB."""
     context: int = 1024
@@ -54,6 +57,11 @@ class MemoryConfig:
     def __post_init__(self) -> None:
         if not self.gib > 0:
             raise ConfigError(f"--gib must be more than 0, got {self.gib:g}")
+        if not 1 <= self.code_levels <= self.vocab_size - len(SPECIALS):
+            raise ConfigError(
+                f"--code-levels must be at least 1, and --vocab-size hold as many more than "
+                f"{len(SPECIALS)} tokens; got {self.code_levels}"
+            )
         if self.context < 16:
             raise ConfigError(f"--context must be at least 16, got {self.context}")
 
@@ -100,14 +108,12 @@ def peak(config: MemoryConfig, rows: int, length: int) -> float:
     inside = replace(shape.transformer, checkpoint_activations=config.checkpoint_activations)
     generator = seeding.torch_generator(0, "weights")
     model = LanguageModel(replace(shape, transformer=inside), generator=generator).to(device)
-    words = Vocabulary.build(text=config.vocab_size, passport=None)
+    words, tokens = _drawn(config, rows, length + 1)
     player = NextToken(model, vocabulary=words, tasks=["text"])
     optimizers = optim.build(
         player, name=config.optimizer, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1
     )
-    drawn = seeding.stream(0, "memory").integers(config.vocab_size, size=(rows, length + 1))
-    tokens = torch.from_numpy(drawn).to(device)
-    batch = plain(tokens)
+    batch = plain(tokens.to(device))
     for _ in range(2):  # in the first the optimisers' state isn't there yet
         for _ in range(2):  # with accumulation there are gradients beside the activations
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -120,6 +126,18 @@ def peak(config: MemoryConfig, rows: int, length: int) -> float:
         return float(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
+def _drawn(config: MemoryConfig, rows: int, length: int) -> tuple[Vocabulary, torch.Tensor]:
+    """Return random tokens, in streams where there are several levels, and a vocabulary of them."""
+    draw = seeding.stream(0, "memory")
+    tokens = draw.integers(config.vocab_size, size=(rows, length))
+    if config.code_levels == 1:
+        return Vocabulary.build(text=config.vocab_size), torch.from_numpy(tokens)
+    size_of_level = (config.vocab_size - len(SPECIALS)) // config.code_levels  # and little text
+    words = Vocabulary.build(codes=(size_of_level,) * config.code_levels)
+    levels = [block.encode(draw.integers(block.size, size=(rows, length))) for block in words.codes]
+    return words, torch.from_numpy(np.stack([tokens, *levels[1:]], axis=-1))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -89,9 +89,13 @@ class Decoder(nn.Module):
     output: nn.Linear | None
     """None = the output matrix is the embedding table."""
 
-    def head(self, states: Float[Tensor, "*N E"]) -> Float[Tensor, "*N V"]:
-        """Return the logits over the vocabulary, padding rows left out."""
+    def head(
+        self, states: Float[Tensor, "*N E"], tokens: slice | None = None
+    ) -> Float[Tensor, "*N V"]:
+        """Return the logits over the vocabulary, or some of it, padding rows left out."""
         weight = self.embedding.weight if self.output is None else self.output.weight
+        if tokens is not None:
+            return F.linear(states, weight[tokens])
         return F.linear(states, weight)[..., : self.config.vocab_size]
 
     def cache(self, *, rows: int, slots: int) -> Cache:

@@ -4,7 +4,7 @@
     config.json         what Transformers reads, and under "unitone" our configuration and tasks
     vocabulary.json     every token id
     tokenizer/          passport, centroids, unit and text models: what makes the ids
-    decoder/            the unit decoder, where there is one
+    decoder/            the unit decoder or codec, where there is one
     README.md           model card
 
 Transformers loads the directory as it is; `unitone.lm.export` writes one without our additions.
@@ -26,6 +26,7 @@ from unitone import checkpoint, devices, files
 from unitone.config import from_dict, to_dict
 from unitone.errors import CheckpointError, ConfigError
 from unitone.lm import model_card
+from unitone.lm.codes import CodesOfModel
 from unitone.lm.llama import from_llama, llama_config, to_llama
 from unitone.lm.model import LanguageModel, ModelConfig
 from unitone.lm.model_card import Card
@@ -66,6 +67,8 @@ class Stored:
     """The model's configuration, if it is a `LanguageModel`."""
     opt: OptConfig | None = None
     """The model's configuration, if it is an `OptModel`."""
+    codes: CodesOfModel | None = None
+    """Of the codec whose codes are in the vocabulary, if any are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,9 @@ class Loaded:
     passport: Passport | None
     """Of that tokenizer."""
     decoder: Path | None
-    """Directory of the unit decoder, if there is one."""
+    """Directory of the unit decoder or codec, if there is one."""
+    codes: CodesOfModel | None = None
+    """Of the codec whose codes it reads or says, if it does."""
 
 
 def save(
@@ -92,6 +97,7 @@ def save(
     tasks: Sequence[Task],
     tokenizer: Path | None = None,
     decoder: Path | None = None,
+    codes: CodesOfModel | None = None,
     card: Card | None = None,
 ) -> None:
     """Write a model directory; one of this name stays as it is until the new one is complete.
@@ -102,7 +108,8 @@ def save(
         vocabulary: of the model.
         tasks: the rows of the task table it was trained for, stored whole.
         tokenizer: directory that made the text and unit ids; its passport is the vocabulary's.
-        decoder: directory of a unit decoder.
+        decoder: directory of a unit decoder or codec.
+        codes: what the vocabulary's codes are, where it has any.
         card: facts for the README.
 
     Raises:
@@ -119,7 +126,7 @@ def save(
     with checkpoint.replacing_folder(folder) as temporary:
         checkpoint.save_tensors(temporary / WEIGHTS, tensors)
         described = describe(model, vocabulary, dtype=next(iter(tensors.values())).dtype)
-        described["unitone"] = to_dict(_stored(model, tasks))
+        described["unitone"] = to_dict(_stored(model, tasks, codes))
         files.write_json(temporary / CONFIG, described)
         vocabulary.save(temporary)
         if tokenizer is not None:
@@ -161,6 +168,11 @@ def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -
             f"{folder}: {CONFIG} is of a model with {config.vocab_size} tokens, vocabulary.json "
             f"has {len(vocabulary)}; they are of two models: copy the whole directory again"
         )
+    if len(vocabulary.codes) != (stored.codes.levels if stored.codes else 0):
+        raise CheckpointError(
+            f"{folder}: vocabulary.json has {len(vocabulary.codes)} levels of codes, {CONFIG} says "
+            f"{stored.codes.levels if stored.codes else 'nothing of codes'}: {CURE}"
+        )
     tokenizer = folder / TOKENIZER if (folder / TOKENIZER).is_dir() else None
     passport = None if tokenizer is None else Passport.load(tokenizer)
     if passport is not None:
@@ -176,6 +188,7 @@ def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -
         tokenizer=tokenizer,
         passport=passport,
         decoder=folder / DECODER if (folder / DECODER).is_dir() else None,
+        codes=stored.codes,
     )
 
 
@@ -203,13 +216,14 @@ def copy_tokenizer(tokenizer: Path, folder: Path) -> None:
             shutil.copyfile(tokenizer / name, folder / name)
 
 
-def _stored(model: Model, tasks: Sequence[Task]) -> Stored:
+def _stored(model: Model, tasks: Sequence[Task], codes: CodesOfModel | None) -> Stored:
     return Stored(
         format=FORMAT,
         version=unitone.__version__,
         tasks=tuple(tasks),
         llama=model.config if isinstance(model, LanguageModel) else None,
         opt=model.config if isinstance(model, OptModel) else None,
+        codes=codes,
     )
 
 

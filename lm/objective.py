@@ -65,10 +65,9 @@ class NextToken(nn.Module):
         for stream in range(batch.targets.shape[2]):
             targets = batch.targets[..., stream]
             learnt = targets != NONE
-            logits, targets = self.model.head(states[learnt]), targets[learnt]
-            if stream:
-                start, end = self._levels[stream]
-                logits, targets = logits[..., start:end], targets - start
+            start, end = self._levels[stream] if stream else (0, None)
+            logits = self.model.head(states[learnt], slice(start, end) if stream else None)
+            targets = targets[learnt] - start
             losses, entropies = smoothed(logits, targets, self.label_smoothing)
             found.append((losses, entropies, batch.tasks[learnt]))
         losses, entropies, tasks = (torch.cat(column) for column in zip(*found, strict=True))

@@ -77,9 +77,10 @@ class Performer:
         """
         (self.task,) = select(loaded.tasks, [task])
         self.decoding = decoding or self.task.decoding
-        generation.check(self.decoding)
         self.composer = composer or open_composer(loaded)
         self.composer.check(self.task)
+        self._levels = self.composer.levels(self.task)
+        generation.check(self.decoding, levels=self._levels)
         self._allowed = self.composer.allowed(self.task)
         self._model = generation.prepare(loaded.model)
         self._seed = seed
@@ -123,12 +124,12 @@ class Performer:
         name = record["id"]
         for field in (*self.needs, *([self.task.output] if prefix else [])):
             value = record.get(field)
-            if value is None or (not isinstance(value, str) and not len(value)):
+            if value is None or (not isinstance(value, str) and not np.size(value)):
                 raise CorpusError(f"{name}: has no {field}, which task {self.task.name} needs")
         prompt = self.composer.prompt(self.task, record)
         start = len(prompt)
         if prefix:
-            prefix = min(prefix, len(record[self.task.output]))  # not the end of sequence
+            prefix = min(prefix, self.composer.size(self.task, record))  # not the end of sequence
             prompt = self.composer.prompt(self.task, record, prefix=prefix)
         context = self._model.config.context
         if len(prompt) >= context:
@@ -138,7 +139,7 @@ class Performer:
         null = None
         if self.decoding.guidance != 1.0:
             null = self.composer.prompt(self.task, record, prefix=prefix, null=True)
-        given = tuple(prompt.tokens[start:].tolist())
+        given = self.composer.given(self.task, record, prompt.tokens[start:], prefix)
         return Job(
             id=name, to=record.get("to"), prompt=prompt, null=null, record=record, prefix=given
         )
@@ -171,6 +172,7 @@ class Performer:
             allowed=self._allowed,
             eos=self.composer.vocabulary.eos_id,
             decoding=self.decoding,
+            levels=self._levels,
             nulls=nulls or None,
             generators=[
                 seeding.stream(
@@ -188,13 +190,13 @@ class Performer:
         chosen = []
         for number, job in enumerate(jobs):
             mine = found[number * count : (number + 1) * count]
-            said = [np.array([*job.prefix, *one.tokens], np.int32) for one in mine]
+            said = [self.composer.field(self.task, [*job.prefix, *one.tokens]) for one in mine]
             examples = [
                 self.composer.example(self._check, {**job.record, self.task.output: tokens})
                 for tokens in said
             ]
             likelihoods = log_likelihoods(self._model, examples)
-            best = max(range(count), key=lambda place: (len(said[place]) > 0, likelihoods[place]))
+            best = max(range(count), key=lambda place: (said[place].size > 0, likelihoods[place]))
             chosen.append(mine[best])
         return chosen
 
@@ -219,4 +221,5 @@ def open_composer(loaded: Loaded) -> Composer:
             f"{loaded.folder} has no tokenizer/, so text and units can't be read: copy the whole "
             "directory, or the tokenizer's own into it"
         )
-    return Composer.open(loaded.tokenizer, loaded.vocabulary)
+    pattern = loaded.codes.pattern if loaded.codes else "delay"
+    return Composer.open(loaded.tokenizer, loaded.vocabulary, pattern=pattern)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Int, Int32
 from torch import Tensor
 
 from unitone.errors import ConfigError, CorpusError
-from unitone.lm.model import NONE
+from unitone.lm.codes import Levels, Pattern, widen
 from unitone.lm.tasks import CLASSES, VECTORS, Part, Task
 from unitone.lm.vocabulary import Vocabulary
 from unitone.tokenizers.passport import Passport
@@ -30,7 +30,7 @@ class Example:
     """A sequence; without a target it is a prompt."""
 
     tokens: Int32[np.ndarray, "L"] | Int32[np.ndarray, "L Q"]
-    """`NONE` where a position has no token."""
+    """`unitone.lm.model.NONE` where a position has no token."""
     target: Bool[np.ndarray, "L"]
     """True at the tokens that are learnt."""
     vectors: dict[str, tuple[Float32[np.ndarray, "N F"], Bool[np.ndarray, "L"]]] = field(
@@ -48,7 +48,13 @@ class Output:
 
     text: str | None = None
     units: Int32[np.ndarray, "T"] | None = None
+    codes: Int32[np.ndarray, "Q T"] | None = None
     label: str | None = None
+
+    @property
+    def spoken(self) -> Int32[np.ndarray, "..."] | None:
+        """Units or codes, where it is speech."""
+        return self.units if self.codes is None else self.codes
 
 
 class Composer:
@@ -60,12 +66,12 @@ class Composer:
         vocabulary: Vocabulary,
         text: TextTokenizer,
         pieces: UnitPieces | None,
-        pattern: str = "delay",
+        pattern: Pattern = "delay",
     ) -> None:
         """Check that vocabulary and tokenisers belong together.
 
-        ``pieces`` None is units as they are; ``pattern`` lays the levels of codec codes out, one
-        after the other (``flat``) or side by side, level q a step later than q - 1 (``delay``).
+        ``pieces`` None is units as they are; ``pattern`` is how codec codes lie in a sequence, see
+        `unitone.lm.codes`.
         """
         if pattern not in ("delay", "flat"):
             raise ConfigError(f"a code pattern is delay or flat, got {pattern!r}")
@@ -76,10 +82,13 @@ class Composer:
                     f"the vocabulary has {block.size} {name} tokens, the tokenizer {size}: use the "
                     "tokenizer directory that lies beside the model"
                 )
-        self.vocabulary, self.text, self.pieces, self.pattern = vocabulary, text, pieces, pattern
+        self.vocabulary, self.text, self.pieces = vocabulary, text, pieces
+        self.codes = Levels(blocks=vocabulary.codes, pattern=pattern)
 
     @classmethod
-    def open(cls, tokenizer: Path, vocabulary: Vocabulary, *, pattern: str = "delay") -> "Composer":
+    def open(
+        cls, tokenizer: Path, vocabulary: Vocabulary, *, pattern: Pattern = "delay"
+    ) -> "Composer":
         """Read the text and unit models of a tokenizer directory.
 
         Raises:
@@ -103,12 +112,13 @@ class Composer:
             if part.kind == "token":
                 self.vocabulary.id(part.name)
         self.allowed(task)
+        self.levels(task)
 
     def record(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Turn what a shard or a manifest says of an utterance into tokens; what lacks is left out.
 
         Raises:
-            CorpusError: text or units are not of this vocabulary; the utterance is named.
+            CorpusError: text, units or codes are not of this vocabulary; the utterance is named.
         """
         record: dict[str, Any] = {"id": row["id"]}
         try:
@@ -117,6 +127,8 @@ class Composer:
                     record[name] = self.unit_tokens(np.asarray(row[name], np.int32))
             if row.get("text"):
                 record["text"] = self.text_tokens(row["text"])
+            if row.get("codes") is not None and self.codes.blocks:
+                record["codes"] = self.codes.encode(np.asarray(row["codes"]))
             record["translations"] = {
                 language: self.text_tokens(text)
                 for language, text in _translations(row.get("translation")).items()
@@ -126,7 +138,7 @@ class Composer:
         for name in ("language", "gender", "speaker"):
             if row.get(name) is not None:
                 record[name] = row[name]
-        for name in ("features", "voice", "codes"):
+        for name in ("features", "voice"):
             if row.get(name) is not None:
                 record[name] = np.asarray(row[name])
         return record
@@ -150,12 +162,15 @@ class Composer:
         return self._join(task, task.parts, record, null=null)
 
     def prompt(self, task: Task, record: Record, *, prefix: int = 0, null: bool = False) -> Example:
-        """Return what stands before the target, and ``prefix`` tokens of the target."""
+        """Return what stands before the target, and ``prefix`` tokens of the target.
+
+        Of codes, ``prefix`` counts frames; with a delay, the last ones are there in part only.
+        """
         made = self._join(task, task.prompt, record, null=null)
         if not prefix:
             return made
         whole = self.example(task, record, null=null)
-        end = len(made) + prefix
+        end = len(made) + (self.codes.begun(prefix) if task.output == "codes" else prefix)
         return Example(
             tokens=whole.tokens[:end],
             target=whole.target[:end],
@@ -166,17 +181,53 @@ class Composer:
 
     def allowed(self, task: Task) -> Bool[Tensor, "V"]:
         """Return True at the tokens that may be generated."""
+        names: list[str] = []
         for name in task.emits:
-            if not self.vocabulary.block(name).size:
+            blocks = self.vocabulary.codes if name == "code" else (self.vocabulary.block(name),)
+            if not any(block.size for block in blocks):
                 raise ConfigError(
                     f"task {task.name} emits {name}, of which the vocabulary has none"
                 )
-        return self.vocabulary.allowed(*task.emits, "<eos>")
+            names += [block.name for block in blocks]
+        return self.vocabulary.allowed(*names, "<eos>")
+
+    def levels(self, task: Task) -> Levels | None:
+        """Return how the codes lie that ``task`` generates; None where it generates none.
+
+        Raises:
+            ConfigError: it generates some levels only.
+        """
+        named = {name for name in task.emits if name.startswith("code")}
+        lacking = {block.name for block in self.codes.blocks} - named
+        if named and lacking and "code" not in named:
+            raise ConfigError(
+                f"task {task.name} emits {', '.join(sorted(named))} and not "
+                f"{', '.join(sorted(lacking))}: say code, for all levels"
+            )
+        return self.codes if named else None
+
+    def size(self, task: Task, record: Record) -> int:
+        """Return how much of the target can be given as ``prefix``: tokens, or frames of codes."""
+        value = record[task.output]
+        return int(value.shape[-1]) if isinstance(value, np.ndarray) else len(value)
+
+    def given(self, task: Task, record: Record, tokens: np.ndarray, prefix: int) -> tuple[int, ...]:
+        """Return what `Hypothesis.tokens` lacks of a target that begins with ``tokens``."""
+        if task.output != "codes":
+            return tuple(tokens.tolist())
+        whole = prefix - self.codes.tail  # what has begun is generated to its end
+        return tuple(record["codes"].T[:whole].reshape(-1).tolist()) if whole > 0 else ()
+
+    def field(self, task: Task, tokens: Sequence[int]) -> Int32[np.ndarray, "..."]:
+        """Return generated tokens as a record has the field that ``task`` is for."""
+        if task.output == "codes":
+            return self.codes.gather(tokens)
+        return np.array(tokens, np.int32)
 
     def output(self, task: Task, tokens: Sequence[int]) -> Output:
         """Return what generated tokens say; special tokens among them are dropped."""
         if task.output == "codes":
-            raise ConfigError(f"task {task.name}: generated codes can't be read back yet")
+            return Output(codes=self.codes.decode(self.codes.gather(tokens)))
         named = [(self.vocabulary.block_of(token), token) for token in tokens]
 
         def of(block: str) -> list[int]:
@@ -196,6 +247,7 @@ class Composer:
         target: list[np.ndarray] = []
         vectors: dict[str, tuple[list[np.ndarray], list[int]]] = {}
         length = 0
+        beside = np.zeros(0, np.int32)  # cells of level 0 that codes have left free
         for part in parts:
             dropped = null and part.kind == "field" and not part.target
             if dropped and part.name not in (*CLASSES, *VECTORS):
@@ -210,6 +262,12 @@ class Composer:
                 piece = self._piece(part, record)
                 if part.name == "sample":
                     piece = piece[: task.sample_tokens]
+            if part.target and piece.ndim == 1:
+                count = min(len(beside), len(piece))
+                beside[:count] = piece[:count]  # else nothing would tell the end of level 0
+                beside, piece = beside[count:], piece[count:]
+            else:
+                beside = piece[len(piece) - self.codes.tail :, 0] if part.target else beside[:0]
             pieces.append(piece)
             target.append(np.full(len(piece), part.target))
             length += len(piece)
@@ -226,55 +284,13 @@ class Composer:
             token = self.vocabulary.id(f"<{CLASSES[part.name]}:{record[part.name]}>")
             return np.array([token], np.int32)
         if part.name == "codes":
-            return self._codes(np.asarray(record["codes"]))
+            return self.codes.lay(record["codes"])
         return np.asarray(record[part.name], np.int32)
-
-    def _codes(
-        self, codes: Int[np.ndarray, "Q T"]
-    ) -> Int32[np.ndarray, "L"] | Int32[np.ndarray, "L Q"]:
-        blocks = self.vocabulary.codes[: len(codes)]
-        rows = [
-            block.encode(row.astype(np.int32)) for block, row in zip(blocks, codes, strict=True)
-        ]
-        if self.pattern == "flat":
-            return np.stack(rows, axis=1).reshape(-1)
-        return delay(np.stack(rows))
-
-
-def delay(codes: Int[np.ndarray, "Q T"]) -> Int32[np.ndarray, "L Q"]:
-    """Shift level q by q steps: position l holds code l - q of level q (arXiv 2306.05284)."""
-    levels, frames = codes.shape
-    out = np.full((frames + levels - 1, levels), NONE, np.int32)
-    for level in range(levels):
-        out[level : level + frames, level] = codes[level]
-    return out
-
-
-def undelay(tokens: Int[np.ndarray, "L Q"]) -> Int32[np.ndarray, "Q T"]:
-    """Undo `delay`.
-
-    Raises:
-        ValueError: there are fewer positions than levels.
-    """
-    levels = tokens.shape[1]
-    frames = len(tokens) - levels + 1
-    if frames < 1:
-        raise ValueError(f"{len(tokens)} positions hold no whole frame of {levels} levels")
-    return np.stack([tokens[level : level + frames, level] for level in range(levels)]).astype(
-        np.int32
-    )
 
 
 def _stack(pieces: Sequence[np.ndarray]) -> np.ndarray:
-    streams = max((piece.shape[1] for piece in pieces if piece.ndim == 2), default=0)
-    if not streams:
-        return np.concatenate(pieces).astype(np.int32)
-    wide = []
-    for piece in pieces:
-        if piece.ndim == 1:
-            piece = np.stack([piece, *[np.full_like(piece, NONE)] * (streams - 1)], axis=1)
-        wide.append(piece)
-    return np.concatenate(wide).astype(np.int32)
+    streams = max((piece.shape[1] for piece in pieces if piece.ndim == 2), default=1)
+    return np.concatenate([widen(piece, streams) for piece in pieces]).astype(np.int32)
 
 
 def _translations(value: Any) -> dict[str, str]:

@@ -30,7 +30,7 @@ class SpeakConfig:
     model: Path | None = None
     """Model directory; default: the tour's, exp/tour/lm/best."""
     decoder: Path | None = None
-    """Directory of a unit decoder; default: the model's own."""
+    """Directory of a unit decoder or of the model's codec; default: the model's own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 

@@ -1,29 +1,66 @@
-"""Generated units to sound, through the unit decoder of a model directory."""
+"""Generated units or codes to sound, through the unit decoder or codec of a model directory."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from unitone.codecs import codec, unit_decoder
-from unitone.codecs.codec import Sound
+from unitone.codecs.codec import Codec, Sound
 from unitone.codecs.synthesize import write_wave
 from unitone.errors import ConfigError
+from unitone.lm.codes import CodesOfModel
 from unitone.lm.model_dir import Loaded
 from unitone.tokenizers.passport import require_same
 
+Speech = Literal["units", "codes"]
+"""What sound is made of."""
+
+
+def open_codec(folder: Path, codes: CodesOfModel, *, device: str = "cpu") -> Codec:
+    """Read the codec in ``folder``, which must be the one of a model's codes.
+
+    Raises:
+        ConfigError: it is another one; the fields that differ are named.
+        CheckpointError: it is damaged.
+    """
+    opened = codec.load(folder, device=device)
+    require_same(codes.codec, codec.passport_of(folder, opened), what=str(folder))
+    return opened
+
+
+def codec_of(loaded: Loaded, decoder: Path | None) -> Codec:
+    """Open ``decoder``, or the model's own codec; errors as `open_codec`."""
+    folder = decoder or loaded.decoder
+    if loaded.codes is None:
+        raise ConfigError(f"{loaded.folder} knows no codes of a codec")
+    if folder is None:
+        raise ConfigError(
+            f"{loaded.folder} has no codec of its own: name the directory of "
+            f"{loaded.codes.codec} with --decoder"
+        )
+    device = str(next(loaded.model.parameters()).device)
+    return open_codec(folder, loaded.codes, device=device)
+
 
 class Voice:
-    """A unit decoder that fits a model."""
+    """A unit decoder or codec that fits a model."""
 
-    def __init__(self, loaded: Loaded, *, decoder: Path | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, *, decoder: Path | None = None, speech: Speech = "units"
+    ) -> None:
         """Open ``decoder``, or the model's own.
 
         Raises:
-            ConfigError: there is none, or it is of another tokenizer.
+            ConfigError: there is none, or it is of another tokenizer or codec.
             CheckpointError: it is damaged.
         """
+        self._codec = codec_of(loaded, decoder) if speech == "codes" else None
+        if self._codec is None:
+            self._open_decoder(loaded, decoder)
+
+    def _open_decoder(self, loaded: Loaded, decoder: Path | None) -> None:
         folder = decoder or loaded.decoder
         if folder is None:
             raise ConfigError(
@@ -45,11 +82,11 @@ class Voice:
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Names of the voices it has."""
-        return tuple(self._decoder.speakers)
+        """Names of the voices it has; none where codes say whose voice it is."""
+        return () if self._codec is not None else tuple(self._decoder.speakers)
 
     def say(
-        self, units: Sequence[np.ndarray | None], *, speakers: Sequence[str | None]
+        self, spoken: Sequence[np.ndarray | None], *, speakers: Sequence[str | None]
     ) -> list[Sound | None]:
         """Return the sound of each sequence, None where it is empty; an unknown name is no name.
 
@@ -58,21 +95,24 @@ class Voice:
         known = [name if name in self.speakers else None for name in speakers]
         # one by one: padding to the longest costs more than a batch saves
         return [
-            None
-            if one is None or not len(one)
-            else self._decoder.decode(np.asarray(one), speaker=name, durations=self._timing)
-            for one, name in zip(units, known, strict=True)
+            None if one is None or not one.size else self._sound(one, name)
+            for one, name in zip(spoken, known, strict=True)
         ]
+
+    def _sound(self, spoken: np.ndarray, speaker: str | None) -> Sound:
+        if self._codec is not None:
+            return self._codec.decode(spoken)
+        return self._decoder.decode(spoken, speaker=speaker, durations=self._timing)
 
     def write(
         self,
-        units: Sequence[np.ndarray | None],
+        spoken: Sequence[np.ndarray | None],
         *,
         speakers: Sequence[str | None],
         files_at: Sequence[Path],
     ) -> list[Path | None]:
         """Write the sound of each sequence; return the paths, None where it is empty."""
-        sounds = self.say(units, speakers=speakers)
+        sounds = self.say(spoken, speakers=speakers)
         for sound, path in zip(sounds, files_at, strict=True):
             if sound is not None:
                 write_wave(path, sound)

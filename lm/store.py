@@ -5,12 +5,13 @@ and the length of every example are there without reading anything else, in any 
 
     FOLDER/<field>.tokens.npy    all tokens of the field, one utterance behind the other
     FOLDER/<field>.offsets.npy   where each utterance begins; one more than there are utterances
+    FOLDER/codes.tokens.npy      codes of a codec, ``frames × levels``; its offsets count frames
     FOLDER/<class>.npy           number of the label, -1 where there is none
     FOLDER/voices.npy            speaker vectors, where there are any
     FOLDER/voice.npy             which of them is an utterance's
     FOLDER/store.json            what it was made from, labels; written last
 
-A field is ``units``, ``text`` or ``translation.<language>``.
+A field is ``units``, ``text``, ``codes`` or ``translation.<language>``.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from unitone import files, voices
+from unitone.config import to_dict
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.samples import Samples
 from unitone.lm.sequences import Composer
@@ -39,6 +41,7 @@ LABELS = ("language", "gender", "speaker")
 CURES = {
     "sample": "that takes a speaker with two utterances",
     "voice": "give the speaker vectors with --voices",
+    "codes": "make shards that have them with `python -m unitone.codecs.encode`",
 }
 """What helps where a field lacks; otherwise it is a better manifest."""
 
@@ -59,8 +62,8 @@ def build(
 
     Raises:
         CorpusError: no utterance is in the split.
-        ConfigError: the shards are of another tokenizer than the vocabulary, or an utterance has no
-            speaker vector where there are some.
+        ConfigError: the shards are of another tokenizer than the vocabulary, have no codes where
+            it has, or an utterance has no speaker vector where there are some.
         CheckpointError: the file of speaker vectors can't be read.
     """
     vocabulary = composer.vocabulary
@@ -72,6 +75,7 @@ def build(
         *(shards.index["manifest_sha256"], shards.passport.hash, vocabulary.hash, split),
         *(str(features), of_features),
         *([] if voice_file is None else [files.sha256(voice_file)]),
+        *([to_dict(shards.require_codes())] if vocabulary.codes else []),
     ]
     identity = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     index = folder / INDEX
@@ -118,10 +122,12 @@ class _Columns:
     def add(self, record: Mapping[str, Any], *, num_samples: int) -> None:
         fields = {name: record[name] for name in ("units", "text") if name in record}
         fields |= {f"translation.{to}": text for to, text in record["translations"].items()}
+        if "codes" in record:
+            fields["codes"] = record["codes"].T
         for name in fields.keys() - self._tokens.keys():
-            self._tokens[name] = [np.zeros(0, np.int32)] * len(self.ids)
+            self._tokens[name] = [fields[name][:0]] * len(self.ids)
         for name, column in self._tokens.items():
-            column.append(fields.get(name, np.zeros(0, np.int32)))
+            column.append(fields.get(name, column[0][:0] if column else np.zeros(0, np.int32)))
         for name in LABELS:
             self._labels[name].append(record.get(name))
         if self._vectors is not None:
@@ -234,6 +240,8 @@ class TokenStore:
         for name in ("units", "text"):
             if name in self._tokens:
                 record[name] = self._field(name, row)
+        if "codes" in self._tokens:
+            record["codes"] = self._field("codes", row).T
         for name in LABELS:
             number = self._classes[name][row]
             record[name] = self.labels[name][number] if number >= 0 else None
@@ -262,7 +270,7 @@ class TokenStore:
             ConfigError: no utterance has all the task needs; the field that lacks is named.
         """
         targets = range(len(self.languages)) if "translation" in task.fields else (-1,)
-        found = [self._of(task, to) for to in targets]
+        found = [self._of(task, composer, to) for to in targets]
         if not sum(len(rows) for rows, _ in found):
             missing = self._missing(task)
             cure = CURES.get(missing, "add it to the manifest and encode again")
@@ -277,21 +285,27 @@ class TokenStore:
         )
         return rows, to, lengths
 
-    def _of(self, task: Task, to: int) -> tuple[np.ndarray, np.ndarray]:
+    def _of(self, task: Task, composer: Composer, to: int) -> tuple[np.ndarray, np.ndarray]:
         there = np.ones(len(self), bool)
         lengths = np.zeros(len(self), np.int64)
+        beside = np.zeros(len(self), np.int64)  # positions that codes share with what follows
         for part in task.parts:
-            if part.kind == "token" or part.name == "to":
-                lengths += 1
-            elif part.name in CLASSES:
+            sizes = np.ones(len(self), np.int64)
+            if part.name in CLASSES and part.name != "to":
                 there &= self._classes[part.name] >= 0
-                lengths += 1
-            else:
+            elif part.kind == "field" and part.name != "to":
                 sizes = self._sizes(part.name, to)
                 if part.name == "sample":
                     sizes = np.minimum(sizes, task.sample_tokens)
                 there &= sizes > 0
-                lengths += sizes
+            if part.name == "codes":
+                lengths += composer.codes.length(sizes)
+                beside[:] = composer.codes.tail if part.target else 0
+            else:
+                beside *= part.target
+                shared = np.minimum(beside, sizes)
+                lengths += sizes - shared
+                beside -= shared
         rows = np.flatnonzero(there)
         return rows, lengths[rows]
 

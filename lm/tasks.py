@@ -17,11 +17,14 @@ which the first ``sample_tokens`` are taken.
 The layouts of VoxtLM (arXiv 2309.07937) and PolySpeech (arXiv 2406.07801) are tables like ours.
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from unitone.config import from_dict
 from unitone.errors import ConfigError
 
 SEQUENCES = ("units", "features", "codes", "text", "translation", "sample")
@@ -82,7 +85,8 @@ class Task:
     name: str
     template: str
     emits: tuple[str, ...]
-    """Blocks of the vocabulary that may be generated; ``<eos>`` always may."""
+    """Blocks of the vocabulary that may be generated, ``code`` being those of all levels of a
+    codec; ``<eos>`` always may."""
     metric: Metric
     weight: float = 1.0
     """Share of the examples, beside those of the other tasks, where mixing is by hand."""
@@ -275,11 +279,64 @@ POLYSPEECH: tuple[Task, ...] = (
 )
 """PolySpeech's four tasks: continuous speech in, tokens out, a task embedding in front."""
 
+_CODES = Decoding(temperature=0.8, top_p=0.95, max_tokens=2000)
+
+CODES: tuple[Task, ...] = (
+    Task(
+        name="asr",
+        template="<bos> <task:asr> {codes} <sep> [ {text} <eos> ]",
+        emits=("text",),
+        metric="wer",
+        weight=5.0,
+    ),
+    Task(
+        name="tts",
+        template="<bos> <task:tts> {language} {speaker} {text} <sep> [ {codes} <eos> ]",
+        emits=("code",),
+        metric="units",
+        weight=12.0,
+        decoding=_CODES,
+        check="asr",
+    ),
+    Task(
+        name="continue",
+        template="<bos> <task:continue> [ {codes} <eos> ]",
+        emits=("code",),
+        metric="units",
+        weight=0.2,
+        decoding=_CODES,
+    ),
+)
+"""Speech as the codes of a neural codec instead of units; ``code`` emits those of all levels."""
+
 TABLES: dict[str, tuple[Task, ...]] = {
     "unitone": TASKS,
     "voxtlm": VOXTLM,
     "polyspeech": POLYSPEECH,
+    "codes": CODES,
 }
+
+
+def read(path: Path) -> tuple[Task, ...]:
+    """Read rows from a JSON file, a list of objects with the fields of `Task`.
+
+    Raises:
+        ConfigError: it isn't there, or a row can't work; the field is named.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--rows {path}: no JSON file that can be read ({error})") from error
+    if not isinstance(values, list):
+        raise ConfigError(f"--rows {path}: expected a list of rows, got {type(values).__name__}")
+    return tuple(from_dict(Task, row, where=f"{path}: row {n}") for n, row in enumerate(values))
+
+
+def extended(table: Sequence[Task], rows: Sequence[Task]) -> tuple[Task, ...]:
+    """Return the table with rows more; one takes the place of a row with its name."""
+    new = {row.name: row for row in rows}
+    kept = [new.pop(task.name, task) for task in table]
+    return (*kept, *new.values())
 
 
 def select(table: Sequence[Task], names: Iterable[str]) -> tuple[Task, ...]:

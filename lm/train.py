@@ -15,17 +15,20 @@ from typing import Literal
 
 from unitone import distributed, program, seeding
 from unitone.audio import SAMPLE_RATE
-from unitone.codecs.codec import model_folder
+from unitone.codecs import unit_decoder
+from unitone.codecs.codec import model_folder, read_config
 from unitone.config import command_line, to_dict
 from unitone.distributed import World
 from unitone.errors import ConfigError
 from unitone.lm import finetune, model_dir, pretrained, store, tasks
+from unitone.lm.codes import CodesOfModel, Pattern
 from unitone.lm.data import DataConfig, Mixture
 from unitone.lm.model import LanguageModel, size
 from unitone.lm.model_card import Card
 from unitone.lm.objective import NextToken
 from unitone.lm.opt import OptConfig, OptModel
 from unitone.lm.sequences import Composer
+from unitone.lm.speaking import open_codec
 from unitone.lm.store import TokenStore
 from unitone.lm.tasks import Task
 from unitone.lm.token_rows import shared_rows
@@ -65,12 +68,19 @@ class LmConfig:
     init: Path | None = None
     """Start from this model; its shape replaces --config. One of ours, for shards of the same
     tokenizer, or a text model, a Hugging Face directory of the Llama or OPT kind."""
-    table: Literal["unitone", "voxtlm", "polyspeech"] = "unitone"
+    table: Literal["unitone", "voxtlm", "polyspeech", "codes"] = "unitone"
     """Task table: how the tasks are laid out."""
+    rows: Path | None = None
+    """JSON list of rows that join the table, or take the place of those with their names."""
     tasks: tuple[str, ...] = ()
     """Rows of it; default: all."""
     tokenizer: Path | None = None
     """Tokenizer directory; default: the copy inside the shards."""
+    codes_pattern: Pattern | None = None
+    """How codec codes lie in a sequence, for tasks with {codes}: delay (side by side, each level a
+    step later; the default) or flat (one behind the other)."""
+    code_levels: int | None = None
+    """The first so many levels of the codes; default: all that the shards have."""
     split: tuple[str, ...] = ("train",)
     """Splits that are learnt."""
     valid_split: tuple[str, ...] = ("dev",)
@@ -80,8 +90,8 @@ class LmConfig:
     context: int = 1024
     """Longest sequence, in positions; longer examples are left out and counted."""
     decoder: Path | None = None
-    """Unit decoder of ``python -m codecs.train`` that the model directories carry a copy of, so
-    that they can speak."""
+    """Unit decoder of ``python -m codecs.train``, or the codec of the codes, that the model
+    directories carry a copy of, so that they can speak."""
     features: Path | None = None
     """Folder of ``python -m tokenizers.features``, for tasks that read {features}."""
     voices: Path | None = None
@@ -100,6 +110,8 @@ class LmConfig:
     def table_rows(self) -> tuple[Task, ...]:
         """The tasks that are trained."""
         table = tasks.TABLES[self.table]
+        if self.rows is not None:
+            table = tasks.extended(table, tasks.read(self.rows))
         rows = tasks.select(table, self.tasks) if self.tasks else table
         weights = self.mixture.weights
         tasks.select(rows, weights)  # refuses names that aren't there
@@ -121,6 +133,7 @@ class Run:
     vocabulary: Vocabulary
     composer: Composer
     tokenizer: Path
+    codes: CodesOfModel | None
     tasks: tuple[Task, ...]
     train: Mixture
     valid: TokenStore | None
@@ -139,8 +152,10 @@ def prepare(config: LmConfig, world: World) -> Run:
     table = config.table_rows
     if config.voices is not None and not any("voice" in task.fields for task in table):
         raise ConfigError("--voices: no task reads {voice}; add a row that does, or leave it out")
-    vocabulary = _vocabulary(shards, Passport.load(tokenizer), table)
-    composer = Composer.open(tokenizer, vocabulary)
+    codes = _codes(config, shards, table)
+    vocabulary = _vocabulary(shards, Passport.load(tokenizer), table, codes)
+    pattern = codes.pattern if codes else "delay"
+    composer = Composer.open(tokenizer, vocabulary, pattern=pattern)
     for task in table:
         composer.check(task)
 
@@ -174,6 +189,7 @@ def prepare(config: LmConfig, world: World) -> Run:
         vocabulary=vocabulary,
         composer=composer,
         tokenizer=tokenizer,
+        codes=codes,
         tasks=table,
         train=mixture,
         valid=valid,
@@ -199,7 +215,29 @@ def _store(
     )
 
 
-def _vocabulary(shards: TokenShards, passport: Passport, table: Sequence[Task]) -> Vocabulary:
+def _codes(config: LmConfig, shards: TokenShards, table: Sequence[Task]) -> CodesOfModel | None:
+    """Return what the codes of the model will be; None where no task has any."""
+    if not any("codes" in task.fields for task in table):
+        for option, value in (
+            ("codes-pattern", config.codes_pattern),
+            ("code-levels", config.code_levels),
+        ):
+            if value is not None:
+                raise ConfigError(f"--{option}: no task has {{codes}}; try --table codes")
+        return None
+    found = shards.require_codes()
+    levels = found.levels if config.code_levels is None else config.code_levels
+    if not 1 <= levels <= found.levels:
+        raise ConfigError(
+            f"--code-levels {levels}: the shards in {config.data} have 1 to {found.levels}; "
+            "`python -m unitone.codecs.encode --levels` makes more"
+        )
+    return CodesOfModel(codec=found.codec, levels=levels, pattern=config.codes_pattern or "delay")
+
+
+def _vocabulary(
+    shards: TokenShards, passport: Passport, table: Sequence[Task], codes: CodesOfModel | None
+) -> Vocabulary:
     """Lay out what the tasks and the shards call for."""
     if passport.hash != shards.passport.hash:
         raise ConfigError(
@@ -213,6 +251,7 @@ def _vocabulary(shards: TokenShards, passport: Passport, table: Sequence[Task]) 
     return Vocabulary.build(
         text=passport.text.size,
         units=pieces.size if pieces else passport.kmeans.k,
+        codes=(codes.codec.codebook_size,) * codes.levels if codes else (),
         tasks=sorted(t[len("<task:") : -1] for t in tokens if t.startswith("<task:")),
         languages=sorted(shards.distinct("language") | shards.distinct("translation")),
         genders=sorted(shards.distinct("gender")),
@@ -271,6 +310,8 @@ def _from_pretrained(
                 raise ConfigError(
                     f"--{option}: a model of the OPT kind takes none; use a Llama one"
                 )
+        if len(vocabulary.codes) > 1 and config.codes_pattern != "flat":
+            raise ConfigError("a model of the OPT kind has one stream; use --codes-pattern flat")
         model = OptModel(shape, generator=generator)
     else:
         shape = dataclasses.replace(shape, features=data.width, voice=data.voice_width)
@@ -313,6 +354,7 @@ def _train(config: LmConfig, world: World) -> None:
             tasks=run.tasks,
             tokenizer=run.tokenizer,
             decoder=decoder,
+            codes=run.codes,
             card=run.card,
         )
 
@@ -332,16 +374,22 @@ def _train(config: LmConfig, world: World) -> None:
             "vocabulary": run.vocabulary.hash,
             "store": run.train.identity,
             "weights": {task.name: task.weight for task in run.tasks},
+            **({"templates": {t.name: t.template for t in run.tasks}} if config.rows else {}),
         },
         may_differ=("valid_utterances",),
     ).run()
 
 
 def _decoder(config: LmConfig, run: Run) -> Path | None:
-    """Return the model folder of the unit decoder, which must know the shards' units."""
+    """Return the folder of the unit decoder or codec, which must know the units or codes."""
     if config.decoder is None:
         return None
     folder = model_folder(config.decoder)
+    if read_config(folder)["codec"] != unit_decoder.NAME:
+        if run.codes is None:
+            raise ConfigError(f"--decoder {config.decoder} takes codes; no task has {{codes}}")
+        open_codec(folder, run.codes)
+        return folder
     run.vocabulary.require_passport(Passport.load(folder).hash, of=str(config.decoder))
     return folder
 

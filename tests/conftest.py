@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch and FAISS; subprocesses inherit it
@@ -76,6 +76,15 @@ def speech() -> Speech:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on two threads, and much slower beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def tiny_corpus(tmp_path: Path) -> Path:
     """A folder with six 16-bit WAV files of 0.5 to 1.5 s and their ``manifest.jsonl``."""
     folder = tmp_path / "tiny-corpus"
@@ -99,6 +108,43 @@ def tiny_corpus(tmp_path: Path) -> Path:
         lines.append(json.dumps(row))
     (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_encodec() -> Callable[..., Path]:
+    """``make_encodec(folder, levels=3, seed=0)``: an untrained EnCodec, 16 codes, 50 Hz, 16 kHz.
+
+    Its codebooks are drawn at the scale of what comes to them, so that codes differ.
+    """
+    transformers = pytest.importorskip("transformers")
+
+    def make(folder: Path, *, levels: int = 3, seed: int = 0) -> Path:
+        generator = torch.Generator().manual_seed(seed)
+        config = transformers.EncodecConfig(
+            target_bandwidths=[0.2 * levels + 0.05],
+            sampling_rate=SAMPLE_RATE,
+            num_filters=2,
+            hidden_size=8,
+            codebook_dim=8,
+            codebook_size=16,
+            num_lstm_layers=1,
+            upsampling_ratios=[8, 5, 4, 2],
+        )
+        model = transformers.EncodecModel(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                drawn = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(drawn / max(parameter[0].numel(), 1) ** 0.5)
+            wave = torch.from_numpy(synthetic_speech(2.0, 7))[None, None]
+            found = model.encoder(wave)[0]
+            for layer in model.quantizer.layers:
+                drawn = torch.randn(16, 8, generator=generator)
+                layer.codebook.embed.copy_(found.mean(1) + found.std(1) * drawn)
+                found = found - layer.decode(layer.encode(found[None]))[0]
+        model.save_pretrained(folder)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ bytes.
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,18 +111,46 @@ def encode(config: EncodeConfig) -> None:
     tokenizer = Tokenizer.load(config.tokenizer)
     corpus = config.reading.corpus()
     with files.locked(config.out):
-        _encode(config, tokenizer, corpus)
+        writer = ShardWriter(
+            config.out, corpus=corpus, passport=tokenizer.passport, shard_size=config.shard_size
+        )
+        finish(
+            writer,
+            out=config.out,
+            reading=config.reading,
+            corpus=corpus,
+            tokenizer=config.tokenizer,
+            fill=lambda: _fill(config, tokenizer, corpus, writer),
+        )
     if config.format:
         shards = TokenShards(config.out)
         for name in config.format:
             export(shards, corpus, to=name, out=config.out / name)
 
 
-def _encode(config: EncodeConfig, tokenizer: Tokenizer, corpus: Corpus) -> None:
-    writer = ShardWriter(
-        config.out, corpus=corpus, passport=tokenizer.passport, shard_size=config.shard_size
-    )
-    log = RunLog(config.out / "log.jsonl")
+def finish(
+    writer: ShardWriter,
+    *,
+    out: Path,
+    reading: ReadingConfig,
+    corpus: Corpus,
+    tokenizer: Path,
+    fill: Callable[[], float],
+) -> None:
+    """Complete shards in ``out``, log and report it.
+
+    Args:
+        writer: of the shards.
+        out: where they are.
+        reading: whether a skipped entry is an error.
+        corpus: what is encoded.
+        tokenizer: directory that the shards get a copy of.
+        fill: gives the writer what it misses; returns the seconds of audio that went through.
+
+    Raises:
+        CorpusError: nothing could be encoded or, with ``strict``, not everything.
+    """
+    log = RunLog(out / "log.jsonl")
     missing = writer.missing()
     done = len(corpus.utterances) - len(missing)
     if done:
@@ -130,13 +158,13 @@ def _encode(config: EncodeConfig, tokenizer: Tokenizer, corpus: Corpus) -> None:
     log.write("start", command=sys.argv, missing=len(missing), done=done)
     started = time.perf_counter()
     try:
-        seconds = _fill(config, tokenizer, corpus, writer)
+        seconds = fill()
         index = writer.finish()
-        copy(config.tokenizer, config.out / FOLDER)
-        if config.reading.strict and index["num_skipped"]:
+        copy(tokenizer, out / FOLDER)
+        if reading.strict and index["num_skipped"]:
             raise CorpusError(
                 f"--strict: {index['num_skipped']} entries were skipped by an earlier run; "
-                f"{config.out / 'skipped.jsonl'} says why"
+                f"{out / 'skipped.jsonl'} says why"
             )
     finally:
         writer.close()
@@ -146,7 +174,7 @@ def _encode(config: EncodeConfig, tokenizer: Tokenizer, corpus: Corpus) -> None:
         "%d utterances, %.3f h, in %s; %d skipped%s; this run: %.1f s, %.0f x real time",
         index["num_rows"],
         index["num_samples"] / SAMPLE_RATE / 3600,
-        config.out,
+        out,
         index["num_skipped"],
         " (skipped.jsonl says why; mend them and remove --out to try again)"
         if index["num_skipped"]
@@ -171,11 +199,26 @@ def _fill(config: EncodeConfig, tokenizer: Tokenizer, corpus: Corpus, writer: Sh
         tokenizer.open_as(options)  # refuses an encoder that isn't the passport's
         return 0.0
     blocks = blocks_of(corpus, missing, whole=batch_seconds > 0)
-    seconds = 0.0
     results = engines.run(job, blocks, engine=config.engine, workers=config.reading.workers)
-    with Progress("encode", total=corpus.stated_seconds(missing), unit="s of audio") as bar:
+    return add_all(writer, results, total=corpus.stated_seconds(missing), reading=config.reading)
+
+
+def add_all(
+    writer: ShardWriter,
+    results: Iterable[tuple[int, Tokens | Skipped]],
+    *,
+    total: float | None,
+    reading: ReadingConfig,
+) -> float:
+    """Give (index, result) after result to the writer; return the seconds of audio among them.
+
+    Raises:
+        CorpusError: with ``strict``, one was skipped.
+    """
+    seconds = 0.0
+    with Progress("encode", total=total, unit="s of audio") as bar:
         for index, result in results:
-            if isinstance(result, Skipped) and config.reading.strict:
+            if isinstance(result, Skipped) and reading.strict:
                 raise CorpusError(f"--strict: {result.id}: {result.reason}")
             writer.add(result, index=index)
             if isinstance(result, Tokens):

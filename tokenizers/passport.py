@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from unitone import config, files
 from unitone.audio import SAMPLE_RATE
@@ -113,13 +113,36 @@ class Passport:
         return config.from_dict(cls, values, where=str(path))
 
 
-def differences(ours: Passport, theirs: Passport) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class CodecPassport:
+    """What a code is: the codec that made it."""
+
+    name: str
+    """Its kind: encodec, dac, mimi, unit_decoder."""
+    weight_hash: str
+    """SHA-256 over the weights."""
+    levels: int
+    """Levels it has; coarsest first, and the first n of them are codes of their own."""
+    codebook_size: int
+    frame_rate: float
+    """Hz."""
+    sample_rate: int
+    """Hz."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.weight_hash[:12]}"
+
+
+AnyPassport = TypeVar("AnyPassport", Passport, CodecPassport)
+
+
+def differences(ours: AnyPassport, theirs: AnyPassport) -> list[str]:
     """Return a line ``field: ours, theirs`` for every field in which two passports differ."""
     return list(_differences("", config.to_dict(ours), config.to_dict(theirs)))
 
 
-def require_same(ours: Passport, theirs: Passport, *, what: str) -> None:
-    """Refuse to let two artefacts work together that were made by different tokenisers.
+def require_same(ours: AnyPassport, theirs: AnyPassport, *, what: str) -> None:
+    """Refuse to let two artefacts work together that different tokenisers or codecs have made.
 
     Raises:
         ConfigError: naming every field that differs.

@@ -6,7 +6,7 @@ from the journal in the manifest's order, under a temporary name, and renamed. S
 killed goes on behind its last utterance, and its parts have the bytes of an uninterrupted run,
 whatever the order in which the utterances were finished.
 
-    OUT/part-00000.parquet …   columns as `SCHEMA`
+    OUT/part-00000.parquet …   columns as `SCHEMA`, and `CODES` where there are some
     OUT/tokens.json            index: passport hash, parts with their first rows, totals
     OUT/passport.json          of the tokeniser
     OUT/skipped.jsonl          utterances without a row, and why
@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int32
 
-from unitone import files
+from unitone import config, files
 from unitone.errors import CheckpointError, ConfigError, CorpusError
 from unitone.journal import Journal
 from unitone.tokenizers.corpus import Corpus
-from unitone.tokenizers.passport import Passport, require_same
+from unitone.tokenizers.passport import CodecPassport, Passport, require_same
 from unitone.tokenizers.utterance import Skipped, Utterance
 
 INDEX = "tokens.json"
@@ -51,6 +51,21 @@ SCHEMA = pa.schema(
         ("num_samples", pa.int64()),
     ]
 )
+CODES = pa.field("codes", pa.list_(pa.list_(pa.int32())))
+"""The column more that shards with a codec's codes have: levels, coarsest first, of frames."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codes:
+    """What the column ``codes`` holds."""
+
+    codec: CodecPassport
+    levels: int
+    """The first so many of the codec's."""
+
+    def __str__(self) -> str:
+        codec = self.codec
+        return f"{self.levels} of {codec.name}'s {codec.levels} levels, {codec.weight_hash[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +79,29 @@ class Tokens:
     """Frames each unit lasts; all 1 where the tokeniser doesn't deduplicate."""
     num_samples: int
     """At 16 kHz."""
+    codes: Int32[np.ndarray, "Q T"] | None = None
+    """Of a codec, where the shards have them."""
 
 
 class ShardWriter:
     """Writes the shards of one corpus; ``add`` takes results in any order, as they come."""
 
-    def __init__(self, out: Path, *, corpus: Corpus, passport: Passport, shard_size: int) -> None:
+    def __init__(
+        self,
+        out: Path,
+        *,
+        corpus: Corpus,
+        passport: Passport,
+        shard_size: int,
+        codes: Codes | None = None,
+    ) -> None:
+        """Begin or take up the shards in ``out``; with ``codes``, every result has some."""
         if shard_size < 1:
             raise ConfigError(f"--shard-size must be at least 1, got {shard_size}")
         self._out = out
         self._corpus = corpus
         self._passport = passport
+        self._codes = codes
         self._size = shard_size
         self._journals: dict[int, Journal] = {}
         self._check_folder()
@@ -100,6 +127,8 @@ class ShardWriter:
                 "durations": result.durations.tolist(),
                 "num_samples": result.num_samples,
             }
+            if result.codes is not None:
+                record["codes"] = result.codes.tolist()
         self._journal(part).append(record)
         self._missing[part].discard(index)
         self._finish_if_complete(part)
@@ -157,12 +186,15 @@ class ShardWriter:
         return -(-len(self._corpus.entries) // self._size)
 
     def _identity(self) -> dict[str, Any]:
-        return {
+        identity = {
             "format": 1,
             "passport_hash": self._passport.hash,
             "manifest_sha256": self._corpus.sha256,
             "shard_size": self._size,
         }
+        if self._codes is not None:
+            identity["codes"] = config.to_dict(self._codes)
+        return identity
 
     def _check_folder(self) -> None:
         """Refuse a folder that holds the shards of another corpus, tokeniser or shard size."""
@@ -172,6 +204,12 @@ class ShardWriter:
         for path in (self._out / INDEX, begun):
             if path.is_file():
                 found = files.read_json(path)
+                theirs = _codes_in(found, path)
+                if theirs != self._codes:
+                    raise ConfigError(
+                        f"{self._out} holds shards made with other codes ({theirs or 'none'}, now "
+                        f"{self._codes or 'none'}); choose another --out or remove it"
+                    )
                 for name, ours in self._identity().items():
                     if found.get(name) != ours:
                         raise ConfigError(
@@ -219,7 +257,8 @@ class ShardWriter:
                 skipped.append(Skipped(id=entry.id, line=entry.line, reason=record["reason"]))
             else:
                 rows.append(_row(entry, record))
-        _write_part(self._path(part), rows, skipped, self._passport)
+        schema = SCHEMA if self._codes is None else SCHEMA.append(CODES)
+        _write_part(self._path(part), rows, skipped, self._passport, schema)
         self._journals.pop(part).remove()
         del self._missing[part]
 
@@ -239,17 +278,22 @@ def _row(utterance: Utterance, record: dict[str, Any]) -> dict[str, Any]:
         "gender": utterance.gender,
         "split": utterance.split,
         "num_samples": record["num_samples"],
+        "codes": record.get("codes"),
     }
 
 
 def _write_part(
-    path: Path, rows: list[dict[str, Any]], skipped: list[Skipped], passport: Passport
+    path: Path,
+    rows: list[dict[str, Any]],
+    skipped: list[Skipped],
+    passport: Passport,
+    schema: pa.Schema,
 ) -> None:
     metadata = {
         "unitone.passport_hash": passport.hash,
         "unitone.skipped": json.dumps([item.to_json() for item in skipped]),
     }
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
+    table = pa.Table.from_pylist(rows, schema=schema.with_metadata(metadata))
     with files.replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)
 
@@ -281,8 +325,20 @@ def _readme(index: dict[str, Any], passport: Passport) -> str:
         f"Made by `python -m tokenizers.encode`: {encoder.name} layer {encoder.layer}, "
         f"k = {passport.kmeans.k}, {passport.frames.frame_rate:g} frames a second "
         "(`passport.json`).\n\n"
+        f"{_readme_of_codes(index.get('codes'))}"
         'Read them with `datasets.load_dataset("parquet", data_files="part-*.parquet")` or '
         "`unitone.tokenizers.shards.TokenShards`.\n"
+    )
+
+
+def _readme_of_codes(codes: dict[str, Any] | None) -> str:
+    if codes is None:
+        return ""
+    codec = codes["codec"]
+    return (
+        f"Codes by `python -m unitone.codecs.encode`: {codec['name']}, the first "
+        f"{codes['levels']} of {codec['levels']} levels of {codec['codebook_size']}, "
+        f"{codec['frame_rate']:g} frames a second (`{INDEX}`).\n\n"
     )
 
 
@@ -309,6 +365,8 @@ class TokenShards:
             raise CheckpointError(
                 f"{folder}: passport.json isn't the one its shards were made with; encode again"
             )
+        self.codes = _codes_in(self.index, path)
+        """What the column ``codes`` holds, where there is one."""
         self._folder = folder
         self._first_rows = [part["first_row"] for part in self.index["parts"]]
         self._group: tuple[int, int] | None = None
@@ -325,7 +383,7 @@ class TokenShards:
         group = (part, inside // ROW_GROUP)
         if group != self._group:
             with pq.ParquetFile(self._folder / self.index["parts"][part]["file"]) as file:
-                self._rows = file.read_row_group(group[1]).to_pylist()
+                self._rows = _rows_of(file.read_row_group(group[1]))
             self._group = group
         found: dict[str, Any] = self._rows[inside % ROW_GROUP]
         return found
@@ -334,6 +392,26 @@ class TokenShards:
         """Yield the rows from ``start`` on, without reading the ones before it."""
         for row in range(start, len(self)):
             yield self[row]
+
+    def require_codes(self) -> Codes:
+        """Return what the codes are.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.codes is None:
+            raise ConfigError(
+                f"{self._folder} holds no codes of a codec: make shards that do with "
+                f"`python -m unitone.codecs.encode --tokens {self._folder} --codec DIR …`"
+            )
+        return self.codes
+
+    def ids(self) -> list[str]:
+        """Return the ids of the rows, in order, without reading the rest."""
+        found: list[str] = []
+        for part in self.index["parts"]:
+            found += pq.read_table(self._folder / part["file"], columns=["id"])["id"].to_pylist()
+        return found
 
     def distinct(self, column: str) -> set[str]:
         """Return the different values of a text column; of ``translation``, the languages."""
@@ -344,3 +422,22 @@ class TokenShards:
                 values = values.combine_chunks().flatten().field("language")
             found |= {value for value in values.unique().to_pylist() if value is not None}
         return found
+
+
+def _codes_in(index: dict[str, Any], path: Path) -> Codes | None:
+    values = index.get("codes")
+    return None if values is None else config.from_dict(Codes, values, where=f"{path}: codes")
+
+
+def _rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows; codes, of which there are many, as arrays ``(Q, T)``."""
+    if CODES.name not in table.column_names:
+        plain: list[dict[str, Any]] = table.to_pylist()
+        return plain
+    rows: list[dict[str, Any]] = table.drop_columns(CODES.name).to_pylist()
+    for row, codes in zip(rows, table[CODES.name], strict=True):
+        row[CODES.name] = None
+        if codes.is_valid:
+            levels = codes.values
+            row[CODES.name] = levels.flatten().to_numpy().reshape(len(levels), -1)
+    return rows

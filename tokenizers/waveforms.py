@@ -30,13 +30,15 @@ class Loaded:
     error: str | None = None
 
 
-def load_ahead(utterances: Iterable[Utterance], *, longest: int, workers: int) -> Iterator[Loaded]:
+def load_ahead(
+    utterances: Iterable[Utterance], *, longest: int, workers: int, rate: int = SAMPLE_RATE
+) -> Iterator[Loaded]:
     """Yield the waveforms of ``utterances``; those over ``longest`` samples as statistics only."""
     waiting: deque[Future[Loaded]] = deque()
     with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
         try:
             for utterance in utterances:
-                waiting.append(pool.submit(load, utterance, longest=longest))
+                waiting.append(pool.submit(load, utterance, longest=longest, rate=rate))
                 if len(waiting) > AHEAD * max(workers, 1):
                     yield waiting.popleft().result()
             while waiting:
@@ -45,13 +47,13 @@ def load_ahead(utterances: Iterable[Utterance], *, longest: int, workers: int) -
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def load(utterance: Utterance, *, longest: int) -> Loaded:
-    """Read one waveform; what is wrong with it becomes ``error``."""
+def load(utterance: Utterance, *, longest: int, rate: int = SAMPLE_RATE) -> Loaded:
+    """Read one waveform at ``rate`` Hz; what is wrong with it becomes ``error``."""
     try:
         if utterance.cut is not None:
-            waveform = _load_cut(utterance)
+            waveform = _load_cut(utterance, rate)
         else:
-            waveform = audio.read(utterance.clip, limit=longest)
+            waveform = audio.read(utterance.clip, limit=longest, rate=rate)
         if len(waveform) <= longest:
             return Loaded(utterance=utterance, waveform=waveform)
         if utterance.cut is None:
@@ -71,10 +73,10 @@ def stream_waveform(utterance: Utterance) -> Iterator[Float[np.ndarray, "N"]]:
     """
     if utterance.cut is None:
         return audio.stream(utterance.clip)
-    return iter([_load_cut(utterance)])
+    return iter([_load_cut(utterance, SAMPLE_RATE)])
 
 
-def _load_cut(utterance: Utterance) -> Float[np.ndarray, "N"]:
+def _load_cut(utterance: Utterance, wanted: int) -> Float[np.ndarray, "N"]:
     """Load a cut whose audio is no plain file (Shar, mixed, command) through Lhotse."""
     import soxr
 
@@ -84,8 +86,8 @@ def _load_cut(utterance: Utterance) -> Float[np.ndarray, "N"]:
         raise CorpusError(f"Lhotse can't load the audio of cut {utterance.id}: {error}") from error
     mono: np.ndarray = samples.mean(axis=0, dtype=np.float32)
     rate = utterance.cut.sampling_rate
-    if rate != SAMPLE_RATE:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")
+    if rate != wanted:
+        mono = soxr.resample(mono, rate, wanted, quality="HQ")
     if not np.isfinite(mono).all() or not mono.any():
         raise CorpusError(f"cut {utterance.id}: every sample is zero, or some are not numbers")
     return mono

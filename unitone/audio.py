@@ -1,4 +1,4 @@
-"""Recordings in, 16 kHz mono float32 out: any format of libsndfile, any rate, any channel count.
+"""Recordings in, mono float32 out, 16 kHz or as asked: any format of libsndfile, rate and channels.
 
 Reading is by blocks and resampling (soxr, high quality) keeps its state between them, so a file of
 any length is read in bounded memory and gives the same samples however it is consumed.
@@ -38,8 +38,8 @@ class Clip:
     """0-based channel; None = the mean of all."""
 
 
-def stream(clip: Clip) -> Iterator[Float[np.ndarray, "N"]]:
-    """Yield the waveform block by block: 16 kHz, mono, float32, nominally in [-1, 1].
+def stream(clip: Clip, *, rate: int = SAMPLE_RATE) -> Iterator[Float[np.ndarray, "N"]]:
+    """Yield the waveform block by block: at ``rate`` Hz, mono, float32, nominally in [-1, 1].
 
     Raises:
         CorpusError: the file is missing, not audio, cut off, holds NaN or infinity, or the clip
@@ -51,13 +51,15 @@ def stream(clip: Clip) -> Iterator[Float[np.ndarray, "N"]]:
         if not clip.path.is_file():
             raise CorpusError(f"{clip.path}: no such file")
         with soundfile.SoundFile(clip.path) as file:
-            yield from _resampled(clip, file)
+            yield from _resampled(clip, file, wanted=rate)
     except (RuntimeError, TypeError, ValueError, OSError) as error:
         # libsndfile's own errors are RuntimeErrors; the others are unreadable or impossible paths
         raise CorpusError(f"{clip.path}: not readable as audio ({error})") from error
 
 
-def read(clip: Clip, *, limit: int | None = None) -> Float[np.ndarray, "N"]:
+def read(
+    clip: Clip, *, limit: int | None = None, rate: int = SAMPLE_RATE
+) -> Float[np.ndarray, "N"]:
     """Return the waveform of ``clip``; with ``limit``, stop once more than that many samples came.
 
     Raises:
@@ -65,7 +67,7 @@ def read(clip: Clip, *, limit: int | None = None) -> Float[np.ndarray, "N"]:
     """
     blocks: list[np.ndarray] = []
     count = 0
-    for block in stream(clip):
+    for block in stream(clip, rate=rate):
         blocks.append(block)
         count += len(block)
         if limit is not None and count > limit:
@@ -109,23 +111,25 @@ def statistics(clip: Clip) -> Statistics:
     return Statistics(num_samples=count, mean=mean, variance=max(squares / count - mean**2, 0.0))
 
 
-def _resampled(clip: Clip, file: "soundfile.SoundFile") -> Iterator[Float[np.ndarray, "N"]]:
+def _resampled(
+    clip: Clip, file: "soundfile.SoundFile", *, wanted: int
+) -> Iterator[Float[np.ndarray, "N"]]:
     import soxr
 
     rate = file.samplerate
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise CorpusError(f"{clip.path}: a sampling rate of {rate} Hz is not that of a recording")
     remaining = _seek(clip, file)
-    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    resampler = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")
     while remaining is None or remaining > 0:
-        wanted = BLOCK if remaining is None else min(BLOCK, remaining)
-        block = _mono(file.read(wanted, dtype="float32", always_2d=True), clip)
+        size = BLOCK if remaining is None else min(BLOCK, remaining)
+        block = _mono(file.read(size, dtype="float32", always_2d=True), clip)
         if remaining is not None:
             remaining -= len(block)
         if len(block) == 0:
             break
-        yield block if rate == SAMPLE_RATE else resampler.resample_chunk(block)
-    if rate != SAMPLE_RATE:
+        yield block if rate == wanted else resampler.resample_chunk(block)
+    if rate != wanted:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 

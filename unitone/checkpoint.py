@@ -6,6 +6,7 @@ Weights are whole tensors under the names of the module, whatever the number of 
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -214,6 +215,16 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     with path.open("rb") as written:
         os.fsync(written.fileno())
+
+
+def weight_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over names, shapes and bytes of all tensors, in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "espeak": ("unitone.recipes.espeak", "Make the embedded synthetic corpus (en, de, fr)"),
     "build": ("unitone.tokenizers.build", "Train a tokenizer: k-means on SSL features"),
     "encode": ("unitone.tokenizers.encode", "Turn recordings into token shards"),
+    "codes": ("unitone.codecs.encode", "Add the codes of a neural codec to token shards"),
     "features": ("unitone.tokenizers.features", "Write the SSL features of recordings as .npy"),
     "decode": ("unitone.lm.decode", "Recognise, synthesise, translate, classify a corpus"),
     "transcribe": ("unitone.lm.transcribe", "Say what is said in recordings"),

@@ -1,7 +1,7 @@
 """A tiny corpus with its tokenizer and shards, and untrained unit decoders over it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,8 @@ class Stages:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads, and much slower beside other work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def every_test_on_one_thread(one_thread: None) -> None:
+    """Without being asked."""
 
 
 @pytest.fixture(scope="session")

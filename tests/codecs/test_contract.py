@@ -9,7 +9,7 @@ import pytest
 from unitone.codecs import codec as interface
 from unitone.codecs.codec import Codec
 
-EXAMPLES = {"unit_decoder": "decoder"}
+EXAMPLES = {"huggingface": "encodec", "unit_decoder": "decoder"}
 """Codec: the fixture that has a small one."""
 NAMES = sorted(EXAMPLES)
 
@@ -33,6 +33,11 @@ def chirp(num_samples: int) -> np.ndarray:
 def codec(request: pytest.FixtureRequest) -> Codec:
     found: Codec = request.getfixturevalue(EXAMPLES[request.param])
     return found
+
+
+@pytest.fixture
+def encodec(make_encodec: Callable[..., Path], tmp_path: Path) -> Codec:
+    return interface.load(make_encodec(tmp_path / "encodec"))
 
 
 def hop_of(codec: Codec) -> int:
@@ -114,7 +119,7 @@ def test_a_folder_without_a_codec_says_so(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"holds no config\.json"):
         interface.load(tmp_path)
     (tmp_path / "config.json").write_text('{"codec": "vinyl"}', encoding="utf-8")
-    with pytest.raises(ValueError, match="no codec 'vinyl'; there are unit_decoder"):
+    with pytest.raises(ValueError, match="no codec 'vinyl'; there are huggingface, unit_decoder"):
         interface.load(tmp_path)
     (tmp_path / "config.json").write_text('{"steps": 3}', encoding="utf-8")
     with pytest.raises(Exception, match="doesn't say which codec"):

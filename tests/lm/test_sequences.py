@@ -7,16 +7,19 @@ from hypothesis import strategies as st
 
 from tests.lm.conftest import rows, vocabulary
 from unitone.errors import ConfigError, CorpusError
+from unitone.lm.codes import Pattern, delay, undelay
 from unitone.lm.model import NONE
-from unitone.lm.sequences import Composer, delay, undelay
+from unitone.lm.sequences import Composer
 from unitone.lm.tasks import CLASSES, POLYSPEECH, TASKS, VOXTLM, Task
 from unitone.tokenizers.text import ByteText, CharacterText
 
 BY_NAME = {task.name: task for task in TASKS}
 
 
-def record(composer: Composer, number: int = 1, **changes: Any) -> dict[str, Any]:
-    made = composer.record(rows(number + 1)[number])
+def record(
+    composer: Composer, number: int = 1, codes: np.ndarray | None = None, **changes: Any
+) -> dict[str, Any]:
+    made = composer.record(rows(number + 1)[number] | {"codes": codes})
     made |= {"to": "de", "translation": made["translations"].get("de")}
     return made | changes
 
@@ -121,7 +124,7 @@ def test_delay_can_be_undone(levels: int, frames: int, data: st.DataObject) -> N
 
 
 @pytest.mark.parametrize("pattern", ["flat", "delay"])
-def test_codec_codes_as_a_condition(pattern: str) -> None:
+def test_codec_codes_as_a_condition(pattern: Pattern) -> None:
     task = Task(
         name="asr",
         template="<bos> {codes} <sep> [ {text} <eos> ]",

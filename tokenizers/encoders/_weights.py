@@ -8,7 +8,6 @@ What the tensors do not say is taken from the checkpoint's own configuration whe
 (``Hints``); where it has none, the family's rule applies.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unitone.checkpoint import weight_hash
 from unitone.errors import CheckpointError
 from unitone.tokenizers.encoders import _hub, _unpickle
 
@@ -82,12 +82,7 @@ class Checkpoint:
 
     def weight_hash(self) -> str:
         """Return the SHA-256 over names, shapes and bytes of all weights, in order of name."""
-        digest = hashlib.sha256()
-        for name in sorted(self.weights):
-            weight = self.weights[name].contiguous()
-            digest.update(f"{name} {tuple(weight.shape)}\n".encode())
-            digest.update(weight.numpy().data)
-        return digest.hexdigest()
+        return weight_hash(self.weights)
 
 
 def read(path: Path) -> Checkpoint:
