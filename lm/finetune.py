@@ -9,8 +9,10 @@ from pathlib import Path
 from unitone import checkpoint, files
 from unitone.errors import ConfigError
 from unitone.lm import model_dir
+from unitone.lm.codes import CodesOfModel
 from unitone.lm.pretrained import Pretrained
 from unitone.lm.vocabulary import Vocabulary
+from unitone.tokenizers.passport import require_same
 
 
 def is_ours(directory: Path) -> bool:
@@ -19,11 +21,13 @@ def is_ours(directory: Path) -> bool:
     return config.is_file() and "unitone" in files.read_json(config)
 
 
-def read(directory: Path, vocabulary: Vocabulary) -> tuple[Pretrained, dict[int, int]]:
+def read(
+    directory: Path, vocabulary: Vocabulary, *, codes: CodesOfModel | None
+) -> tuple[Pretrained, dict[int, int]]:
     """Return the model, and for tokens of ``vocabulary`` their rows in its tables.
 
     Raises:
-        ConfigError: its tokenizer is another one.
+        ConfigError: its tokenizer, or the codec of its codes, is another one.
         CheckpointError: the directory is incomplete or damaged.
     """
     loaded = model_dir.load(directory, device="cpu")
@@ -32,6 +36,8 @@ def read(directory: Path, vocabulary: Vocabulary) -> tuple[Pretrained, dict[int,
             f"--init {directory}: its units and text are of another tokenizer than the shards'; "
             f"encode them with `python -m tokenizers.encode --tokenizer {directory}/tokenizer`"
         )
+    if codes is not None and loaded.codes is not None:
+        require_same(loaded.codes.codec, codes.codec, what="the codes of the shards")
     start = Pretrained(
         directory=directory,
         config=loaded.model.config,

@@ -8,7 +8,7 @@ may be killed at any moment and run again with the same command: it goes on. ``R
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -27,6 +27,7 @@ from unitone.lm.model import LanguageModel, size
 from unitone.lm.model_card import Card
 from unitone.lm.objective import NextToken
 from unitone.lm.opt import OptConfig, OptModel
+from unitone.lm.pretrained import Pretrained
 from unitone.lm.sequences import Composer
 from unitone.lm.speaking import open_codec
 from unitone.lm.store import TokenStore
@@ -169,7 +170,7 @@ def prepare(config: LmConfig, world: World) -> Run:
         world.gather(None)
     if valid is None:
         logger.warning("no utterance of split %s: no validation", ", ".join(config.valid_split))
-    model = _model(config, vocabulary, tokenizer=tokenizer, data=training)
+    model = _model(config, vocabulary, tokenizer=tokenizer, codes=codes, data=training)
     mixture = Mixture(
         config.mixture,
         store=training,
@@ -262,10 +263,20 @@ def _vocabulary(
 
 
 def _model(
-    config: LmConfig, vocabulary: Vocabulary, *, tokenizer: Path, data: TokenStore
+    config: LmConfig,
+    vocabulary: Vocabulary,
+    *,
+    tokenizer: Path,
+    codes: CodesOfModel | None,
+    data: TokenStore,
 ) -> LanguageModel | OptModel:
     if config.init is not None:
-        return _from_pretrained(config, config.init, vocabulary, tokenizer=tokenizer, data=data)
+        if finetune.is_ours(config.init):
+            read, rows = finetune.read(config.init, vocabulary, codes=codes)
+        else:
+            read = pretrained.read(config.init)
+            rows = shared_rows(read, vocabulary, tokenizer=tokenizer)
+        return _from_pretrained(config, vocabulary, read, rows=rows, data=data)
     shape = size(
         config.config, vocab_size=len(vocabulary), context=config.context, features=data.width
     )
@@ -281,17 +292,12 @@ def _model(
 
 def _from_pretrained(
     config: LmConfig,
-    directory: Path,
     vocabulary: Vocabulary,
+    read: Pretrained,
     *,
-    tokenizer: Path,
+    rows: Mapping[int, int],
     data: TokenStore,
 ) -> LanguageModel | OptModel:
-    if finetune.is_ours(directory):
-        read, rows = finetune.read(directory, vocabulary)
-    else:
-        read = pretrained.read(directory)
-        rows = shared_rows(read, vocabulary, tokenizer=tokenizer)
     generator = seeding.torch_generator(config.train.seed, "rows")
     shape = dataclasses.replace(
         read.config,
