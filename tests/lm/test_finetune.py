@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.lm.conftest import rows
 from unitone.lm import finetune, model_dir
 from unitone.lm import train as lm_train
+from unitone.lm.model import LanguageModel, size
 from unitone.lm.tasks import TASKS
 from unitone.lm.vocabulary import Vocabulary
 
@@ -48,7 +49,7 @@ def test_a_run_goes_on_from_another_with_other_tasks(
     found = finetune.rows(old.vocabulary, new.vocabulary)
     assert new.vocabulary.id("<task:mt>") not in found
     assert {new.vocabulary.block_of(token) for token in found} >= {"task", "text", "unit"}
-    mine, theirs = map(list, (found.keys(), found.values()))
+    mine, theirs = list(found), list(found.values())
     torch.testing.assert_close(new.model.embedding.weight[mine], old.model.embedding.weight[theirs])
 
 
@@ -57,8 +58,8 @@ def test_another_tokenizer_is_refused(
 ) -> None:
     data = make_shards(rows(8))
     old = Vocabulary.build(text=300, units=5, passport="another")
-    shape = lm_train.size("lm-tiny", vocab_size=len(old))
-    model = lm_train.LanguageModel(shape, generator=torch.Generator().manual_seed(0))
+    shape = size("lm-tiny", vocab_size=len(old))
+    model = LanguageModel(shape, generator=torch.Generator().manual_seed(0))
     model_dir.save(tmp_path / "old", model=model, vocabulary=old, tasks=TASKS[:1])
     options = ["--data", str(data), "--out", str(tmp_path / "run"), *SMALL, "--steps", "1"]
     assert lm_train.main([*options, "--init", str(tmp_path / "old")]) == 2
