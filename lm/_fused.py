@@ -149,5 +149,6 @@ def _packed(weight: Tensor) -> Tensor:
     return packed
 
 
-_product = torch.ops.mkldnn._linear_pointwise.default
-_sum = torch.ops.mkldnn._linear_pointwise.binary
+if torch.backends.mkldnn.is_available():  # a PyTorch without oneDNN has no such operations
+    _product = torch.ops.mkldnn._linear_pointwise.default
+    _sum = torch.ops.mkldnn._linear_pointwise.binary

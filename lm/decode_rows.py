@@ -128,6 +128,10 @@ class Rows:
     def _open_manifest(self, manifest: Path) -> None:
         if "sample" in self._needs:
             raise ConfigError("--manifest: samples of speakers come from shards; give --tokens")
+        if "codes" in self._needs and self._needs & SPEECH > {"codes"}:
+            raise ConfigError(
+                "--manifest: codes and units of a recording at once come from shards; give --tokens"
+            )
         corpus = read_corpus(manifest).only(self._config.split)
         self._corpus, self._source = corpus, corpus.sha256
         self._ids = {

@@ -68,7 +68,8 @@ class LmConfig:
     lm-350m, lm-1.3b."""
     init: Path | None = None
     """Start from this model; its shape replaces --config. One of ours, for shards of the same
-    tokenizer, or a text model, a Hugging Face directory of the Llama or OPT kind."""
+    tokenizer, or a text model, a Hugging Face directory of the Llama or OPT kind. It has to stay
+    until the run is done."""
     table: Literal["unitone", "voxtlm", "polyspeech", "codes"] = "unitone"
     """Task table: how the tasks are laid out."""
     rows: Path | None = None

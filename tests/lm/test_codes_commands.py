@@ -22,6 +22,7 @@ from unitone.errors import CheckpointError, ConfigError
 from unitone.lm import decode, model_dir, store
 from unitone.lm import train as lm_train
 from unitone.lm.codes import CodesOfModel, Pattern
+from unitone.lm.decode_rows import Rows, SourceConfig
 from unitone.lm.model import LanguageModel, ModelConfig
 from unitone.lm.sequences import Composer
 from unitone.lm.tasks import CODES
@@ -134,6 +135,12 @@ def test_recordings_and_shards_give_the_same(coded: Coded, model: Path, tmp_path
     assert rate == 16_000
     assert opened.transcribe(wave) == found[3]["text"]
     assert opened.transcribe(coded.manifest.parent / "3.wav") == found[3]["text"]
+
+
+def test_units_and_codes_at_once_come_from_shards(coded: Coded, model: Path) -> None:
+    loaded, needs = model_dir.load(model, device="cpu"), frozenset({"units", "codes"})
+    with pytest.raises(ConfigError, match="come from shards; give --tokens"):
+        Rows(SourceConfig(manifest=coded.manifest), loaded, needs=needs)
 
 
 def test_given_frames_are_heard_and_gone_on_from(coded: Coded, model: Path, tmp_path: Path) -> None:
