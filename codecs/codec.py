@@ -145,9 +145,10 @@ def model_folder(path: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return ``config.json`` of a model directory; it has ``codec``, the name; errors as `load`."""
+    """Return ``config.json`` of a codec; it has ``codec``, the name; errors as `load`."""
     if not path.is_dir():
         raise ConfigError(f"{path}: no such directory")
+    path = model_folder(path)
     if not (path / CONFIG).is_file():
         raise CheckpointError(
             f"{path} holds no {CONFIG}: not a finished codec; train it to the end"

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from unitone.lm._ctc import SpeechCtc
 from unitone.lm.data import Batch
 from unitone.lm.model import NONE, LanguageModel
 from unitone.lm.opt import OptModel
@@ -26,10 +27,13 @@ class NextToken(nn.Module):
         vocabulary: Vocabulary,
         tasks: Sequence[str],
         label_smoothing: float = 0.0,
+        ctc: SpeechCtc | None = None,
+        ctc_weight: float = 0.0,
     ) -> None:
-        """Train ``model``; the parts of the loss are called after ``tasks``."""
+        """Train ``model``; the parts of the loss are called after ``tasks``, and ``ctc``."""
         super().__init__()
         self.model = model
+        self.ctc, self.ctc_weight = ctc, ctc_weight
         self.tasks = tuple(tasks)
         self.label_smoothing = label_smoothing
         self._levels = [(block.start, block.end) for block in vocabulary.codes]
@@ -57,7 +61,12 @@ class NextToken(nn.Module):
         sums = losses.new_zeros(len(self.tasks)).index_add(0, tasks, entropies.detach())
         counts = torch.bincount(tasks, minlength=len(self.tasks))
         parts = {name: (sums[n], counts[n]) for n, name in enumerate(self.tasks)}
-        return Loss(total=losses.sum(), count=counts.sum(), parts=parts)
+        total = losses.sum()
+        if self.ctc is not None:
+            heard, read = self.ctc(states, batch)
+            total = total + self.ctc_weight * heard
+            parts["ctc"] = (heard.detach(), read)
+        return Loss(total=total, count=counts.sum(), parts=parts)
 
     def _streams(self, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Stream 0 chooses among all tokens, stream q > 0 among the codes of level q."""

@@ -7,6 +7,7 @@ may be killed at any moment and run again with the same command: it goes on. ``R
 
 import dataclasses
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from unitone.config import command_line, to_dict
 from unitone.distributed import World
 from unitone.errors import ConfigError
 from unitone.lm import finetune, model_dir, pretrained, store, tasks
+from unitone.lm._ctc import SpeechCtc, reads
 from unitone.lm.codes import CodesOfModel, Pattern
 from unitone.lm.data import DataConfig, Mixture
 from unitone.lm.model import LanguageModel, size
@@ -103,6 +105,10 @@ class LmConfig:
     """Of what attention and feed-forward add."""
     label_smoothing: float = 0.0
     """Share of a target's probability that is spread over the vocabulary; 0.1 is usual."""
+    ctc: float = 0.0
+    """Weight of a CTC loss at the positions of the speech, in recognition; 0.3 to 1 is usual. It
+    finds the alignment where there is little data. Speech shorter than its text, in tokens, counts
+    nothing; units without subwords are long enough."""
     checkpoint_activations: bool = False
     """Compute the blocks' inside again in the backward pass: less memory, a third more work."""
     mixture: DataConfig = field(default_factory=DataConfig)
@@ -340,6 +346,8 @@ def _train(config: LmConfig, world: World) -> None:
         vocabulary=run.vocabulary,
         tasks=[task.name for task in run.tasks],
         label_smoothing=config.label_smoothing,
+        ctc=_ctc(config, run),
+        ctc_weight=config.ctc,
     )
     shares = ", ".join(
         f"{task.name} {share:.0%}" for task, share in zip(run.tasks, run.train.shares, strict=True)
@@ -385,6 +393,17 @@ def _train(config: LmConfig, world: World) -> None:
         },
         may_differ=("valid_utterances",),
     ).run()
+
+
+def _ctc(config: LmConfig, run: Run) -> SpeechCtc | None:
+    if not config.ctc:
+        return None
+    if not 0 < config.ctc < math.inf:
+        raise ConfigError(f"--ctc must be 0 or more, got {config.ctc:g}")
+    if not any(map(reads, run.tasks)):
+        raise ConfigError("--ctc: no task writes down speech; leave it out")
+    width = run.model.embedding.weight.shape[1]
+    return SpeechCtc(width, vocabulary=run.vocabulary, tasks=run.tasks)
 
 
 def _decoder(config: LmConfig, run: Run) -> Path | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from unitone.eval import wer
 from unitone.lm import decode
 from unitone.lm import train as lm_train
-from unitone.recipes._steps import Step
+from unitone.recipes._steps import Step, compiling
 from unitone.tokenizers import build, encode, perturb
 
 
@@ -25,15 +25,20 @@ class RecognitionConfig:
     """Number of units."""
     switch_penalty: float = 0.0
     """Price of a change of unit; see ``tokenizers.build``."""
-    pieces: int | None = None
-    """Subwords over the units; 0 = none; default: as many as the data hold."""
-    speeds: tuple[float, ...] = (0.9, 1.1)
+    pieces: int | None = 0
+    """Subwords over the units; 0 = none, as ``ctc`` wants it: speech may not be shorter than its
+    text; None: as many as the data hold."""
+    speeds: tuple[float, ...] = (0.82, 0.88, 0.94, 1.06, 1.12, 1.18)
     """Speeds of the copies of the training recordings."""
     unit_mask: float = 0.15
     """Share of unit tokens hidden in training."""
+    ctc: float = 0.5
+    """Weight of the CTC loss that helps to find the alignment; 0 = none."""
     dropout: float = 0.1
     """In the model."""
-    config: str = "lm-mini"
+    label_smoothing: float = 0.0
+    """Share of a target's probability that is spread over the vocabulary."""
+    config: str = "lm-micro"
     """Size of the model."""
     init: Path | None = None
     """Start from this model of ours and keep its size and its tokenizer; what is said above of
@@ -48,6 +53,8 @@ class RecognitionConfig:
     """Hypotheses kept in decoding."""
     threads: int = 2
     """CPU threads."""
+    compile: bool = True
+    """Compile the model's blocks, where there is a C++ compiler."""
 
 
 def run(config: RecognitionConfig) -> None:
@@ -86,9 +93,11 @@ def steps(config: RecognitionConfig) -> Iterator[Step]:
             *("--data", tokens, "--out", str(out / "lm")),
             *("--tasks", "asr", "--steps", str(config.steps), "--lr", str(config.lr)),
             *("--max-tokens", str(config.max_tokens), "--unit-mask", str(config.unit_mask)),
-            *("--dropout", str(config.dropout), "--precision", "bf16", "--best", "asr/wer"),
+            *("--dropout", str(config.dropout), "--label-smoothing", str(config.label_smoothing)),
+            *("--ctc", str(config.ctc), "--precision", "bf16", "--best", "asr/wer"),
             *("--validate-every", str(max(1, config.steps // 15)), "--valid-utterances", "91"),
             *("--warmup-steps", "50", "--decay-share", "0.5", "--threads", str(config.threads)),
+            *compiling(config.compile),
         ),
         main=lm_train.main,
     )

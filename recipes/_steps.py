@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,3 +44,9 @@ class Step:
         seconds = time.perf_counter() - started
         logger.info("  done in %.1f s", seconds)
         return seconds
+
+
+def compiling(wanted: bool) -> tuple[str, ...]:
+    """Return the option that compiles a model's blocks; none without a C++ compiler."""
+    found = wanted and (shutil.which("g++") or shutil.which("clang++"))
+    return ("--compile",) if found else ()

@@ -1,12 +1,11 @@
 """How the tour trains a language model and decodes; what is compared with it does the same."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from unitone.lm import train as lm_train
-from unitone.recipes._steps import Step
+from unitone.recipes._steps import Step, compiling
 
 TRANSLATED = ("--to", "en", "de", "fr")
 DECODING: dict[str, tuple[str, ...]] = {
@@ -32,7 +31,6 @@ class Training:
 
     def step(self, *, data: Path, out: Path, seconds: float, more: Sequence[str] = ()) -> Step:
         """Return the command that trains for ``seconds``."""
-        compiled = self.compile and (shutil.which("g++") or shutil.which("clang++"))
         return Step(
             module="lm.train",
             arguments=(
@@ -40,7 +38,7 @@ class Training:
                 *("--max-seconds", f"{seconds:g}", "--precision", "bf16", "--lr", "3e-3"),
                 *("--max-tokens", "4096", "--warmup-steps", "50", "--decay-share", "0.6"),
                 *("--validate-every", "500", "--valid-utterances", "24", "--log-every", "20"),
-                *("--threads", str(self.threads), *(("--compile",) if compiled else ()), *more),
+                *("--threads", str(self.threads), *compiling(self.compile), *more),
             ),
             main=lm_train.main,
         )

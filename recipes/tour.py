@@ -46,9 +46,9 @@ class TourConfig:
     """Subwords of the text model; few sentences hold fewer."""
     lm_seconds: float = 520.0
     """Training time of the language model."""
-    decoder_seconds: float = 110.0
+    decoder_seconds: float = 90.0
     """Training time of the unit decoder."""
-    judge_seconds: float = 85.0
+    judge_seconds: float = 105.0
     """Training time of the judge."""
     spoken: int = 120
     """Test sentences that are synthesised."""
