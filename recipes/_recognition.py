@@ -30,20 +30,20 @@ class RecognitionConfig:
     text; None: as many as the data hold."""
     speeds: tuple[float, ...] = (0.82, 0.88, 0.94, 1.06, 1.12, 1.18)
     """Speeds of the copies of the training recordings."""
-    unit_mask: float = 0.15
+    unit_mask: float = 0.2
     """Share of unit tokens hidden in training."""
-    ctc: float = 0.5
+    ctc: float = 1.0
     """Weight of the CTC loss that helps to find the alignment; 0 = none."""
     dropout: float = 0.1
     """In the model."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
     """Share of a target's probability that is spread over the vocabulary."""
     config: str = "lm-micro"
     """Size of the model."""
     init: Path | None = None
     """Start from this model of ours and keep its size and its tokenizer; what is said above of
     units has no effect then."""
-    steps: int = 1500
+    steps: int = 2000
     """Optimiser steps."""
     lr: float = 2e-3
     """Peak learning rate."""
