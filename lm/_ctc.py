@@ -27,8 +27,10 @@ SPEECH = ("units", "features", "codes")
 
 def reads(task: Task) -> bool:
     """Tell whether ``task`` writes down what it hears, and nothing else."""
-    heard = [part.name for part in task.prompt if part.name in SEQUENCES]
-    return task.output == "text" and len(heard) == 1 and heard[0] in SPEECH
+    fields = [part for part in task.parts if part.name in SEQUENCES]
+    heard = [part.name for part in fields if not part.target]
+    said = [part.name for part in fields if part.target]
+    return said == ["text"] and len(heard) == 1 and heard[0] in SPEECH
 
 
 class SpeechCtc(nn.Module):

@@ -69,7 +69,8 @@ class Validator:
                 counts[name] = counts.get(name, 0.0) + float(count)
         losses = {name: sums[name] / counts[name] for name in sums if counts[name]}
         named = {f"{name}/loss": loss for name, loss in losses.items()}
-        return {"loss": float(np.mean(list(losses.values()))), **named}
+        mean = np.mean([losses[task.name] for task in self.tasks if task.name in losses])
+        return {"loss": float(mean), **named}
 
     def _score(self, model: generation.Model, task: Task) -> dict[str, float]:
         rows, to, lengths = self.store.examples(task, self.composer)

@@ -133,7 +133,7 @@ def _decoding(config: TourConfig) -> Iterator[Step]:
     options: dict[str, tuple[str, ...]] = {
         **DECODING,
         "tts": (
-            *("--temperature", "0.4", "--candidates", "32"),
+            *("--temperature", "0.4", "--candidates", "64"),
             *("--audio", str(out / "hyp" / "audio-tts"), "--limit", str(config.spoken)),
         ),
         "continue": (

@@ -186,6 +186,7 @@ def test_the_folder_of_a_run_stands_for_its_model(folder: Path, tmp_path: Path) 
     (run / "config.json").write_text('{"train": {}}', encoding="utf-8")
     folder.rename(run / "last")
     assert interface.load(run).name == "unit_decoder"
+    assert interface.read_config(run)["codec"] == "unit_decoder"  # what speaking asks first
 
 
 def test_damage_is_named(folder: Path, make_network: MakeNetwork) -> None:

@@ -62,6 +62,8 @@ def expected(loss: SpeechCtc, states: torch.Tensor, example: Example) -> torch.T
 def test_which_rows_of_the_tables_write_down_what_they_hear() -> None:
     assert [task.name for task in TASKS if reads(task)] == ["asr"]
     assert [task.name for task in POLYSPEECH if reads(task)] == ["asr"]
+    both = replace(ASR, template="<bos> {units} <sep> [ {translation} <sep> {text} <eos> ]")
+    assert not reads(both)
     prompted = replace(ASR, template="<bos> {sample} {units} <sep> [ {text} <eos> ]")
     assert not reads(prompted)
 
@@ -151,6 +153,10 @@ def test_training_with_it(make_shards: Callable[..., Path], tmp_path: Path) -> N
     assert lm_train.main([*arguments, "--tasks", "asr", "mt", "--ctc", "0.3"]) == 0
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert any(line.get("parts", {}).get("ctc", 0) > 0 for line in lines)
+    (validation,) = [line["validation"] for line in lines if "validation" in line]
+    tasks = (validation["asr/loss"], validation["mt/loss"])
+    assert validation["loss"] == pytest.approx(sum(tasks) / 2)  # of the tasks alone
+    assert validation["ctc/loss"] > 0
     assert model_dir.load(out / "last", device="cpu").model is not None  # its head is not in it
 
 
