@@ -402,6 +402,8 @@ def _ctc(config: LmConfig, run: Run) -> SpeechCtc | None:
         raise ConfigError(f"--ctc must be 0 or more, got {config.ctc:g}")
     if not any(map(reads, run.tasks)):
         raise ConfigError("--ctc: no task writes down speech; leave it out")
+    if any(task.name == "ctc" for task in run.tasks):
+        raise ConfigError("--ctc: a task has this name too; the log could not tell them apart")
     width = run.model.embedding.weight.shape[1]
     return SpeechCtc(width, vocabulary=run.vocabulary, tasks=run.tasks)
 
