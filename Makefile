@@ -81,10 +81,10 @@ format: env ## rewrite the code as `make lint` wants it
 	@$(PY) -m ruff check --fix
 	@$(PY) -m ruff format
 
-bench: env ## every benchmark of eval/, one after the other
-	@status=0; for file in eval/bench_*.py; do [ -f "$$file" ] || continue; \
+bench: env ## every benchmark of eval/bench/, one after the other
+	@status=0; for file in eval/bench/[a-z]*.py; do \
 	  echo "== $$file, $(THREADS) threads"; \
-	  OMP_NUM_THREADS=$(THREADS) $(PY) -m "eval.$$(basename "$$file" .py)" $(ARGS) || status=1; \
+	  OMP_NUM_THREADS=$(THREADS) $(PY) -m "eval.bench.$$(basename "$$file" .py)" $(ARGS) || status=1; \
 	done; exit $$status
 
 docs: env ## the documentation as a site, into site/

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from unitone import files
 from unitone.audio import HIGHEST_RATE, LOWEST_RATE
-from unitone.checkpoint import load_tensors, weight_hash
 from unitone.errors import CheckpointError, ConfigError
 from unitone.tokenizers.passport import CodecPassport
+from unitone.train.checkpoint import load_tensors, weight_hash
 
 CONFIG = "config.json"
 
@@ -82,8 +82,8 @@ class Codec(Protocol):
 def names() -> list[str]:
     """Return the codecs of this folder: its public modules with a function ``load``."""
     folder = str(Path(__file__).parent)
-    public = [m.name for m in pkgutil.iter_modules([folder]) if not m.name.startswith("_")]
-    return [name for name in public if name not in _NO_CODECS]
+    modules = [module.name for module in pkgutil.iter_modules([folder]) if not module.ispkg]
+    return [name for name in modules if not name.startswith("_") and name not in _NO_CODECS]
 
 
 _NO_CODECS = frozenset({"codec", "encode", "synthesize", "train"})

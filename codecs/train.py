@@ -20,25 +20,25 @@ from jaxtyping import Float32
 from torch import nn
 
 from unitone import config as configs
-from unitone import program, seeding, voices
-from unitone.codecs._backbone import BackboneConfig
-from unitone.codecs._crops import CropSource, Material, read_material, speaker_of
-from unitone.codecs._discriminators import Discriminators
-from unitone.codecs._network import NetworkConfig, UnitNetwork
-from unitone.codecs._objectives import (
+from unitone import program, seeding, speaker_embeddings
+from unitone.codecs.nn.backbone import BackboneConfig
+from unitone.codecs.nn.crops import CropSource, Material, read_material, speaker_of
+from unitone.codecs.nn.discriminators import Discriminators
+from unitone.codecs.nn.losses import (
     AdversarialDiscriminator,
     AdversarialGenerator,
     LossConfig,
     MelRegression,
 )
+from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
 from unitone.codecs.unit_decoder import Card, save
 from unitone.config import command_line
 from unitone.errors import ConfigError
-from unitone.loading import to_device
 from unitone.tokenizers.passport import require_same
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import Tokenizer
-from unitone.train import TrainConfig, Trainer
+from unitone.train.loading import to_device
+from unitone.train.trainer import TrainConfig, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -295,14 +295,14 @@ def _embeddings(
 ) -> dict[str, Float32[np.ndarray, "E"]] | None:
     if path is None:
         return None
-    found = voices.read(path, option="--speaker-embeddings")
+    found = speaker_embeddings.read(path, option="--speaker-embeddings")
     _check_covered(found, material)
     return found
 
 
 def _check_covered(embeddings: Mapping[str, Float32[np.ndarray, "E"]], material: Material) -> None:
     for one in material.utterances:
-        voices.name_of(
+        speaker_embeddings.name_of(
             embeddings, id=one.id, speaker=speaker_of(one), option="--speaker-embeddings"
         )
 

@@ -2,7 +2,7 @@
 
 A model directory, written by ``python -m unitone.codecs.train``:
 
-    model.safetensors   weights of `unitone.codecs._network.UnitNetwork`, float32
+    model.safetensors   weights of `unitone.codecs.nn.network.UnitNetwork`, float32
     config.json         {"codec": "unit_decoder", "network": …}, the speakers' names among it
     passport.json       of the tokenizer whose units it understands
     tokenizer/          that tokenizer, where it was given; ``encode`` needs it
@@ -29,21 +29,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unitone import config, devices, files
-from unitone.checkpoint import save_tensors
-from unitone.codecs._backbone import durations_of
-from unitone.codecs._network import NetworkConfig, UnitNetwork
-from unitone.codecs.codec import (
-    CONFIG,
-    Sound,
-    at_rate,
-    check_codes,
-    model_folder,
-    read_config,
-)
+from unitone.codecs.codec import CONFIG, Sound, at_rate, check_codes, model_folder, read_config
+from unitone.codecs.nn.backbone import durations_of
+from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
 from unitone.errors import CheckpointError, ConfigError, CorpusError
+from unitone.tokenizers.kmeans.units import expand
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
-from unitone.tokenizers.units import expand
+from unitone.train.checkpoint import save_tensors
 
 NAME = "unit_decoder"
 WEIGHTS = "model.safetensors"

@@ -17,7 +17,17 @@ from unitone import config as configs
 from unitone.errors import CorpusError
 from unitone.eval import bleu_report, scoring
 from unitone.eval.bleu_report import BleuReport
-from unitone.eval.hypotheses import (
+from unitone.eval.metrics.translation import (
+    CHRF_COLUMNS,
+    Tokenizer,
+    TranslationScore,
+    chrf_of,
+    compare_translations,
+    ngram_counts,
+    score_of,
+    tokenizer_of,
+)
+from unitone.eval.pairs import (
     Hypothesis,
     Pair,
     Reference,
@@ -28,16 +38,6 @@ from unitone.eval.hypotheses import (
     refuse_tasks,
 )
 from unitone.eval.scoring import ScoringConfig
-from unitone.eval.translation import (
-    CHRF_COLUMNS,
-    Tokenizer,
-    TranslationScore,
-    chrf_of,
-    compare_translations,
-    ngram_counts,
-    score_of,
-    tokenizer_of,
-)
 
 LANGUAGES = "languages"
 """What ``--by`` calls the pair of source and target language."""
@@ -149,7 +149,7 @@ def _texts(one: Pair) -> tuple[str, str]:
 
 
 def _translations(reference: Reference) -> dict[str, str]:
-    """Return the translations of a row by language, as `unitone.tokenizers.corpus` reads them."""
+    """Return the translations of a row by language, as `unitone.corpus.corpus` reads them."""
     value = reference.fields.get("translation")
     if isinstance(value, str):
         return {str(reference.fields.get("translation_language") or "und"): value}

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unitone import files, page
+from unitone import files
 from unitone.eval import scores_page, scoring
-from unitone.eval.bootstrap import Comparison
-from unitone.eval.edits import align
-from unitone.eval.hypotheses import Coverage, Pair
+from unitone.eval.metrics.edits import align
+from unitone.eval.metrics.translation import TranslationScore
+from unitone.eval.pairs import Coverage, Pair
 from unitone.eval.scores_page import Measure
-from unitone.eval.translation import TranslationScore
+from unitone.eval.statistics import Comparison
+from unitone.report import page
 
 _NAMES = {"bleu": "BLEU", "chrf": "chrF2"}
 _WORST = 40

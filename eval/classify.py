@@ -12,9 +12,9 @@ from pathlib import Path
 from unitone import config as configs
 from unitone.errors import CorpusError
 from unitone.eval import classify_report, scoring
-from unitone.eval.accuracy import compare_accuracy, score_accuracy
 from unitone.eval.classify_report import ClassifyReport
-from unitone.eval.hypotheses import (
+from unitone.eval.metrics.accuracy import compare_accuracy, score_accuracy
+from unitone.eval.pairs import (
     Pair,
     Reference,
     coverage,

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from unitone import figures, files, page
+from unitone import files
 from unitone.eval import scores_page, scoring
-from unitone.eval.accuracy import NO_LABEL, AccuracyScore, is_right
-from unitone.eval.bootstrap import Comparison
-from unitone.eval.hypotheses import Coverage, Pair
+from unitone.eval.metrics.accuracy import NO_LABEL, AccuracyScore, is_right
+from unitone.eval.pairs import Coverage, Pair
 from unitone.eval.scores_page import Measure
+from unitone.eval.statistics import Comparison
+from unitone.report import figures, page
 
 _LARGEST = 30
 """Classes of a confusion matrix that can still be read; with more only the table is shown."""

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from unitone import config as configs
-from unitone import files, page
+from unitone import files
 from unitone.eval import scores_page, scoring
-from unitone.eval.bootstrap import Comparison
-from unitone.eval.edits import align
-from unitone.eval.error_rates import WerScore, character_errors
-from unitone.eval.hypotheses import Coverage, Pair
-from unitone.eval.judge import Origin
+from unitone.eval.judge.judge import Origin
+from unitone.eval.metrics.edits import align
+from unitone.eval.metrics.error_rates import WerScore, character_errors
+from unitone.eval.pairs import Coverage, Pair
+from unitone.eval.statistics import Comparison
 from unitone.eval.wer_report import measures
+from unitone.report import page
 
 FLOOR, SYNTHESISED, OTHER = "floor", "synthesised", "other"
 NAMES = {FLOOR: "real recordings (floor)", SYNTHESISED: "synthesised", OTHER: "the other"}

@@ -18,16 +18,20 @@ from unitone import audio
 from unitone import config as configs
 from unitone.audio import Clip
 from unitone.config import command_line
+from unitone.corpus.corpus import read_corpus
+from unitone.corpus.waveforms import load_ahead
 from unitone.errors import CorpusError
 from unitone.eval import judge_report, scoring
-from unitone.eval.error_rates import (
+from unitone.eval.judge.judge import Judge, load
+from unitone.eval.judge_report import FLOOR, OTHER, SYNTHESISED, JudgeReport
+from unitone.eval.metrics.error_rates import (
     WerScore,
     compare_wer,
     error_counts,
     normalized,
     score_of,
 )
-from unitone.eval.hypotheses import (
+from unitone.eval.pairs import (
     Pair,
     Reference,
     coverage,
@@ -36,12 +40,8 @@ from unitone.eval.hypotheses import (
     read_references,
     refuse_tasks,
 )
-from unitone.eval.judge import Judge, load
-from unitone.eval.judge_report import FLOOR, OTHER, SYNTHESISED, JudgeReport
 from unitone.eval.scoring import ScoringConfig
 from unitone.logs import Progress
-from unitone.tokenizers.corpus import read_corpus
-from unitone.tokenizers.waveforms import load_ahead
 
 logger = logging.getLogger(__name__)
 

@@ -13,17 +13,17 @@ from typing import Literal
 from unitone import config as configs
 from unitone import files, program, seeding
 from unitone.config import command_line
-from unitone.eval._judge_data import (
+from unitone.eval.judge.data import (
     AugmentConfig,
     Recordings,
     RecordingSource,
     read_recordings,
     without_hasty,
 )
-from unitone.eval._judge_model import CtcObjective, Network, NetworkConfig
-from unitone.eval.judge import Judge, Origin
+from unitone.eval.judge.judge import Judge, Origin
+from unitone.eval.judge.model import CtcObjective, Network, NetworkConfig
 from unitone.eval.normalizers import NormalizerName
-from unitone.train import TrainConfig, Trainer
+from unitone.train.trainer import TrainConfig, Trainer
 
 logger = logging.getLogger(__name__)
 

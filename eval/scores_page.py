@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from unitone.eval import scoring
-from unitone.eval.bootstrap import Comparison, Interval
-from unitone.eval.edits import Step
-from unitone.eval.hypotheses import Coverage
-from unitone.figures import Measured, intervals
-from unitone.page import Html, details, escaped, figure, note, pairs, row, section, table
+from unitone.eval.metrics.edits import Step
+from unitone.eval.pairs import Coverage
+from unitone.eval.statistics import Comparison, Interval
+from unitone.report.figures import Measured, intervals
+from unitone.report.page import Html, details, escaped, figure, note, pairs, row, section, table
 
 _MOST_BARS = 40
 """Groups of a figure; the table has them all."""

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import unitone
 from unitone import program
 from unitone.errors import ConfigError
-from unitone.eval.bootstrap import Comparison, Interval, Resampling
-from unitone.eval.hypotheses import Coverage, Pair
+from unitone.eval.pairs import Coverage, Pair
+from unitone.eval.statistics import Comparison, Interval, Resampling
 
 Report = TypeVar("Report")
 

@@ -15,14 +15,15 @@ from jaxtyping import Int
 from unitone import config as configs
 from unitone.errors import CorpusError
 from unitone.eval import scoring, wer_report
-from unitone.eval.error_rates import (
+from unitone.eval.metrics.error_rates import (
     WerScore,
     compare_wer,
     error_counts,
     normalized,
     score_of,
 )
-from unitone.eval.hypotheses import (
+from unitone.eval.normalizers import NormalizerName, is_spaceless
+from unitone.eval.pairs import (
     Pair,
     Reference,
     coverage,
@@ -31,7 +32,6 @@ from unitone.eval.hypotheses import (
     read_references,
     refuse_tasks,
 )
-from unitone.eval.normalizers import NormalizerName, is_spaceless
 from unitone.eval.scoring import ScoringConfig
 from unitone.eval.wer_report import WerReport
 

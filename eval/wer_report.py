@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unitone import files, page
+from unitone import files
 from unitone.eval import scores_page, scoring
-from unitone.eval.bootstrap import Comparison
-from unitone.eval.edits import Step, align, confusions
-from unitone.eval.error_rates import WerScore
-from unitone.eval.hypotheses import Coverage, Pair
+from unitone.eval.metrics.edits import Step, align, confusions
+from unitone.eval.metrics.error_rates import WerScore
+from unitone.eval.pairs import Coverage, Pair
 from unitone.eval.scores_page import Measure
+from unitone.eval.statistics import Comparison
+from unitone.report import page
 
 Unit = Literal["words", "characters"]
 _WORST = 50

@@ -10,10 +10,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from unitone import checkpoint, files, program
+from unitone import files, program
 from unitone.config import command_line
 from unitone.errors import ConfigError
-from unitone.lm import model_dir
+from unitone.lm import family
+from unitone.train import checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -55,17 +56,15 @@ def average(config: AverageConfig) -> None:
         raise ConfigError(f"--out {config.out} is there already; choose another")
     folders = found[-config.last :]
     mean = checkpoint.average(folders, PLAYER)
-    loaded = model_dir.load(model, device="cpu")
+    loaded = family.load(model, device="cpu")
     weights = {name.removeprefix("model."): tensor for name, tensor in mean.items()}
     checkpoint.load_weights(loaded.model, weights, where=str(folders[-1]))
     names = ", ".join(folder.name for folder in folders)
     with checkpoint.replacing_folder(config.out) as temporary:
         shutil.copytree(model, temporary, dirs_exist_ok=True)
-        checkpoint.save_tensors(temporary / model_dir.WEIGHTS, model_dir.to_tensors(loaded.model))
-        card = (temporary / model_dir.CARD).read_text(encoding="utf-8")
-        files.write_text(
-            temporary / model_dir.CARD, f"{card}\n## Weights\n\nThe mean of {names}.\n"
-        )
+        checkpoint.save_tensors(temporary / family.WEIGHTS, family.to_tensors(loaded.model))
+        card = (temporary / family.CARD).read_text(encoding="utf-8")
+        files.write_text(temporary / family.CARD, f"{card}\n## Weights\n\nThe mean of {names}.\n")
     logger.info("%s: the mean of %s", config.out, names)
 
 

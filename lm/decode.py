@@ -22,13 +22,13 @@ from unitone import config as configs
 from unitone import files, program
 from unitone.config import command_line
 from unitone.errors import ConfigError, CorpusError
-from unitone.journal import Journal
-from unitone.lm import model_dir
-from unitone.lm.decode_rows import Rows, SourceConfig
-from unitone.lm.performing import MAX_TOKENS, Job, Performer
+from unitone.lm import family
+from unitone.lm.data.sources import Rows, SourceConfig
+from unitone.lm.decoder.predictor import MAX_TOKENS, Job, Performer
 from unitone.lm.speaking import Speech, Voice
 from unitone.lm.tasks import Decoding, select
 from unitone.logs import Progress
+from unitone.resume import Journal
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class DecodeConfig:
     decoding: Overrides = field(default_factory=Overrides)
     batch_tokens: int = MAX_TOKENS
     """Prompt tokens of a batch, padding included."""
-    precision: model_dir.Precision = "fp32"
+    precision: family.Precision = "fp32"
     """fp32 or bf16, which is faster where the processor has it and rounds differently."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
@@ -107,7 +107,7 @@ def decode(config: DecodeConfig) -> None:
         raise ConfigError(f"--out {config.out}: the hypotheses are JSON lines, call them *.jsonl")
     if config.prefix < 0 or config.batch_tokens < 1:
         raise ConfigError("--prefix must be 0 or more, --batch-tokens 1 or more")
-    loaded = model_dir.load(config.model, device=config.device, precision=config.precision)
+    loaded = family.load(config.model, device=config.device, precision=config.precision)
     (task,) = select(loaded.tasks, [config.task])
     decoding = config.decoding.of(task.decoding)
     performer = Performer(loaded, config.task, decoding=decoding, seed=config.seed)
@@ -249,7 +249,7 @@ def _audio_path(folder: Path, name: str) -> Path:
 
 def _settings(config: DecodeConfig, decoding: Decoding, rows: Rows) -> dict[str, Any]:
     """Return all that decides what is in the file."""
-    weights = config.model / model_dir.WEIGHTS
+    weights = config.model / family.WEIGHTS
     return {
         "task": config.task,
         "to": list(config.to),

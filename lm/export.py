@@ -12,13 +12,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from unitone import checkpoint, files, program
+from unitone import files, program
 from unitone.config import command_line
 from unitone.errors import ConfigError
-from unitone.lm import model_dir
-from unitone.lm.llama import EXTRA
-from unitone.lm.model_dir import Loaded, Precision
-from unitone.lm.opt import OptModel
+from unitone.lm import family
+from unitone.lm.family import Loaded, Precision
+from unitone.lm.interop.llama import EXTRA
+from unitone.lm.interop.opt import OptModel
+from unitone.train import checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ def export(config: ExportConfig) -> None:
             "converter reads"
         )
     _check_out(config)
-    loaded = model_dir.load(config.model, device="cpu", precision=config.precision)
-    tensors = model_dir.to_tensors(loaded.model)
+    loaded = family.load(config.model, device="cpu", precision=config.precision)
+    tensors = family.to_tensors(loaded.model)
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)}
     dropped = sorted({name.split(".")[2] for name in tensors.keys() - kept.keys()})
     if dropped:
@@ -119,9 +120,7 @@ def _write(
     config: ExportConfig, loaded: Loaded, tensors: dict[str, Tensor], dropped: list[str]
 ) -> None:
     vocabulary = loaded.vocabulary
-    described = model_dir.describe(
-        loaded.model, vocabulary, dtype=model_dir.DTYPES[config.precision]
-    )
+    described = family.describe(loaded.model, vocabulary, dtype=family.DTYPES[config.precision])
     generation = {
         "bos_token_id": vocabulary.bos_id,
         "eos_token_id": vocabulary.eos_id,
@@ -137,13 +136,13 @@ def _write(
         left_out=left_out,
     )
     with checkpoint.replacing_folder(config.out) as temporary:
-        checkpoint.save_tensors(temporary / model_dir.WEIGHTS, tensors)
-        files.write_json(temporary / model_dir.CONFIG, described)
+        checkpoint.save_tensors(temporary / family.WEIGHTS, tensors)
+        files.write_json(temporary / family.CONFIG, described)
         files.write_json(temporary / GENERATION, generation)
         vocabulary.save(temporary)
         if loaded.tokenizer is not None:
-            model_dir.copy_tokenizer(loaded.tokenizer, temporary / model_dir.TOKENIZER)
-        card = loaded.folder / model_dir.CARD
+            family.copy_tokenizer(loaded.tokenizer, temporary / family.TOKENIZER)
+        card = loaded.folder / family.CARD
         if card.is_file():
             files.write_text(temporary / "model_card.md", card.read_text(encoding="utf-8"))
         files.write_text(temporary / "README.md", readme)

@@ -21,11 +21,11 @@ from unitone import audio
 from unitone.audio import SAMPLE_RATE
 from unitone.codecs.codec import Codec, Sound
 from unitone.errors import ConfigError, CorpusError
-from unitone.lm import model_dir
-from unitone.lm.decode_rows import runs
-from unitone.lm.model_dir import Loaded, Precision
-from unitone.lm.performing import Performer, Said, checker, open_composer
-from unitone.lm.sequences import Output
+from unitone.lm import family
+from unitone.lm.data.sources import runs
+from unitone.lm.decoder.layout import Output
+from unitone.lm.decoder.predictor import Performer, Said, checker, open_composer
+from unitone.lm.family import Loaded, Precision
 from unitone.lm.speaking import Speech, Voice, codec_of
 from unitone.lm.tasks import select
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
@@ -57,7 +57,7 @@ def load(
         ConfigError: there is no such directory or device.
         CheckpointError: it is damaged.
     """
-    loaded = model_dir.load(Path(path), device=device, precision=precision)
+    loaded = family.load(Path(path), device=device, precision=precision)
     return UnifiedModel(loaded, decoder=None if decoder is None else Path(decoder))
 
 

@@ -1,9 +1,9 @@
 """How many tokens fit: ``unitone memory --config lm-small --vocab-size 4000 --gib 20``.
 
 Runs training steps of a few small batches, each in a process of its own, fits the peak memory as
-base + per token + per pair of positions (`unitone.batches.MemoryModel`), and prints the largest
-``--max-tokens`` for ``lm.train`` that stays within ``--gib``. On a CPU the peak is that of the
-process, on a GPU that of the tensors; averages of the weights (``--ema``) and what ``torchrun``
+base + per token + per pair of positions (`unitone.train.batches.MemoryModel`), and prints the
+largest ``--max-tokens`` for ``lm.train`` that stays within ``--gib``. On a CPU the peak is that of
+the process, on a GPU that of the tensors; averages of the weights (``--ema``) and what ``torchrun``
 adds are not in it.
 """
 
@@ -19,15 +19,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-from unitone import devices, memory, optim, program, seeding
-from unitone.batches import MemoryModel
+from unitone import devices, program, seeding
 from unitone.config import command_line
 from unitone.errors import ConfigError, UnitoneError
-from unitone.lm.data import plain
-from unitone.lm.model import LanguageModel, size
-from unitone.lm.objective import NextToken
-from unitone.lm.vocabulary import SPECIALS, Vocabulary
-from unitone.optim import OptimizerName
+from unitone.lm.data.mixture import plain
+from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
+from unitone.lm.decoder.model import LanguageModel, size
+from unitone.lm.decoder.objective import NextToken
+from unitone.train import memory, optim
+from unitone.train.batches import MemoryModel
+from unitone.train.optim import OptimizerName
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ What nobody stated is said to be unstated, never left out.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.tasks import Task
-from unitone.lm.vocabulary import Vocabulary
 
 UNSTATED = "not stated"
 

@@ -10,8 +10,8 @@ from unitone.codecs import codec, unit_decoder
 from unitone.codecs.codec import Codec, Sound
 from unitone.codecs.synthesize import write_wave
 from unitone.errors import ConfigError
-from unitone.lm.codes import CodesOfModel
-from unitone.lm.model_dir import Loaded
+from unitone.lm.decoder.codes import CodesOfModel
+from unitone.lm.family import Loaded
 from unitone.tokenizers.passport import require_same
 
 Speech = Literal["units", "codes"]

@@ -14,33 +14,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from unitone import distributed, program, seeding
+from unitone import program, seeding
 from unitone.audio import SAMPLE_RATE
 from unitone.codecs import unit_decoder
 from unitone.codecs.codec import model_folder, read_config
 from unitone.config import command_line, to_dict
-from unitone.distributed import World
 from unitone.errors import ConfigError
-from unitone.lm import finetune, model_dir, pretrained, store, tasks
-from unitone.lm._ctc import SpeechCtc, reads
-from unitone.lm.codes import CodesOfModel, Pattern
-from unitone.lm.data import DataConfig, Mixture
-from unitone.lm.model import LanguageModel, size
+from unitone.lm import family, tasks
+from unitone.lm.data import store
+from unitone.lm.data.mixture import DataConfig, Mixture
+from unitone.lm.data.store import TokenStore
+from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
+from unitone.lm.decoder.codes import CodesOfModel, Pattern
+from unitone.lm.decoder.layout import Composer
+from unitone.lm.decoder.model import LanguageModel, size
+from unitone.lm.decoder.objective import NextToken
+from unitone.lm.decoder.speech_ctc import SpeechCtc, reads
+from unitone.lm.interop import finetune, pretrained
+from unitone.lm.interop.opt import OptConfig, OptModel
+from unitone.lm.interop.pretrained import Pretrained
+from unitone.lm.interop.token_rows import shared_rows
 from unitone.lm.model_card import Card
-from unitone.lm.objective import NextToken
-from unitone.lm.opt import OptConfig, OptModel
-from unitone.lm.pretrained import Pretrained
-from unitone.lm.sequences import Composer
 from unitone.lm.speaking import open_codec
-from unitone.lm.store import TokenStore
 from unitone.lm.tasks import Task
-from unitone.lm.token_rows import shared_rows
 from unitone.lm.validation import Validator
-from unitone.lm.vocabulary import SPECIALS, Vocabulary
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import FOLDER
-from unitone.train import TrainConfig, Trainer
+from unitone.train import distributed
+from unitone.train.distributed import World
+from unitone.train.trainer import TrainConfig, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -362,7 +365,7 @@ def _train(config: LmConfig, world: World) -> None:
     decoder = _decoder(config, run)
 
     def save_model(folder: Path) -> None:
-        model_dir.save(
+        family.save(
             folder,
             model=run.model,
             vocabulary=run.vocabulary,

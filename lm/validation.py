@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from unitone import seeding
-from unitone.lm import generation
-from unitone.lm.data import Batch
-from unitone.lm.sequences import Composer, Output
-from unitone.lm.store import TokenStore
+from unitone.lm.data.mixture import Batch
+from unitone.lm.data.store import TokenStore
+from unitone.lm.decoder import generation
+from unitone.lm.decoder.layout import Composer, Output
 from unitone.lm.tasks import Task
-from unitone.loading import to_device
+from unitone.train.loading import to_device
 
 
 @dataclass(frozen=True, kw_only=True)

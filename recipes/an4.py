@@ -9,7 +9,7 @@ results: ``docs/results.md``.
 
 from unitone import program
 from unitone.config import command_line
-from unitone.recipes._recognition import RecognitionConfig, run
+from unitone.recipes.recognition import RecognitionConfig, run
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from unitone import program
 from unitone.config import command_line
-from unitone.recipes._recognition import RecognitionConfig, run
+from unitone.recipes.recognition import RecognitionConfig, run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,8 @@ from unitone.config import command_line
 from unitone.eval import bleu, classify, judge_score, wer
 from unitone.lm import decode
 from unitone.lm.tasks import TASKS
-from unitone.recipes._steps import Main, Step
-from unitone.recipes._tour_training import CLASSES, DECODING, Training
+from unitone.recipes.steps import Main, Step
+from unitone.recipes.tour.training import CLASSES, DECODING, Training
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ def test_commands_run_by_their_folder_name(module: str) -> None:
 @needs_transformers
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_hugging_face_tokenizers_work_beside_ours(ours_first: bool) -> None:
-    imports = ["import unitone.tokenizers.units", "from transformers import AutoTokenizer"]
+    imports = ["import unitone.tokenizers.kmeans.units", "from transformers import AutoTokenizer"]
     code = f"""
 {chr(10).join(imports if ours_first else reversed(imports))}
 from tokenizers import Tokenizer, models

@@ -115,7 +115,10 @@ _HELP: dict[str, str] = {}
 def help_of(module: str, capsys: pytest.CaptureFixture[str]) -> str:
     if module not in _HELP:
         with contextlib.suppress(SystemExit):  # argparse and tyro end that way
-            importlib.import_module(module).main(["--help"])
+            found = importlib.import_module(module)
+            if hasattr(found, "__path__"):  # a folder is run by its __main__
+                found = importlib.import_module(f"{module}.__main__")
+            found.main(["--help"])
         _HELP[module] = capsys.readouterr().out
     return _HELP[module]
 

@@ -77,17 +77,17 @@ def test_imports_follow_the_layers() -> None:
 @pytest.mark.parametrize(
     ("place", "source"),
     [
-        ("tokenizers/units.py", "from unitone.lm.vocabulary import Vocabulary"),
-        ("tokenizers/units.py", "from unitone import codecs"),
-        ("codecs/dac.py", "import unitone.lm.vocabulary"),
-        ("lm/model.py", "from unitone.eval.wer import wer"),
+        ("tokenizers/kmeans/units.py", "from unitone.lm.data.vocabulary import Vocabulary"),
+        ("tokenizers/kmeans/units.py", "from unitone import codecs"),
+        ("codecs/dac.py", "import unitone.lm.data.vocabulary"),
+        ("lm/decoder/model.py", "from unitone.eval.wer import wer"),
         ("eval/wer.py", "def f():\n    from unitone.recipes import tour"),
         ("unitone/files.py", "from unitone.tokenizers import units"),
         ("unitone/nn/norm.py", "import unitone.lm"),
-        ("recipes/tour.py", "from unitone.cli import main"),
-        ("tokenizers/units.py", "from .kmeans import fit"),
-        ("tokenizers/units.py", "from . import kmeans"),
-        ("lm/model.py", "from tokenizers.units import Units"),
+        ("recipes/tour/tour.py", "from unitone.cli import main"),
+        ("tokenizers/kmeans/units.py", "from .kmeans import fit"),
+        ("tokenizers/kmeans/units.py", "from . import kmeans"),
+        ("lm/decoder/model.py", "from tokenizers.kmeans.units import Units"),
     ],
 )
 def test_a_forbidden_import_is_caught(place: str, source: str) -> None:
@@ -97,11 +97,11 @@ def test_a_forbidden_import_is_caught(place: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("place", "source"),
     [
-        ("lm/model.py", "from unitone.tokenizers.units import Units"),
-        ("lm/model.py", "from unitone.lm.vocabulary import Vocabulary"),
-        ("tokenizers/units.py", "from unitone.errors import ConfigError\nimport unitone"),
-        ("tokenizers/units.py", "import codecs"),
-        ("recipes/tour.py", "import unitone.eval.report"),
+        ("lm/decoder/model.py", "from unitone.tokenizers.kmeans.units import Units"),
+        ("lm/decoder/model.py", "from unitone.lm.data.vocabulary import Vocabulary"),
+        ("tokenizers/kmeans/units.py", "from unitone.errors import ConfigError\nimport unitone"),
+        ("tokenizers/kmeans/units.py", "import codecs"),
+        ("recipes/tour/tour.py", "import unitone.eval.report"),
         ("unitone/cli.py", "from unitone.recipes import tour"),
     ],
 )

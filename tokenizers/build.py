@@ -25,26 +25,22 @@ from jaxtyping import Float32, Int32
 from unitone import __version__, devices, files, program
 from unitone import config as configs
 from unitone.config import command_line
+from unitone.corpus.corpus import Corpus
 from unitone.errors import ConfigError
 from unitone.logs import RunLog
-from unitone.tokenizers import kmeans, passport, sampling
-from unitone.tokenizers._centroids import read_centroids
-from unitone.tokenizers.corpus import Corpus
+from unitone.tokenizers import passport
 from unitone.tokenizers.engines import Engine
 from unitone.tokenizers.extract import Extractor, ExtractorConfig
-from unitone.tokenizers.passport import (
-    FramesPassport,
-    KMeansPassport,
-    Passport,
-    PiecesPassport,
-)
-from unitone.tokenizers.pieces import UnitPieces
-from unitone.tokenizers.quality import UtteranceUnits, measure
+from unitone.tokenizers.kmeans import kmeans, sampling
+from unitone.tokenizers.kmeans.centroids import read_centroids
+from unitone.tokenizers.kmeans.sampling import Sample
+from unitone.tokenizers.passport import FramesPassport, KMeansPassport, Passport, PiecesPassport
+from unitone.tokenizers.quality.quality import UtteranceUnits, measure
+from unitone.tokenizers.quality.report import write_report
+from unitone.tokenizers.quality.statistics_pass import Surveyed, survey
 from unitone.tokenizers.reading import ReadingConfig
-from unitone.tokenizers.report import write_report
-from unitone.tokenizers.sampling import Sample
-from unitone.tokenizers.survey import Surveyed, survey
-from unitone.tokenizers.text import TextKind, TextTokenizer, train_text
+from unitone.tokenizers.text.subwords import UnitPieces
+from unitone.tokenizers.text.text import TextKind, TextTokenizer, train_text
 from unitone.tokenizers.tokenizer import BUILD, CENTROIDS, encoder_passport
 
 logger = logging.getLogger(__name__)

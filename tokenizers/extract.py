@@ -25,10 +25,10 @@ from torch import Tensor
 
 from unitone import devices
 from unitone.audio import SAMPLE_RATE, Statistics
+from unitone.corpus.utterance import Skipped, Utterance
+from unitone.corpus.waveforms import Loaded, load_ahead, stream_waveform
 from unitone.errors import ConfigError, CorpusError
 from unitone.tokenizers.encoder import Encoder, load_encoder
-from unitone.tokenizers.utterance import Skipped, Utterance
-from unitone.tokenizers.waveforms import Loaded, load_ahead, stream_waveform
 
 NORMALIZE_EPS = 1e-5  # compat: fairseq normalises with layer_norm over the waveform
 

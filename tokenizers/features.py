@@ -20,13 +20,13 @@ from unitone import config as configs
 from unitone import files, program
 from unitone.audio import SAMPLE_RATE
 from unitone.config import command_line
+from unitone.corpus.corpus import Corpus
+from unitone.corpus.utterance import Skipped
 from unitone.errors import ConfigError, CorpusError
 from unitone.logs import Progress
-from unitone.tokenizers.corpus import Corpus
 from unitone.tokenizers.extract import ExtractorConfig, Features, extract
 from unitone.tokenizers.reading import ReadingConfig
 from unitone.tokenizers.tokenizer import encoder_passport
-from unitone.tokenizers.utterance import Skipped
 
 logger = logging.getLogger(__name__)
 

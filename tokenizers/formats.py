@@ -15,11 +15,11 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from unitone import files
+from unitone.corpus.corpus import Corpus
 from unitone.errors import ConfigError
-from unitone.tokenizers.corpus import Corpus
+from unitone.tokenizers.kmeans.units import expand
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.shards import TokenShards
-from unitone.tokenizers.units import expand
 
 Format = Literal["fairseq", "espnet", "jsonl"]
 CJK = 0x4E00

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from unitone.corpus.corpus import Corpus, read_corpus
 from unitone.errors import CorpusError
-from unitone.tokenizers.corpus import Corpus, read_corpus
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,11 +26,11 @@ import pyarrow.parquet as pq
 from jaxtyping import Int32
 
 from unitone import config, files
+from unitone.corpus.corpus import Corpus
+from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CheckpointError, ConfigError, CorpusError
-from unitone.journal import Journal
-from unitone.tokenizers.corpus import Corpus
+from unitone.resume import Journal
 from unitone.tokenizers.passport import CodecPassport, Passport, require_same
-from unitone.tokenizers.utterance import Skipped, Utterance
 
 INDEX = "tokens.json"
 SKIPPED = "skipped.jsonl"

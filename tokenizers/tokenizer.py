@@ -11,18 +11,12 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from unitone import files
+from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CheckpointError, ConfigError, CorpusError
-from unitone.tokenizers import kmeans
-from unitone.tokenizers.extract import (
-    Extractor,
-    ExtractorConfig,
-    Features,
-    FrameConfig,
-    extract,
-)
+from unitone.tokenizers.extract import Extractor, ExtractorConfig, Features, FrameConfig, extract
+from unitone.tokenizers.kmeans import kmeans
+from unitone.tokenizers.kmeans.segments import units_of
 from unitone.tokenizers.passport import EncoderPassport, Passport
-from unitone.tokenizers.segments import units_of
-from unitone.tokenizers.utterance import Skipped, Utterance
 
 BUILD = "build.json"
 """What made the tokeniser: options, versions, counts. Only ``ssl`` is ever read back."""

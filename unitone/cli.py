@@ -10,8 +10,8 @@ from importlib import import_module
 import unitone
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "corpus": ("unitone.tokenizers.cuts", "Check a corpus and write it as a Lhotse CutSet"),
-    "espeak": ("unitone.recipes.espeak", "Make the embedded synthetic corpus (en, de, fr)"),
+    "corpus": ("unitone.corpus.cuts", "Check a corpus and write it as a Lhotse CutSet"),
+    "espeak": ("unitone.recipes.espeak.corpus", "Make the embedded synthetic corpus (en, de, fr)"),
     "build": ("unitone.tokenizers.build", "Train a tokenizer: k-means on SSL features"),
     "encode": ("unitone.tokenizers.encode", "Turn recordings into token shards"),
     "codes": ("unitone.codecs.encode", "Add the codes of a neural codec to token shards"),
@@ -23,12 +23,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "wer": ("unitone.eval.wer", "Score recognised text: WER and CER, with intervals"),
     "bleu": ("unitone.eval.bleu", "Score translations: BLEU and chrF, with intervals"),
     "classify": ("unitone.eval.classify", "Score labels: accuracy and confusions, with intervals"),
-    "judge": ("unitone.eval.judge", "Train a judge of synthesised speech, and score with it"),
+    "judge": ("unitone.eval.judge.judge", "Train a judge of synthesised speech, and score with it"),
     "memory": ("unitone.lm.memory", "Find the largest batch that fits into memory"),
     "average": ("unitone.lm.average", "Average the last checkpoints of a language model"),
     "export": ("unitone.lm.export", "Write a model for Transformers, vLLM and llama.cpp"),
     "vocoder": ("unitone.codecs.train", "Train a unit decoder: units and a speaker to speech"),
-    "tour": ("unitone.recipes.tour", "Run the main job from end to end on an embedded corpus"),
+    "tour": ("unitone.recipes.tour.tour", "Run the main job from end to end on an embedded corpus"),
     "doctor": ("unitone.doctor", "Show versions, devices, extras, and what to install"),
 }
 """Command name: the module whose ``main`` it is, and its line of help."""

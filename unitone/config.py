@@ -83,19 +83,29 @@ def _scalar(kind: Any, value: Any, *, where: str) -> Any:
     return value
 
 
-def command_line(kind: type[Config], argv: list[str] | None, description: str | None) -> Config:
+def command_line(
+    kind: type[Config],
+    argv: list[str] | None,
+    description: str | None,
+    *,
+    renamed: Mapping[str, str] = types.MappingProxyType({}),
+) -> Config:
     """Return the dataclass ``kind`` as the command line says; nested options have no prefix.
 
-    A usage error ends the process with status 2, ``--help`` with 0.
+    A usage error ends the process with status 2, ``--help`` with 0. ``renamed`` has the options
+    that had another name before: they are refused with the new one.
     """
     import sys
 
     import tyro
 
     given = [word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv)]
-    twice = next((w for w in given if w.startswith("--") and given.count(w) > 1), None)
-    if twice is not None:  # the parser would silently take the last one
-        sys.stderr.write(f"error: {twice} is given twice; give several values behind one\n")
-        raise SystemExit(2)
+    for word in given:
+        if word in renamed:
+            sys.stderr.write(f"error: {word} is called {renamed[word]} now\n")
+            raise SystemExit(2)
+        if word.startswith("--") and given.count(word) > 1:  # the parser would take the last one
+            sys.stderr.write(f"error: {word} is given twice; give several values after one\n")
+            raise SystemExit(2)
     flat = (tyro.conf.OmitArgPrefixes,)
     return tyro.cli(kind, args=argv, description=description, config=flat)

@@ -256,7 +256,7 @@ def test_what_is_no_codec_says_so(encodec: Path, tmp_path: Path) -> None:
 
 
 def test_weights_that_lack_are_not_drawn_at_random(encodec: Path, tmp_path: Path) -> None:
-    from unitone.checkpoint import load_tensors, save_tensors
+    from unitone.train.checkpoint import load_tensors, save_tensors
 
     shutil.copytree(encodec, tmp_path / "less")
     weights = load_tensors(encodec / "model.safetensors")

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from unitone.codecs._crops import (
+from unitone.codecs.nn.crops import (
     LONGEST_TIMED,
     TIMED,
     Crop,
@@ -19,12 +19,12 @@ from unitone.codecs._crops import (
     read_material,
     read_samples,
 )
-from unitone.codecs._network import UnitNetwork
+from unitone.codecs.nn.network import UnitNetwork
+from unitone.corpus.corpus import read_corpus
 from unitone.errors import ConfigError, CorpusError
-from unitone.loading import BatchSource
-from unitone.tokenizers.corpus import read_corpus
+from unitone.tokenizers.kmeans.units import expand
 from unitone.tokenizers.shards import TokenShards
-from unitone.tokenizers.units import expand
+from unitone.train.loading import BatchSource
 
 MakeNetwork = Callable[..., UnitNetwork]
 

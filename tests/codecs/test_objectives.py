@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from unitone.codecs._crops import CropBatch
-from unitone.codecs._discriminators import (
+from unitone.codecs.nn.crops import CropBatch
+from unitone.codecs.nn.discriminators import (
     Discriminators,
     Judgement,
     discriminator_loss,
     feature_loss,
     generator_loss,
 )
-from unitone.codecs._network import UnitNetwork
-from unitone.codecs._objectives import (
+from unitone.codecs.nn.losses import (
     AdversarialDiscriminator,
     AdversarialGenerator,
     LossConfig,
@@ -22,6 +21,7 @@ from unitone.codecs._objectives import (
     duration_loss,
     multi_scale_mel,
 )
+from unitone.codecs.nn.network import UnitNetwork
 
 MakeNetwork = Callable[..., UnitNetwork]
 FRAMES = 16
@@ -92,7 +92,7 @@ def test_what_is_not_valid_has_no_say(make_network: MakeNetwork) -> None:
 def test_the_loss_of_perfect_magnitudes_is_zero(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unitone.codecs._spectrum import spectrum
+    from unitone.codecs.nn.spectrum import spectrum
 
     network = make_network()
     player = MelRegression(network, LossConfig(duration=0.0))

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitone.codecs._spectrum import (
+from unitone.codecs.nn.spectrum import (
     Framing,
     framing_of,
     griffin_lim,

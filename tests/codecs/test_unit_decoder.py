@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitone.codecs import codec as interface
-from unitone.codecs._backbone import BackboneConfig, durations_of
-from unitone.codecs._network import NetworkConfig, UnitNetwork
+from unitone.codecs.nn.backbone import BackboneConfig, durations_of
+from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
 from unitone.codecs.unit_decoder import TOKENIZER, WEIGHTS, Card, UnitDecoder, load, save
 from unitone.errors import CheckpointError, ConfigError
+from unitone.tokenizers.kmeans.units import expand
 from unitone.tokenizers.tokenizer import Tokenizer
-from unitone.tokenizers.units import expand
 
 MakeNetwork = Callable[..., UnitNetwork]
 CARD = Card(utterances=1, seconds=1.0, manifest="m.jsonl", split="train")

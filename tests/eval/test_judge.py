@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitone.errors import CheckpointError, ConfigError, CorpusError
-from unitone.eval import judge
-from unitone.eval._judge_data import (
+from unitone.eval.judge import judge
+from unitone.eval.judge.data import (
     AugmentConfig,
     Recordings,
     RecordingSource,
@@ -25,7 +25,7 @@ from unitone.eval._judge_data import (
     augmented,
     without_hasty,
 )
-from unitone.eval._judge_model import (
+from unitone.eval.judge.model import (
     CtcObjective,
     Network,
     NetworkConfig,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from unitone import seeding
-from unitone.lm.sequences import Composer
+from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
+from unitone.lm.decoder.layout import Composer
 from unitone.lm.tasks import TASKS, Task
-from unitone.lm.vocabulary import SPECIALS, Vocabulary
-from unitone.tokenizers.text import ByteText
+from unitone.tokenizers.text.text import ByteText
 
 UNITS = 12
 
@@ -182,8 +182,8 @@ def write_decoder(folder: Path, tokenizer: Path) -> Path:
     import torch
 
     from unitone.codecs import unit_decoder
-    from unitone.codecs._backbone import BackboneConfig
-    from unitone.codecs._network import NetworkConfig, UnitNetwork
+    from unitone.codecs.nn.backbone import BackboneConfig
+    from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
     from unitone.tokenizers.passport import Passport
 
     shape = BackboneConfig(dim=16, num_blocks=1, duration_dim=8)
@@ -209,8 +209,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, speech: Callable[..., np.nda
     outputs have at most 12 tokens."""
     import torch
 
-    from unitone.lm import model_dir
-    from unitone.lm.model import LanguageModel, ModelConfig
+    from unitone.lm import family
+    from unitone.lm.decoder.model import LanguageModel, ModelConfig
     from unitone.nn.transformer import TransformerConfig
     from unitone.tokenizers import build, encode
     from unitone.tokenizers.passport import Passport
@@ -232,7 +232,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, speech: Callable[..., np.nda
     model = LanguageModel(config, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         model.embedding.weight.mul_(30)
-    model_dir.save(
+    family.save(
         folder / "best",
         model=model,
         vocabulary=own,

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.lm.conftest import rows
-from unitone import checkpoint
-from unitone.lm import average, model_dir
+from unitone.lm import average, family
 from unitone.lm import train as lm_train
+from unitone.train import checkpoint
 
 MakeShards = Callable[..., Path]
 
@@ -40,7 +40,7 @@ def test_weights_are_the_mean_and_the_rest_is_the_last_model(run: Path, tmp_path
     assert [folder.name for folder in folders] == [f"step-0000000{n}" for n in (2, 3, 4)]
     name = "model.embedding.weight"
     each = [checkpoint.load_tensors(folder / "model.safetensors")[name] for folder in folders]
-    loaded, last = model_dir.load(out, device="cpu"), model_dir.load(run / "last", device="cpu")
+    loaded, last = family.load(out, device="cpu"), family.load(run / "last", device="cpu")
     known = len(loaded.vocabulary)  # padding rows aren't kept
     found = loaded.model.embedding.weight.data[:known]
     torch.testing.assert_close(found, torch.stack(each).mean(0)[:known])

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import soundfile
 
-from unitone.lm import decode, model_dir
-from unitone.lm.model import LanguageModel, ModelConfig
-from unitone.lm.performing import Job, Performer, Said
+from unitone.lm import decode, family
+from unitone.lm.data.vocabulary import Vocabulary
+from unitone.lm.decoder.model import LanguageModel, ModelConfig
+from unitone.lm.decoder.predictor import Job, Performer, Said
 from unitone.lm.tasks import TASKS
-from unitone.lm.vocabulary import Vocabulary
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.shards import TokenShards
@@ -246,9 +246,7 @@ def test_a_vocabulary_without_the_tasks_tokens(
     tasks = [task for task in TASKS if task.name in ("gid", "lid")]
     model = LanguageModel(config)
     folder = tmp_path / "model"
-    model_dir.save(
-        folder, model=model, vocabulary=vocabulary, tasks=tasks, tokenizer=world.tokenizer
-    )
+    family.save(folder, model=model, vocabulary=vocabulary, tasks=tasks, tokenizer=world.tokenizer)
     for task, message in (("lid", "<task:lid>"), ("gid", "emits gender")):
         options = ["--model", folder, "--task", task, "--tokens", world.tokens]
         out = ["--out", tmp_path / "hyp.jsonl", "--device", "cpu"]

@@ -13,16 +13,17 @@ import torch
 from tests.lm.conftest import rows, vocabulary
 from unitone import seeding
 from unitone.errors import ConfigError
-from unitone.lm import export, generation, model_dir
+from unitone.lm import export, family
 from unitone.lm import train as lm_train
-from unitone.lm.data import DataConfig, collate
-from unitone.lm.model import NONE, LanguageModel, ModelConfig
-from unitone.lm.objective import NextToken, smoothed
-from unitone.lm.sequences import Composer
+from unitone.lm.data.mixture import DataConfig, collate
+from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
+from unitone.lm.decoder import generation
+from unitone.lm.decoder.layout import Composer
+from unitone.lm.decoder.model import NONE, LanguageModel, ModelConfig
+from unitone.lm.decoder.objective import NextToken, smoothed
 from unitone.lm.tasks import TASKS, Task
-from unitone.lm.vocabulary import SPECIALS, Vocabulary
 from unitone.nn.transformer import TransformerConfig
-from unitone.tokenizers.text import ByteText
+from unitone.tokenizers.text.text import ByteText
 
 MakeShards = Callable[..., Path]
 SMALL = [
@@ -121,7 +122,7 @@ def test_from_shards_to_a_model_that_loads(make_shards: MakeShards, tmp_path: Pa
     (validation,) = [line["validation"] for line in lines if "validation" in line]
     assert {"loss", "asr/wer", "mt/bleu", "lid/accuracy"} <= validation.keys()
     assert all(f"{task.name}/loss" in validation for task in TASKS)
-    loaded = model_dir.load(out / "best", device="cpu")
+    loaded = family.load(out / "best", device="cpu")
     assert [task.name for task in loaded.tasks] == [task.name for task in TASKS]
     assert loaded.tokenizer is not None
     assert (
@@ -167,7 +168,7 @@ def test_a_pretrained_start_takes_the_options_of_training(
     )
     words = Vocabulary.build(text=300 - len(SPECIALS))
     old = LanguageModel(config, generator=seeding.torch_generator(1))
-    model_dir.save(tmp_path / "old", model=old, vocabulary=words, tasks=TASKS[:1])
+    family.save(tmp_path / "old", model=old, vocabulary=words, tasks=TASKS[:1])
     exported = ["--model", str(tmp_path / "old"), "--out", str(tmp_path / "hf")]
     assert export.main(exported) == 0
     (tmp_path / "hf" / "vocab.json").write_text(json.dumps({"a": 5, "b": 6}))
@@ -175,7 +176,7 @@ def test_a_pretrained_start_takes_the_options_of_training(
     options = ["--data", str(data), "--out", str(out), "--init", str(tmp_path / "hf")]
     options += ["--steps", "2", "--dropout", "0.1", "--threads", "1", "--device", "cpu"]
     assert lm_train.main([*options, "--context", "4096"]) == 0
-    shape = model_dir.load(out / "last", device="cpu").model.config
+    shape = family.load(out / "last", device="cpu").model.config
     assert shape.transformer.dim == 32
     assert shape.transformer.dropout == 0.1
     assert shape.context == 128  # the pretrained model's, which is shorter than what was asked for

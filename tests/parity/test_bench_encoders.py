@@ -15,7 +15,7 @@ def test_it_prints_a_table_per_model() -> None:
     if find_spec("transformers") is None:
         pytest.skip("transformers is not installed")
     command = [
-        *(sys.executable, "-W", "ignore", "-m", "unitone.eval.bench_encoders"),
+        *(sys.executable, "-W", "ignore", "-m", "unitone.eval.bench.encoders"),
         *("--models", "hubert-tiny:1", "wavlm-tiny:2", "--seconds", "2", "--utterance", "1"),
         *("--agreement-seconds", "4", "--ks", "10", "--repeats", "1"),
     ]
@@ -27,7 +27,7 @@ def test_it_prints_a_table_per_model() -> None:
 
 def test_help_needs_no_torch() -> None:
     code = (
-        "import sys; from unitone.eval import bench_encoders; "
+        "import sys; from unitone.eval.bench import encoders as bench_encoders; "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from unitone.lm import export, model_dir
-from unitone.lm.model import LanguageModel, ModelConfig
-from unitone.lm.model_dir import Precision
-from unitone.lm.pretrained import initialise, read
+from unitone.lm import export, family
+from unitone.lm.data.vocabulary import Vocabulary
+from unitone.lm.decoder.model import LanguageModel, ModelConfig
+from unitone.lm.family import Precision
+from unitone.lm.interop.pretrained import initialise, read
 from unitone.lm.tasks import TASKS
-from unitone.lm.vocabulary import Vocabulary
 from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 
@@ -85,7 +85,7 @@ def build(config: ModelConfig) -> LanguageModel:
 
 
 def saved(folder: Path, config: ModelConfig) -> Path:
-    model_dir.save(folder / "best", model=build(config), vocabulary=VOCABULARY, tasks=TASKS[:1])
+    family.save(folder / "best", model=build(config), vocabulary=VOCABULARY, tasks=TASKS[:1])
     tokens = torch.randint(
         0, config.vocab_size, (3, 40), generator=torch.Generator().manual_seed(1)
     )
@@ -108,7 +108,7 @@ def exported(folder: Path, config: ModelConfig, precision: Precision) -> Path:
 
 @torch.no_grad()
 def ours(folder: Path, precision: Precision) -> torch.Tensor:
-    model = model_dir.load(folder / "best", device="cpu", precision=precision).model
+    model = family.load(folder / "best", device="cpu", precision=precision).model
     return model.head(model(torch.from_numpy(np.load(folder / "tokens.npy")))).float()
 
 
@@ -145,7 +145,7 @@ def test_a_model_directory_is_loaded_as_it_is(tmp_path: Path) -> None:
 def test_greedy_continuation(tmp_path: Path) -> None:
     config = CONFIGS["llama3-wide-heads"]
     found = theirs(exported(tmp_path, config, "fp32"), dtype="float32", out=tmp_path)
-    model = model_dir.load(tmp_path / "best", device="cpu").model
+    model = family.load(tmp_path / "best", device="cpu").model
     tokens = torch.from_numpy(found["greedy"])[:, :4]
     with torch.no_grad():
         while tokens.shape[1] < 16:

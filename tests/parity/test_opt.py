@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from unitone.lm.opt import OptModel
-from unitone.lm.pretrained import initialise, read
+from unitone.lm.interop.opt import OptModel
+from unitone.lm.interop.pretrained import initialise, read
 
 REFERENCE = """
 import json, sys

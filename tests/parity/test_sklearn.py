@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
-from unitone.tokenizers import kmeans
-from unitone.tokenizers._lloyd import Subsample, assigned, updated
-from unitone.tokenizers._nearest import open_search
-from unitone.tokenizers.kmeans import KMeansConfig
+from unitone.tokenizers.kmeans import kmeans
+from unitone.tokenizers.kmeans.kmeans import KMeansConfig
+from unitone.tokenizers.kmeans.lloyd import Subsample, assigned, updated
+from unitone.tokenizers.kmeans.nearest import open_search
 
 pytestmark = pytest.mark.parity
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ import pytest
 import soundfile
 
 from unitone.errors import ConfigError, CorpusError
-from unitone.recipes import _espeak_sound
-from unitone.recipes._espeak_sound import Speech, speak
-from unitone.recipes.espeak import MEAN_SECONDS, EspeakCommand, EspeakConfig, main, prepare
+from unitone.recipes.espeak import sound
+from unitone.recipes.espeak.corpus import MEAN_SECONDS, EspeakCommand, EspeakConfig, main, prepare
+from unitone.recipes.espeak.sound import Speech, speak
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE_RATE = 16_000
@@ -179,7 +179,8 @@ def killed(tmp_path: Path) -> Path:
     """A corpus of 36 utterances whose making was killed with some, not all, of them done."""
     out = tmp_path / "killed"
     program = (
-        "import sys; from pathlib import Path; from unitone.recipes import espeak; "
+        "import sys; from pathlib import Path; "
+        "from unitone.recipes.espeak import corpus as espeak; "
         "espeak._BATCH = 2; "
         "espeak.prepare(espeak.EspeakConfig(out=Path(sys.argv[1]), utterances=36, workers=1))"
     )
@@ -241,12 +242,12 @@ def test_another_corpus_is_not_overwritten(corpus: Path, tmp_path: Path) -> None
 
 
 def test_a_finished_corpus_needs_no_espeak(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_espeak_sound, "find_spec", lambda name: None)
+    monkeypatch.setattr(sound, "find_spec", lambda name: None)
     assert prepare(EspeakConfig(out=corpus, utterances=36)).is_file()
 
 
 def test_a_missing_espeak_names_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_espeak_sound, "find_spec", lambda name: None)
+    monkeypatch.setattr(sound, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'unitone\[tour\]'"):
         prepare(EspeakConfig(out=tmp_path / "c", utterances=3))
     assert not (tmp_path / "c").exists()

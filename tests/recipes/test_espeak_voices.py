@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from unitone.errors import ConfigError
-from unitone.recipes._clauses import split_of
-from unitone.recipes._espeak_voices import SPEAKERS
-from unitone.recipes.espeak import EspeakConfig, _clauses, prepare
+from unitone.recipes.espeak.clauses import split_of
+from unitone.recipes.espeak.corpus import EspeakConfig, _clauses, prepare
+from unitone.recipes.espeak.voices import SPEAKERS
 
 
 def test_no_voice_is_in_two_sets() -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitone.recipes._clauses import draw, split_of
-from unitone.recipes._grammar import LANGUAGES, Clause, Count, NounPhrase, render
-from unitone.recipes._lexicon import (
+from unitone.recipes.espeak.clauses import draw, split_of
+from unitone.recipes.espeak.grammar import LANGUAGES, Clause, Count, NounPhrase, render
+from unitone.recipes.espeak.lexicon import (
     ADJECTIVES,
     BE,
     CAN,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from unitone.recipes import tour
-from unitone.recipes._tour_training import Training
-from unitone.recipes.tour import TourConfig
+from unitone.recipes.tour import tour
+from unitone.recipes.tour.tour import TourConfig
+from unitone.recipes.tour.training import Training
 
 SMALL = (
     "--utterances 120 --judge-utterances 36 --k 20 --text-pieces 300 --lm lm-tiny --lm-seconds 5 "

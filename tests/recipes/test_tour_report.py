@@ -15,17 +15,18 @@ import torch
 
 from unitone.audio import SAMPLE_RATE, Clip
 from unitone.codecs import synthesize, unit_decoder
-from unitone.codecs._backbone import BackboneConfig
-from unitone.codecs._network import NetworkConfig, UnitNetwork
+from unitone.codecs.nn.backbone import BackboneConfig
+from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
 from unitone.errors import ConfigError, CorpusError
 from unitone.eval import bleu, classify, wer
-from unitone.lm import decode, model_dir
-from unitone.lm.model import LanguageModel, ModelConfig
+from unitone.lm import decode, family
+from unitone.lm.data.vocabulary import Vocabulary
+from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.tasks import TASKS
-from unitone.lm.vocabulary import Vocabulary
 from unitone.nn.transformer import TransformerConfig
-from unitone.recipes import _tour_learning, _tour_scores, _tour_speech, tour_report
-from unitone.recipes._tour_files import TourFiles
+from unitone.recipes.tour import learning, report, scores
+from unitone.recipes.tour import speech as tour_speech
+from unitone.recipes.tour.files import TourFiles
 from unitone.tokenizers import build, encode
 from unitone.tokenizers.passport import Passport
 
@@ -148,7 +149,7 @@ def _models(folder: Path) -> None:
     with torch.no_grad():
         model.embedding.weight.mul_(30)
     (folder / "lm").mkdir()
-    model_dir.save(
+    family.save(
         folder / "lm" / "best",
         model=model,
         vocabulary=vocabulary,
@@ -192,7 +193,7 @@ def _curves(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def text(made: Path) -> str:
-    path = tour_report.write(made)
+    path = report.write(made)
     assert path == made / "report.html"
     return path.read_text(encoding="utf-8")
 
@@ -249,7 +250,7 @@ def test_players_and_figures_have_names_of_their_own(text: str) -> None:
 
 
 def test_the_same_folder_gives_the_same_bytes(made: Path, text: str) -> None:
-    assert tour_report.render(TourFiles(made)) == text
+    assert report.render(TourFiles(made)) == text
 
 
 def test_what_people_wrote_is_escaped(text: str) -> None:
@@ -275,13 +276,13 @@ def test_the_judge_is_measured_against_its_floor(tour: Path) -> None:
         "difference": {"cer": difference},
     }
     (tour / "scores" / "tts" / "judge.json").write_text(json.dumps(score))
-    found = {s.task: s for s in _tour_scores.scores(TourFiles(tour)) if not isinstance(s, tuple)}
+    found = {s.task: s for s in scores.scores(TourFiles(tour)) if not isinstance(s, tuple)}
     assert found["tts"].target == pytest.approx(25.5)
     assert not found["tts"].met
     assert found["tts"].close
     heard = {"id": "u4", "reference": "satz 4", "floor": "satz", "synthesised": "<4>"}
     (tour / "scores" / "tts" / "utterances.jsonl").write_text(json.dumps(heard) + "\n")
-    shown = tour_report.write(tour).read_text(encoding="utf-8")
+    shown = report.write(tour).read_text(encoding="utf-8")
     assert "The judge understood: &lt;4&gt;. In the recording: satz." in shown
     assert "15.50 on recordings" in shown
     assert "≤ 25.50" in shown
@@ -295,10 +296,10 @@ def test_a_target_is_met_by_the_score(tour: Path, wer: float, met: bool, close: 
     around = {"low": wer - 0.03, "high": wer + 0.03}
     score = {"utterances": 4, "wer": wer, "wer_interval": around}
     (tour / "scores" / "asr" / "wer.json").write_text(json.dumps(score))
-    found = next(iter(_tour_scores.scores(TourFiles(tour))))
-    assert isinstance(found, _tour_scores.Score)
+    found = next(iter(scores.scores(TourFiles(tour))))
+    assert isinstance(found, scores.Score)
     assert (found.met, found.close) == (met, close)
-    line = _tour_scores.headline([found])
+    line = scores.headline([found])
     assert ("✓ met" in line, "within chance" in line) == (met, close)
 
 
@@ -325,13 +326,13 @@ def test_what_is_not_there_is_said(tour: Path, gone: str, said: str) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-    shown = tour_report.write(tour).read_text(encoding="utf-8")
+    shown = report.write(tour).read_text(encoding="utf-8")
     assert said in shown
     tags(shown)
 
 
 def test_an_empty_folder_has_a_page_without_numbers(tmp_path: Path) -> None:
-    shown = tour_report.write(tmp_path).read_text(encoding="utf-8")
+    shown = report.write(tmp_path).read_text(encoding="utf-8")
     assert "0 of 6 targets met, 6 not measured" in shown
     assert shown.count("Not shown") == 10
     assert "<strong>" not in shown
@@ -339,28 +340,28 @@ def test_an_empty_folder_has_a_page_without_numbers(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_said_to_be(tour: Path) -> None:
     (tour / "scores" / "st" / "bleu.json").write_text('{"bleu": 1')
-    shown = tour_report.write(tour).read_text(encoding="utf-8")
+    shown = report.write(tour).read_text(encoding="utf-8")
     assert re.search(r"bleu\.json is damaged", shown)
 
 
 def test_no_folder_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="make tour"):
-        tour_report.write(tmp_path / "none")
-    assert tour_report.main(["--folder", str(tmp_path / "none")]) == 2
+        report.write(tmp_path / "none")
+    assert report.main(["--folder", str(tmp_path / "none")]) == 2
 
 
 def test_commands_come_from_the_tour_or_the_run(tour: Path, text: str) -> None:
     assert "python -m lm.train --out lm" in text
     steps = {"steps": [{"command": "python -m recipes.espeak --out <here>", "seconds": 75.0}]}
     (tour / "tour.json").write_text(json.dumps(steps))
-    shown = _tour_learning.made_by(TourFiles(tour))
+    shown = learning.made_by(TourFiles(tour))
     assert "python -m recipes.espeak --out &lt;here&gt;" in shown
     assert "1 min 15 s" in shown
 
 
 def test_a_task_that_did_not_come_up_leaves_a_gap() -> None:
     records = [{"step": 1, "parts": {"gid": 2.0}}, {"step": 2, "parts": {"gid": 0.0}}]
-    steps, values = _tour_learning._points(records, "parts", "gid")
+    steps, values = learning._points(records, "parts", "gid")
     assert list(steps) == [1, 2]
     assert values[0] == 2.0
     assert np.isnan(values[1])
@@ -372,26 +373,26 @@ def wav(path: Path, wave: np.ndarray) -> Clip:
 
 
 def test_sounds_are_measured(tmp_path: Path, speech: Speech) -> None:
-    good = _tour_speech.measure(wav(tmp_path / "good.wav", speech(0.5)))
+    good = tour_speech.measure(wav(tmp_path / "good.wav", speech(0.5)))
     assert good.seconds == pytest.approx(0.5)
     assert good.peak == pytest.approx(float(np.abs(speech(0.5)).max()), abs=1e-3)
     assert good.faults == ()
-    silent = _tour_speech.measure(wav(tmp_path / "silent.wav", np.zeros(1600, np.float32)))
+    silent = tour_speech.measure(wav(tmp_path / "silent.wav", np.zeros(1600, np.float32)))
     assert silent.faults == ("silent",)
     loud = np.clip(20 * speech(0.5), -1, 1)
-    assert _tour_speech.measure(wav(tmp_path / "loud.wav", loud)).faults == ("clipped",)
+    assert tour_speech.measure(wav(tmp_path / "loud.wav", loud)).faults == ("clipped",)
     full = np.zeros(1600, np.float32)
     full[::100] = 1.0  # loud, never for longer than a sample
-    assert _tour_speech.measure(wav(tmp_path / "full.wav", full)).faults == ()
+    assert tour_speech.measure(wav(tmp_path / "full.wav", full)).faults == ()
 
 
 def test_faults_and_cuts_are_shown_beside_the_player(tmp_path: Path) -> None:
     clip = wav(tmp_path / "long.wav", np.zeros(round(9.5 * SAMPLE_RATE), np.float32))
-    shown = _tour_speech.sound("Model", clip, label="long")
+    shown = tour_speech.sound("Model", clip, label="long")
     assert "9.50 s, peak 0.00, the first 6 s of it" in shown
     assert '<strong class="bad">silent</strong>' in shown
     assert len(shown) < 6 * SAMPLE_RATE * 2 * 4 / 3 + 1000
-    missing = _tour_speech.sound("Model", Clip(path=tmp_path / "none.wav"), label="none")
+    missing = tour_speech.sound("Model", Clip(path=tmp_path / "none.wav"), label="none")
     assert "not there" in missing
     assert "<audio" not in missing
 
@@ -399,9 +400,9 @@ def test_faults_and_cuts_are_shown_beside_the_player(tmp_path: Path) -> None:
 def test_the_prompt_lasts_as_long_as_its_units(made: Path) -> None:
     tour = TourFiles(made)
     (row,) = tour.tokens(["u7"]).values()
-    given = _tour_speech.prompt_seconds(tour, row, prefix=6)
+    given = tour_speech.prompt_seconds(tour, row, prefix=6)
     assert given == pytest.approx(sum(row["durations"][:6]) / 100)
-    assert _tour_speech.prompt_seconds(tour, row, prefix=len(row["units"])) is None
+    assert tour_speech.prompt_seconds(tour, row, prefix=len(row["units"])) is None
 
 
 def test_a_hypothesis_of_another_corpus_is_refused(tour: Path) -> None:
@@ -415,7 +416,7 @@ def test_a_sound_that_is_gone_is_said_to_be(tour: Path) -> None:
     path = tour / "hyp" / "tts.jsonl"
     lines = [json.loads(line) | {"audio": "gone.wav"} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert _tour_speech.synthesis(TourFiles(tour)).count("<span>not there</span>") == 4
+    assert tour_speech.synthesis(TourFiles(tour)).count("<span>not there</span>") == 4
 
 
 def test_the_sound_of_a_hypothesis_is_named_from_its_file(tour: Path) -> None:

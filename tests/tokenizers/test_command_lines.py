@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from unitone.tokenizers.kmeans.units import expand
 from unitone.tokenizers.shards import TokenShards
-from unitone.tokenizers.units import expand
 
 Speech = Callable[..., np.ndarray]
 Line = dict[str, object]
@@ -144,7 +144,7 @@ def test_encode_gives_the_nearest_centroid_of_every_frame(
         "tokenizers.features",
         *("--ssl", "mfcc", "--manifest", corpus, "--out", tmp_path / "features"),
     )
-    from unitone.tokenizers import kmeans
+    from unitone.tokenizers.kmeans import kmeans
 
     centroids = kmeans.load(tokenizer / "kmeans.safetensors")
     for row in TokenShards(tmp_path / "tokens").rows():
@@ -336,7 +336,7 @@ def test_two_writers_of_one_folder_exclude_each_other(
 def test_a_changed_centroid_file_is_refused(tokenizer: Path, corpus: Path, tmp_path: Path) -> None:
     import shutil
 
-    from unitone.tokenizers import kmeans
+    from unitone.tokenizers.kmeans import kmeans
 
     shutil.copytree(tokenizer, tmp_path / "t")
     centroids = kmeans.load(tmp_path / "t" / "kmeans.safetensors")

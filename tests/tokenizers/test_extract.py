@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import ConfigError
 from unitone.tokenizers.encoders.mfcc import MFCC
 from unitone.tokenizers.extract import (
@@ -21,7 +22,6 @@ from unitone.tokenizers.extract import (
     extract,
     plan_batches,
 )
-from unitone.tokenizers.utterance import Skipped, Utterance
 
 Speech = Callable[..., np.ndarray]
 CPU = torch.device("cpu")

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unitone.corpus.corpus import Corpus, read_corpus
+from unitone.corpus.utterance import Skipped
 from unitone.errors import CheckpointError, ConfigError, CorpusError
-from unitone.tokenizers.corpus import Corpus, read_corpus
 from unitone.tokenizers.formats import espnet_name, export
 from unitone.tokenizers.passport import (
     EncoderPassport,
@@ -23,7 +24,6 @@ from unitone.tokenizers.passport import (
     PiecesPassport,
 )
 from unitone.tokenizers.shards import ShardWriter, Tokens, TokenShards
-from unitone.tokenizers.utterance import Skipped
 
 PASSPORT = Passport(
     encoder=EncoderPassport(

@@ -9,9 +9,9 @@ import soundfile
 
 from unitone.errors import CorpusError
 from unitone.tokenizers import build, encode
+from unitone.tokenizers.kmeans.units import expand
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import Tokenizer
-from unitone.tokenizers.units import expand
 
 Speech = Callable[..., np.ndarray]
 

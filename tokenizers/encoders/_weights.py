@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitone.checkpoint import weight_hash
 from unitone.errors import CheckpointError
 from unitone.tokenizers.encoders import _hub, _unpickle
+from unitone.train.checkpoint import weight_hash
 
 PREFIXES = ("w2v_encoder.w2v_model.", "hubert.", "wavlm.")
 """What wraps the encoder's names: fairseq's CTC models, and Hugging Face's task heads."""

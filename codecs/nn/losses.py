@@ -1,0 +1,196 @@
+"""What the unit decoder is trained on, as players of the shared trainer.
+
+One player for the ``mel`` head, two for ``istft``: the discriminator steps first, then the
+generator on the same batch, as in HiFi-GAN and DAC. Every loss is a sum over frames, so that a step
+of several batches is the same as one of a large batch.
+
+Axes: B batch, T frames of units, N samples, F bins.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from unitone.codecs.nn.crops import CropBatch
+from unitone.codecs.nn.discriminators import (
+    Discriminators,
+    discriminator_loss,
+    feature_loss,
+    generator_loss,
+)
+from unitone.codecs.nn.network import UnitNetwork
+from unitone.codecs.nn.spectrum import FLOOR, Framing, log_mel, mel_filters, spectrum, trim
+from unitone.train.network import Loss
+
+NUM_MELS = 80
+SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
+"""Windows in samples and their mel bands: DAC's multi-scale mel loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    linear: float = 0.5
+    """Weight of the distance of linear log magnitudes beside that of mel; head ``mel``."""
+    duration: float = 0.1
+    """Weight of a run's deviance."""
+    mel: float = 15.0
+    """Weight of the multi-scale mel distance; head ``istft``, with DAC's weights."""
+    adversarial: float = 1.0
+    feature: float = 2.0
+    """Weight of feature matching."""
+
+
+class MelRegression(nn.Module):
+    """Player of the ``mel`` head: mean distance of log magnitudes, in mel and linear bands."""
+
+    def __init__(self, network: UnitNetwork, weights: LossConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.weights = weights
+
+    def forward(self, batch: CropBatch) -> Loss:
+        """Return the loss, summed over valid frames of units."""
+        network, weights = self.network, self.weights
+        logs = network.log_magnitudes(batch.units, batch.speakers, batch.valid)
+        with torch.autocast(logs.device.type, enabled=False):
+            real = spectrum(batch.waves, network.framing).abs()
+            filters = mel_filters(
+                fft=network.framing.fft,
+                num_mels=NUM_MELS,
+                sample_rate=network.config.sample_rate,
+            ).to(real)
+            mel = (log_mel(logs.exp(), filters) - log_mel(real, filters)).abs().mean(dim=-1)
+            linear = (logs - real.clamp(min=FLOOR).log()).abs().mean(dim=-1)
+            valid = batch.valid.repeat_interleave(network.config.frames_per_unit, dim=1)
+            sums = {
+                "mel": (mel * valid).sum() / network.config.frames_per_unit,
+                "linear": (linear * valid).sum() / network.config.frames_per_unit,
+            }
+            duration, runs = duration_loss(network, batch)
+            total = sums["mel"] + weights.linear * sums["linear"] + weights.duration * duration
+        frames = batch.valid.sum()
+        parts = {name: (value.detach(), frames) for name, value in sums.items()}
+        return Loss(
+            total=total, count=frames, parts=parts | {"duration": (duration.detach(), runs)}
+        )
+
+
+class AdversarialGenerator(nn.Module):
+    """Player of the ``istft`` head; holds the discriminators without owning them."""
+
+    def __init__(
+        self, network: UnitNetwork, discriminators: Discriminators, weights: LossConfig
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.weights = weights
+        self._others = (discriminators,)  # a tuple, so that their weights aren't ours
+
+    def forward(self, batch: CropBatch) -> Loss:
+        """Return the generator's loss, summed over valid frames of units."""
+        network, weights = self.network, self.weights
+        made, real = _pair(network, batch)
+        frames = batch.valid.sum(dim=1)
+        with torch.no_grad():
+            of_real = self._others[0](real)
+        of_made = self._others[0](made)
+        with torch.autocast(made.device.type, enabled=False):
+            sums = {
+                "mel": multi_scale_mel(made, real, rate=network.config.sample_rate)
+                / network.config.hop,
+                "adversarial": (generator_loss(of_made) * frames).sum(),
+                "feature": (feature_loss(of_real, of_made) * frames).sum(),
+            }
+            duration, runs = duration_loss(network, batch)
+            total = (
+                weights.mel * sums["mel"]
+                + weights.adversarial * sums["adversarial"]
+                + weights.feature * sums["feature"]
+                + weights.duration * duration
+            )
+        parts = {name: (value.detach(), frames.sum()) for name, value in sums.items()}
+        parts["duration"] = (duration.detach(), runs)
+        return Loss(total=total, count=frames.sum(), parts=parts)
+
+
+class AdversarialDiscriminator(nn.Module):
+    """Player of the discriminators; holds the network without owning it."""
+
+    def __init__(self, network: UnitNetwork, discriminators: Discriminators) -> None:
+        super().__init__()
+        self.discriminators = discriminators
+        self._others = (network,)
+
+    def forward(self, batch: CropBatch) -> Loss:
+        """Return the discriminators' loss, summed over valid frames of units."""
+        with torch.no_grad():
+            made, real = _pair(self._others[0], batch)
+        losses = discriminator_loss(self.discriminators(real), self.discriminators(made))
+        frames = batch.valid.sum(dim=1)
+        total = (losses * frames).sum()
+        return Loss(
+            total=total, count=frames.sum(), parts={"judged": (total.detach(), frames.sum())}
+        )
+
+
+def _pair(
+    network: UnitNetwork, batch: CropBatch
+) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"]]:
+    """Return made and real waveforms, both zero where there is no valid frame."""
+    made = network.waves(batch.units, batch.speakers, batch.valid, generator=Generator())
+    inside = batch.valid.repeat_interleave(network.config.hop, dim=1)
+    return made, trim(batch.waves, network.framing) * inside
+
+
+def multi_scale_mel(
+    made: Float[Tensor, "B N"], real: Float[Tensor, "B N"], *, rate: int
+) -> Float[Tensor, ""]:
+    """Return the distance of log10 mel magnitudes, summed over scales and samples.
+
+    A frame counts as often as its hop has samples; within it the mean over mel bands is taken.
+    """
+    total = made.new_zeros(())
+    for fft, num_mels in SCALES:
+        framing = Framing(fft=fft, hop=fft // 4, left=0)
+        filters = mel_filters(fft=fft, num_mels=num_mels, sample_rate=rate).to(made)
+        ours, theirs = (
+            log_mel(_magnitudes(functional.pad(wave, (fft // 2, fft // 2)), framing), filters)
+            for wave in (made, real)
+        )
+        distance = (ours - theirs).abs().mean(dim=-1) / _LN_10
+        total = total + distance.sum() * framing.hop
+    return total
+
+
+_LN_10 = 2.302585092994046
+
+
+def _magnitudes(waves: Float[Tensor, "B N"], framing: Framing) -> Float[Tensor, "B T F"]:
+    # abs() has no gradient at 0, where padded rows are
+    parts = torch.view_as_real(spectrum(waves, framing))
+    return parts.square().sum(dim=-1).clamp(min=1e-14).sqrt()
+
+
+def duration_loss(
+    network: UnitNetwork, batch: CropBatch
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Return half the Poisson deviance of the durations, summed, and how many runs there are.
+
+    d log(d / d') - d + d' is 0 for d' = d, and its minimum has the mean: what is predicted for a
+    text lasts as long as what was spoken. The squared error in log(d + 1) of CodeHiFiGAN aims at
+    the geometric mean and spoke 14 % too fast (the tour's corpus, held-out sentences).
+    """
+    known: Bool[Tensor, "M S"] = batch.durations > 0
+    logarithms = (
+        network.durations(batch.runs, batch.timed_speakers, known).float().clamp(max=_LONGEST)
+    )
+    true = batch.durations.clamp(min=1).float()
+    deviance = true * (true.log() - logarithms) - true + logarithms.exp()
+    return (deviance * known).sum(), known.sum().float()
+
+
+_LONGEST = 9.0
+"""Logarithm of the longest predicted duration: 8100 frames."""

@@ -1,0 +1,1 @@
+"""Benchmarks, each against a named alternative in the same run."""

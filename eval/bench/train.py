@@ -1,0 +1,178 @@
+"""How fast training is beside Transformers: same shapes, tokens, threads and precision, one run.
+
+``python -m unitone.eval.bench.train``: a step of our trainer's player and optimiser against a plain
+loop over ``LlamaForCausalLM`` with PyTorch's AdamW as it comes. Random tokens, every position
+learnt, no padding, so both do the same arithmetic. The engines of a side take turns, theirs first,
+because ours changes how the process keeps memory; medians of their steps are compared. Needs
+``pip install 'unitone[hf]'``.
+
+Columns: thousands of tokens per second; the ratio to the faster of Transformers' two ways to train
+in bf16, autocast over float32 weights and weights that are bf16 themselves; and the share of the
+matrix arithmetic, 6 x weights x tokens (arXiv 2001.08361, section 2.1), in TFLOP/s.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from unitone import seeding
+from unitone.config import command_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    size: str = "lm-small"
+    """Named size of the model."""
+    vocab: int = 4096
+    """Tokens in the vocabulary."""
+    rows: int = 16
+    """Sequences of a batch."""
+    length: int = 256
+    """Positions of a sequence."""
+    steps: int = 7
+    """Timed steps of each engine; the median counts."""
+    threads: int = int(os.environ.get("OMP_NUM_THREADS", "0")) or (os.cpu_count() or 1)
+    """CPU threads of every engine."""
+    compile: bool = True
+    """Time ours compiled as well."""
+    device: str = "cpu"
+    """cpu or cuda."""
+
+
+Step = Callable[[], float]
+"""Does a training step; returns the loss."""
+
+
+def measure(config: BenchConfig) -> dict[str, float]:
+    """Return tokens per second by engine."""
+    import torch
+
+    from unitone.train import memory
+
+    torch.set_num_threads(config.threads)
+    theirs = {
+        "Transformers, autocast": _transformers(config, weights=torch.float32),
+        "Transformers, bf16 weights": _transformers(config, weights=torch.bfloat16),
+    }
+    rates = _rates(config, theirs)  # before ours tells the C library how to keep memory
+    memory.keep_freed()
+    ours = {"ours": _ours(config, compiled=False)}
+    if config.compile:
+        ours["ours, compiled"] = _ours(config, compiled=True)
+    return rates | _rates(config, ours)
+
+
+def _rates(config: BenchConfig, engines: dict[str, Step]) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for turn in range(config.steps + 2):
+        for name, step in engines.items():
+            started = time.perf_counter()
+            step()
+            if turn >= 2:  # the first two warm up and compile
+                times[name].append(time.perf_counter() - started)
+    tokens = config.rows * config.length
+    return {name: tokens / statistics.median(taken) for name, taken in times.items()}
+
+
+def _tokens(config: BenchConfig) -> Any:
+    import torch
+
+    drawn = seeding.stream(0, "bench").integers(config.vocab, size=(config.rows, config.length + 1))
+    return torch.from_numpy(drawn).to(config.device)
+
+
+def _ours(config: BenchConfig, *, compiled: bool) -> Step:
+    import torch
+
+    from unitone.lm.data.mixture import plain
+    from unitone.lm.data.vocabulary import Vocabulary
+    from unitone.lm.decoder.model import LanguageModel, size
+    from unitone.lm.decoder.objective import NextToken
+    from unitone.train import optim
+
+    model = LanguageModel(
+        size(config.size, vocab_size=config.vocab), generator=seeding.torch_generator(0)
+    ).to(config.device)
+    words = Vocabulary.build(text=config.vocab, passport=None)
+    player = NextToken(model, vocabulary=words, tasks=["text"])
+    if compiled:
+        for block in player.blocks:
+            block.compile(dynamic=True)
+    optimizers = optim.build(player, name="adamw", lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    batch = plain(_tokens(config))
+
+    def step() -> float:
+        with torch.autocast(config.device, dtype=torch.bfloat16):
+            loss = player(batch)
+        loss.total.backward()
+        optim.scale_and_clip(list(player.parameters()), scale=1 / loss.count.float(), max_norm=1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        return float(loss.total.detach() / loss.count)
+
+    return step
+
+
+def _transformers(config: BenchConfig, *, weights: Any) -> Step:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from unitone.lm.decoder.model import size
+
+    shape = size(config.size, vocab_size=config.vocab)
+    inside = shape.transformer
+    torch_config = LlamaConfig(
+        vocab_size=shape.rows,
+        hidden_size=inside.dim,
+        intermediate_size=inside.ffn,
+        num_hidden_layers=inside.layers,
+        num_attention_heads=inside.heads,
+        num_key_value_heads=inside.kv_heads,
+        tie_word_embeddings=shape.tied,
+    )
+    made: Any = LlamaForCausalLM(torch_config)
+    model = made.to(weights).to(config.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    tokens = _tokens(config)[:, :-1]
+
+    def step() -> float:
+        with torch.autocast(config.device, dtype=torch.bfloat16, enabled=weights == torch.float32):
+            loss = model(input_ids=tokens, labels=tokens).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    return step
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; return the exit status."""
+    import torch
+
+    from unitone.lm.decoder.model import LanguageModel, size
+
+    config = command_line(BenchConfig, argv, __doc__)
+    rates = measure(config)
+    with torch.device("meta"):
+        weights = LanguageModel(size(config.size, vocab_size=config.vocab)).num_parameters
+    best = max(rate for name, rate in rates.items() if name.startswith("Transformers"))
+    print(f"{config.size}, {weights / 1e6:.0f} M weights, {config.rows} x {config.length} tokens,")
+    print(f"bf16, {config.threads} threads, torch {torch.__version__}")
+    print(f"{'':28}{'ktok/s':>8}{'ratio':>8}{'TFLOP/s':>9}")
+    for name, rate in rates.items():
+        flops = 6 * weights * rate / 1e12
+        print(f"{name:28}{rate / 1e3:8.2f}{rate / best:8.2f}{flops:9.3f}")
+    ours = max(rate for name, rate in rates.items() if name.startswith("ours"))
+    print(f"ours against the faster of theirs: {ours / best:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

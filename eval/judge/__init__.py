@@ -1,0 +1,1 @@
+"""The ASR judge of synthesised speech. ``python -m eval.judge train|score``."""

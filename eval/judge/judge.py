@@ -1,0 +1,167 @@
+"""The judge of synthesised speech: a recogniser that has never heard the voices it judges.
+
+    python -m eval.judge train --manifest judge/manifest.jsonl --out exp/judge
+    python -m eval.judge score --judge exp/judge --ref manifest.jsonl --hyp hyp.jsonl --out scores
+
+How much of synthesised speech does a listener understand? Its character error rate says it, if the
+listener is independent: it knows waveforms only, no units, and no language model helps it. It errs
+on real recordings as well; that floor is always reported beside the score.
+
+A model directory: ``model.safetensors``, ``config.json``, ``README.md``.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from unitone import config as configs
+from unitone import devices, files
+from unitone.errors import CheckpointError, ConfigError
+from unitone.eval.judge.model import (
+    WINDOW,
+    Network,
+    NetworkConfig,
+    collapse,
+    log_mel,
+    normalized,
+    outputs_of,
+    padded,
+)
+from unitone.eval.normalizers import NormalizerName
+from unitone.train.checkpoint import save_tensors
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+BATCH_FRAMES = 8_000
+"""Frames of 10 ms recognised together, padding included."""
+COMMANDS = {"train": "unitone.eval.judge_train", "score": "unitone.eval.judge_score"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a judge was trained on."""
+
+    normalizer: NormalizerName
+    """How texts are written."""
+    speakers: tuple[str, ...]
+    """The voices it knows."""
+    utterances: int
+    seconds: float
+    manifest: str
+    split: str | None
+
+
+class Judge:
+    """A recogniser of 16 kHz waveforms."""
+
+    def __init__(self, network: Network, origin: Origin) -> None:
+        self.network = network.eval()
+        self.origin = origin
+
+    def transcribe(self, waves: Sequence[Float[np.ndarray, "_"]]) -> list[str]:
+        """Return what is said in each waveform (16 kHz); shorter than 32 ms is nothing."""
+        network = self.network
+        device = next(network.parameters()).device
+        features = {
+            place: normalized(log_mel(wave, network.config.num_mels))
+            for place, wave in enumerate(waves)
+            if len(wave) >= WINDOW
+        }
+        texts = [""] * len(waves)
+        order = sorted(features, key=lambda place: -len(features[place]))
+        while order:
+            rows = max(BATCH_FRAMES // len(features[order[0]]), 1)
+            chosen, order = order[:rows], order[rows:]
+            inputs, lengths = padded([features[place] for place in chosen])
+            with torch.inference_mode():
+                logits = network(inputs.to(device), lengths.to(device))
+            best = logits.argmax(-1).cpu().numpy()
+            for place, path, count in zip(chosen, best, outputs_of(lengths).tolist(), strict=True):
+                text = collapse(path[:count], network.config.characters)
+                texts[place] = " ".join(text.split())
+        return texts
+
+    def save(self, folder: Path) -> None:
+        """Write a model directory into an existing folder; ``config.json`` comes last."""
+        weights = {name: one.detach().cpu() for name, one in self.network.state_dict().items()}
+        save_tensors(folder / WEIGHTS, weights)
+        files.write_text(folder / "README.md", _readme(self.network, self.origin))
+        described = {
+            "judge": 1,
+            "network": configs.to_dict(self.network.config),
+            "origin": configs.to_dict(self.origin),
+        }
+        files.write_json(folder / CONFIG, described)
+
+
+def load(path: Path, *, device: str = "cpu") -> Judge:
+    """Read a judge: its directory, or the folder of the run that made it.
+
+    Raises:
+        ConfigError: there is none.
+        CheckpointError: it is damaged.
+    """
+    nested = (path / name for name in ("best", "last"))
+    folder = next((one for one in nested if (one / CONFIG).is_file()), path)
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"{path} holds no judge; make one with: python -m eval.judge train")
+    values = files.read_json(folder / CONFIG)
+    if not isinstance(values, dict) or values.get("judge") != 1:
+        raise ConfigError(f"{folder} is a directory of something else than a judge")
+    where = str(folder / CONFIG)
+    settings = configs.from_dict(NetworkConfig, values.get("network"), where=where)
+    origin = configs.from_dict(Origin, values.get("origin"), where=where)
+    network = Network(settings, generator=torch.Generator())
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} is missing or damaged ({error})") from error
+    return Judge(network.to(devices.resolve(device)), origin)
+
+
+def _readme(network: Network, origin: Origin) -> str:
+    size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    split = f", split {origin.split}" if origin.split else ""
+    return (
+        "# Judge of synthesised speech\n\n"
+        f"A recogniser (CTC over characters, greedy, {size:.2f} M parameters) that says how well "
+        "synthesised speech is understood. It is no product: it knows the kind of sentences it "
+        "was trained on.\n\n"
+        "- Made by `python -m unitone.eval.judge train`.\n"
+        f"- Trained on {origin.utterances} utterances, {origin.seconds / 3600:.2f} h "
+        f"(`{origin.manifest}`{split}). It has the licence that these recordings allow.\n"
+        f"- Voices: {', '.join(origin.speakers) or 'not named'}. Don't let it judge these.\n"
+        f"- Writes {network.config.characters!r}, as normaliser {origin.normalizer} leaves them.\n"
+        "\n```python\n"
+        "from unitone.eval import judge\n\n"
+        "judge.load(path).transcribe([waveform])  # 16 kHz\n"
+        "```\n"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``train`` or ``score``, as the first argument says; return the exit status."""
+    from importlib import import_module
+
+    arguments = sys.argv[1:] if argv is None else argv
+    called = Path(sys.argv[0]).name
+    name = arguments[0] if arguments else "--help"
+    if name not in COMMANDS:
+        asked = name in ("-h", "--help")
+        stream = sys.stdout if asked else sys.stderr
+        stream.write(f"usage: {called} {{{','.join(COMMANDS)}}} ...\n\n{__doc__}")
+        return 0 if asked and arguments else 2
+    sys.argv = [f"{called} {name}", *arguments[1:]]  # what the command's own help calls itself
+    status: int = import_module(COMMANDS[name]).main(arguments[1:])
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,218 @@
+"""Word and character error rates of texts, as pure functions.
+
+WER = (substitutions + deletions + insertions) / reference words, over the whole corpus, words being
+what spaces part; CER the same over characters, the single spaces between words included. Texts are
+normalised first, by name (`unitone.eval.normalizers`). Rates are shares of 1.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from unitone.errors import CorpusError
+from unitone.eval import scoring
+from unitone.eval.metrics.edits import Edits, count_edits
+from unitone.eval.normalizers import NormalizerName, normalizer
+from unitone.eval.statistics import (
+    DEFAULT,
+    Comparison,
+    Interval,
+    Resampling,
+    clustered,
+    compare,
+    interval,
+)
+
+_HITS, _SUB, _DEL, _INS = range(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WerScore:
+    """Error rates of a corpus."""
+
+    utterances: int
+    wrong: int
+    """Utterances with at least one character wrong."""
+    words: Edits
+    characters: Edits
+    interval: Interval | None
+    """95 % bootstrap interval of the WER; None for a single utterance."""
+    cer_interval: Interval | None
+    """The same of the CER."""
+    signature: str
+    """What the numbers depend on; scores with the same one can be compared."""
+
+    @property
+    def wer(self) -> float:
+        """Word errors per reference word; NaN without reference words."""
+        return self.words.rate
+
+    @property
+    def cer(self) -> float:
+        """Character errors per reference character."""
+        return self.characters.rate
+
+    @property
+    def sentence_error_rate(self) -> float:
+        """Share of the utterances with an error."""
+        return self.wrong / self.utterances
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the score as JSON values."""
+        return {
+            "utterances": self.utterances,
+            "wer": scoring.finite(self.wer),
+            "wer_interval": scoring.to_json(self.interval),
+            "cer": scoring.finite(self.cer),
+            "cer_interval": scoring.to_json(self.cer_interval),
+            "sentence_error_rate": self.sentence_error_rate,
+            "words": _edits_json(self.words),
+            "characters": _edits_json(self.characters),
+        }
+
+
+def word_errors(reference: str, hypothesis: str) -> Edits:
+    """Count the word edits between two texts, as they are.
+
+    One word replaced and one left out of four, so a WER of 0.5:
+
+    >>> edits = word_errors("two dogs are playing", "two cats playing")
+    >>> edits.substitutions, edits.deletions, edits.insertions, edits.rate
+    (1, 1, 0, 0.5)
+    """
+    return count_edits(reference.split(), hypothesis.split())
+
+
+def character_errors(reference: str, hypothesis: str) -> Edits:
+    """Count the character edits between two texts, as they are.
+
+    >>> character_errors("dogs", "dog").rate
+    0.25
+    """
+    return count_edits(reference, hypothesis)
+
+
+def score_wer(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    *,
+    normalizer: NormalizerName = "basic",
+    resampling: Resampling = DEFAULT,
+    clusters: Sequence[Hashable] | None = None,
+) -> WerScore:
+    """Score hypotheses, each against the reference at its place.
+
+    Args:
+        references: what was said.
+        hypotheses: what was understood, as many; an empty text for nothing.
+        normalizer: name of what makes both texts comparable.
+        resampling: of the interval.
+        clusters: a speaker or the like for each; equal ones are resampled together.
+
+    Raises:
+        CorpusError: the references have no word, or the numbers of texts differ.
+
+    >>> round(score_wer(["two dogs", "a cat"], ["two dogs", "a bat"]).wer, 2)
+    0.25
+    """
+    counts = error_counts(normalized(references, hypotheses, name=normalizer))
+    score = score_of(counts, name=normalizer, resampling=resampling, clusters=clusters)
+    if not score.words.reference:
+        raise CorpusError("the references have no words after normalization")
+    return score
+
+
+def normalized(
+    references: Sequence[str], hypotheses: Sequence[str], *, name: NormalizerName
+) -> list[tuple[str, str]]:
+    """Normalise both texts of every pair."""
+    if len(references) != len(hypotheses):
+        raise CorpusError(f"{len(references)} references, but {len(hypotheses)} hypotheses")
+    apply = normalizer(name)
+    return [(apply(left), apply(right)) for left, right in zip(references, hypotheses, strict=True)]
+
+
+def error_counts(texts: Iterable[tuple[str, str]]) -> Int[np.ndarray, "N 9"]:
+    """Return what each pair adds to the sums a score is made of.
+
+    Columns: word hits, substitutions, deletions, insertions, the same four of characters, and
+    whether anything is wrong.
+    """
+    rows = []
+    for reference, hypothesis in texts:
+        words = word_errors(reference, hypothesis)
+        characters = character_errors(reference, hypothesis)
+        rows.append((*_counts(words), *_counts(characters), int(reference != hypothesis)))
+    return np.array(rows, np.int64).reshape(-1, 9)
+
+
+def score_of(
+    counts: Int[np.ndarray, "N 9"],
+    *,
+    name: NormalizerName,
+    resampling: Resampling = DEFAULT,
+    clusters: Sequence[Hashable] | None = None,
+    together: str | None = None,
+) -> WerScore:
+    """Turn the counts of `error_counts` into a score; ``together`` names the clusters."""
+    sums = [int(value) for value in counts.sum(axis=0)]
+    rows = counts if clusters is None else clustered(counts, clusters)
+    return WerScore(
+        utterances=len(counts),
+        wrong=sums[8],
+        words=_edits(sums[:4]),
+        characters=_edits(sums[4:8]),
+        interval=interval(rows[:, :4], error_rates, resampling=resampling),
+        cer_interval=interval(rows[:, 4:8], error_rates, resampling=resampling),
+        signature=scoring.signature(
+            norm=normalizer(name).signature,
+            words="spaces",
+            **scoring.resampling_parts(resampling, together=together),
+        ),
+    )
+
+
+def error_rates(sums: Num[np.ndarray, "R 4"]) -> Float[np.ndarray, " R"]:
+    """Return errors per reference item from hits, substitutions, deletions, insertions."""
+    errors = sums[:, _SUB] + sums[:, _DEL] + sums[:, _INS]
+    reference = sums[:, _HITS] + sums[:, _SUB] + sums[:, _DEL]
+    rates = np.full(len(sums), np.nan)
+    np.divide(errors, reference, out=rates, where=reference > 0)
+    return rates
+
+
+def compare_wer(
+    counts: Int[np.ndarray, "N 9"],
+    other: Int[np.ndarray, "N 9"],
+    *,
+    resampling: Resampling = DEFAULT,
+    clusters: Sequence[Hashable] | None = None,
+) -> dict[str, Comparison]:
+    """Compare two systems on the same references: ``wer`` and ``cer`` → the paired test."""
+    one, two = (rows if clusters is None else clustered(rows, clusters) for rows in (counts, other))
+    return {
+        "wer": compare(one[:, :4], two[:, :4], error_rates, resampling=resampling),
+        "cer": compare(one[:, 4:8], two[:, 4:8], error_rates, resampling=resampling),
+    }
+
+
+def _counts(edits: Edits) -> tuple[int, int, int, int]:
+    return edits.hits, edits.substitutions, edits.deletions, edits.insertions
+
+
+def _edits(counts: Sequence[int]) -> Edits:
+    hits, substitutions, deletions, insertions = counts
+    return Edits(hits=hits, substitutions=substitutions, deletions=deletions, insertions=insertions)
+
+
+def _edits_json(edits: Edits) -> dict[str, int]:
+    return {
+        "reference": edits.reference,
+        "hits": edits.hits,
+        "substitutions": edits.substitutions,
+        "deletions": edits.deletions,
+        "insertions": edits.insertions,
+    }

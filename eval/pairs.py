@@ -1,0 +1,260 @@
+"""References and hypotheses from files, brought together by id, with nothing silently left out.
+
+Hypotheses are JSON lines as ``python -m lm.decode`` writes them: ``id``, ``text`` or ``label``,
+and where there are any ``task``, ``to`` (target language) and ``truncated`` (cut at the cap).
+References are a corpus manifest in any form that `unitone.corpus.corpus` reads, or JSON lines
+with an ``id`` and whatever the score needs: ``text``, ``translation``, ``language``, ``gender``.
+"""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unitone.errors import ConfigError, CorpusError
+
+Key = tuple[str, ...]
+"""What brings the two together: the id, or the id and the target language."""
+_NAMED = 3
+"""Ids that an error names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """One line of a hypotheses file."""
+
+    id: str
+    task: str | None
+    to: str | None
+    """Target language of a translation."""
+    text: str | None
+    label: str | None
+    truncated: bool
+    """Whether decoding was cut off by its cap on the length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """One utterance of a manifest: its id and every field of its line."""
+
+    id: str
+    fields: Mapping[str, Any]
+
+    def group(self, field: str) -> str:
+        """Return the value of ``field`` as the name of a group."""
+        value = self.fields.get(field)
+        return "(none)" if value is None else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A reference and what was said for it; None where nothing was (``--allow-missing``)."""
+
+    key: Key
+    reference: Reference
+    hypothesis: Hypothesis | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How many utterances a score is about, and what is odd about its hypotheses."""
+
+    utterances: int
+    missing: int
+    truncated: int
+
+
+def read_hypotheses(path: Path) -> list[Hypothesis]:
+    """Read a hypotheses file; every line must be usable.
+
+    Raises:
+        ConfigError: there is no such file.
+        CorpusError: it is empty, or a line is not a hypothesis.
+    """
+    found = [_hypothesis(record, where=f"{path} line {line}") for line, record in _records(path)]
+    if not found:
+        raise CorpusError(f"{path}: no hypotheses in it; did the decoding finish?")
+    return found
+
+
+def read_references(
+    path: Path, *, split: str | None = None, limit: int | None = None
+) -> list[Reference]:
+    """Read a manifest as references: of one split where that is named, the first ``limit``.
+
+    Raises:
+        ConfigError: there is no such file, or no utterance is in that split.
+        CorpusError: it is empty, a line can't be used, or an id comes twice.
+    """
+    found = list(_references(path))
+    if not found:
+        raise CorpusError(f"{path}: no references in it")
+    if split is not None:
+        splits = sorted({str(one.fields["split"]) for one in found if one.fields.get("split")})
+        found = [one for one in found if one.fields.get("split") == split]
+        if not found:
+            known = f"there are {', '.join(splits)}" if splits else 'no line has a "split" field'
+            raise ConfigError(f"--split {split}: no reference of {path} has it; {known}")
+    _refuse_twice([(one.id,) for one in found], where=path)
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit must be 1 or more, got {limit}")
+    return found[:limit]
+
+
+def refuse_tasks(hypotheses: Iterable[Hypothesis], tasks: Collection[str], *, cure: str) -> None:
+    """Refuse hypotheses of a task that the score isn't for.
+
+    Raises:
+        ConfigError: there are some; ``cure`` names the command that is.
+    """
+    for hypothesis in hypotheses:
+        if hypothesis.task in tasks:
+            raise ConfigError(
+                f"the hypotheses are of task {hypothesis.task!r} ({hypothesis.id}); use {cure}"
+            )
+
+
+def pair(
+    references: Mapping[Key, Reference],
+    hypotheses: Iterable[tuple[Key, Hypothesis]],
+    *,
+    where: Path,
+    allow_missing: bool = False,
+) -> list[Pair]:
+    """Bring every reference and its hypothesis together, in the order of the references.
+
+    Args:
+        references: what has to be there.
+        hypotheses: what is there, each with its key.
+        where: the file of the hypotheses, for errors.
+        allow_missing: a reference without a hypothesis gets None, which counts as empty, instead
+            of an error.
+
+    Raises:
+        CorpusError: a reference has no hypothesis, a hypothesis no reference, or a key comes twice.
+    """
+    keyed = list(hypotheses)
+    _refuse_twice([key for key, _ in keyed], where=where)
+    said = dict(keyed)
+    extra = [key for key in said if key not in references]
+    if extra:
+        raise CorpusError(
+            f"{where}: {_some(extra, 'hypothesis', 'hypotheses')} of no reference; "
+            "score against the manifest (and --split) that was decoded"
+        )
+    missing = [key for key in references if key not in said]
+    if missing and not allow_missing:
+        raise CorpusError(
+            f"{where}: no hypothesis for {_some(missing, 'reference', 'references')}; decode them, "
+            "name the decoded part with --split, or count them as empty with --allow-missing"
+        )
+    return [
+        Pair(key=key, reference=reference, hypothesis=said.get(key))
+        for key, reference in references.items()
+    ]
+
+
+def coverage(pairs: Sequence[Pair]) -> Coverage:
+    """Count what a reader of the score should know."""
+    said = [one.hypothesis for one in pairs if one.hypothesis is not None]
+    return Coverage(
+        utterances=len(pairs),
+        missing=len(pairs) - len(said),
+        truncated=sum(one.truncated for one in said),
+    )
+
+
+def _some(keys: Sequence[Key], one: str, many: str) -> str:
+    """Name the first keys and how many there are."""
+    names = ", ".join(" to ".join(key) for key in keys[:_NAMED])
+    more = ", …" if len(keys) > _NAMED else ""
+    return f"{len(keys):,} {one if len(keys) == 1 else many} ({names}{more})"
+
+
+def _refuse_twice(keys: Sequence[Key], *, where: Path) -> None:
+    twice = [key for key, times in Counter(keys).items() if times > 1]
+    if twice:
+        raise CorpusError(f"{where}: {_some(twice, 'id comes', 'ids come')} more than once")
+
+
+def _references(path: Path) -> Iterator[Reference]:
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or directory")
+    if not _is_plain(path):
+        yield from _corpus_references(path)
+        return
+    for line, record in _records(path):
+        yield Reference(id=_id(record, where=f"{path} line {line}"), fields=record)
+
+
+def _is_plain(path: Path) -> bool:
+    """Tell JSON lines with an id, which need no audio, from the other forms of a manifest."""
+    if not path.is_file() or not path.name.removesuffix(".gz").endswith((".jsonl", ".json")):
+        return False
+    _, first = next(_records(path), (0, {"id": ""}))
+    kind = str(first.get("type", ""))
+    return "id" in first and not kind.endswith("Cut") and not {"recording", "start"} <= first.keys()
+
+
+def _corpus_references(path: Path) -> Iterator[Reference]:
+    """Read the forms of manifests that aren't plain JSON lines: Lhotse, NeMo, fairseq."""
+    from unitone.corpus.corpus import read_corpus
+
+    corpus = read_corpus(path)
+    for skipped in corpus.skipped:  # a score can't leave an utterance out
+        raise CorpusError(f"{path} line {skipped.line}: {skipped.reason}")
+    names = ("text", "translation", "language", "speaker", "gender", "split")
+    for utterance in corpus.utterances:
+        fields = {name: getattr(utterance, name) for name in names}
+        yield Reference(id=utterance.id, fields=fields)
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) of JSON lines.
+
+    Raises:
+        ConfigError: there is no such file.
+        CorpusError: a line is not a JSON object, or the file is damaged.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            for line, text in enumerate(file, start=1):
+                if text.strip():
+                    yield line, _object(text, where=f"{path} line {line}")
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise CorpusError(f"{path} is damaged ({error})") from error
+
+
+def _object(text: str, *, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{where} is not JSON ({error}); was its writing cut off?") from error
+    if not isinstance(record, dict):
+        raise CorpusError(f"{where} is a JSON {type(record).__name__}, not an object")
+    return record
+
+
+def _hypothesis(record: Mapping[str, Any], *, where: str) -> Hypothesis:
+    texts = {field: record.get(field) for field in ("task", "to", "text", "label")}
+    for field, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            raise CorpusError(f'{where}: field "{field}" must be a text or null, got {value!r}')
+    truncated = record.get("truncated", False)
+    if not isinstance(truncated, bool):
+        raise CorpusError(f'{where}: field "truncated" must be true or false, got {truncated!r}')
+    return Hypothesis(id=_id(record, where=where), truncated=truncated, **texts)
+
+
+def _id(record: Mapping[str, Any], *, where: str) -> str:
+    name = record.get("id")
+    if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
+        raise CorpusError(f'{where}: field "id" must be a text, got {name!r}')
+    return str(name)

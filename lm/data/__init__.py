@@ -1,0 +1,1 @@
+"""From token shards to training data: vocabulary, fields, store, mixture."""

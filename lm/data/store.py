@@ -1,0 +1,336 @@
+"""The tokens of a corpus in a form that training reads: flat arrays on disk, opened by mapping.
+
+One pass over the shards turns text and units into tokens of the vocabulary; after it, utterance i
+and the length of every example are there without reading anything else, in any process.
+
+    FOLDER/<field>.tokens.npy    all tokens of the field, one utterance behind the other
+    FOLDER/<field>.offsets.npy   where each utterance begins; one more than there are utterances
+    FOLDER/codes.tokens.npy      codes of a codec, ``frames × levels``; its offsets count frames
+    FOLDER/<class>.npy           number of the label, -1 where there is none
+    FOLDER/voices.npy            speaker vectors, where there are any
+    FOLDER/voice.npy             which of them is an utterance's
+    FOLDER/store.json            what it was made from, labels; written last
+
+A field is ``units``, ``text``, ``codes`` or ``translation.<language>``.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from unitone import files, speaker_embeddings
+from unitone.config import to_dict
+from unitone.errors import ConfigError, CorpusError
+from unitone.lm.data.speaker_prompts import Samples
+from unitone.lm.decoder.layout import Composer
+from unitone.lm.tasks import CLASSES, Task
+from unitone.logs import Progress
+from unitone.tokenizers.shards import TokenShards
+
+FORMAT = 1
+"""Raised when the arrays change their meaning."""
+INDEX = "store.json"
+FEATURES = "features.jsonl"
+LABELS = ("language", "gender", "speaker")
+CURES = {
+    "sample": "that takes a speaker with two utterances",
+    "voice": "give the speaker vectors with --voices",
+    "codes": "make shards that have them with `python -m unitone.codecs.encode`",
+}
+"""What helps where a field lacks; otherwise it is a better manifest."""
+
+
+def build(
+    folder: Path,
+    *,
+    shards: TokenShards,
+    composer: Composer,
+    split: Sequence[str] | None,
+    features: Path | None = None,
+    voice_file: Path | None = None,
+) -> "TokenStore":
+    """Write the store of the rows of ``split`` (None: all), or open it if it is there already.
+
+    ``features`` is a folder of `unitone.tokenizers.features`; its files are read where they lie.
+    ``voice_file`` is one that `unitone.speaker_embeddings` reads; its vectors are copied.
+
+    Raises:
+        CorpusError: no utterance is in the split.
+        ConfigError: the shards are of another tokenizer than the vocabulary, have no codes where
+            it has, or an utterance has no speaker vector where there are some.
+        CheckpointError: the file of speaker vectors can't be read.
+    """
+    vocabulary = composer.vocabulary
+    vocabulary.require_passport(shards.passport.hash, of="the token shards")
+    of_features = None if features is None else files.sha256(features / FEATURES)
+    vectors = None if voice_file is None else speaker_embeddings.read(voice_file, option="--voices")
+    key = [
+        FORMAT,
+        *(shards.index["manifest_sha256"], shards.passport.hash, vocabulary.hash, split),
+        *(str(features), of_features),
+        *([] if voice_file is None else [files.sha256(voice_file)]),
+        *([to_dict(shards.require_codes())] if vocabulary.codes else []),
+    ]
+    identity = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    index = folder / INDEX
+    if index.is_file() and files.read_json(index)["identity"] == identity:
+        return TokenStore(folder)
+    index.unlink(missing_ok=True)
+    columns = _Columns({} if features is None else _files_of(features), vectors)
+    with Progress("tokens", total=float(len(shards)), unit="utterance") as progress:
+        for row in shards.rows():
+            if split is None or row["split"] in split:
+                columns.add(composer.record(row), num_samples=row["num_samples"])
+            progress.advance(1.0)
+    if not columns.ids:
+        among = "" if split is None else f" of split {', '.join(split)}"
+        raise CorpusError(f"no utterance{among} in the token shards")
+    columns.write(folder, identity=identity)
+    return TokenStore(folder)
+
+
+def _files_of(features: Path) -> dict[str, Path]:
+    """Return the file of each id."""
+    lines = (features / FEATURES).read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    return {entry["id"]: (features / entry["file"]).resolve() for entry in entries}
+
+
+class _Columns:
+    def __init__(
+        self,
+        features: Mapping[str, Path],
+        vectors: Mapping[str, Float32[np.ndarray, "E"]] | None,
+    ) -> None:
+        self.ids: list[str] = []
+        self._vectors = vectors
+        self._voices: list[str] = []
+        self._features = features
+        self._files: list[str | None] = []
+        self._frames: list[int] = []
+        self._width = 0
+        self._num_samples = 0
+        self._tokens: dict[str, list[np.ndarray]] = {}
+        self._labels: dict[str, list[str | None]] = {name: [] for name in LABELS}
+
+    def add(self, record: Mapping[str, Any], *, num_samples: int) -> None:
+        fields = {name: record[name] for name in ("units", "text") if name in record}
+        fields |= {f"translation.{to}": text for to, text in record["translations"].items()}
+        if "codes" in record:
+            fields["codes"] = record["codes"].T
+        for name in fields.keys() - self._tokens.keys():
+            self._tokens[name] = [fields[name][:0]] * len(self.ids)
+        for name, column in self._tokens.items():
+            column.append(fields.get(name, column[0][:0] if column else np.zeros(0, np.int32)))
+        for name in LABELS:
+            self._labels[name].append(record.get(name))
+        if self._vectors is not None:
+            speaker = record.get("speaker")
+            self._voices.append(
+                speaker_embeddings.name_of(
+                    self._vectors, id=record["id"], speaker=speaker, option="--voices"
+                )
+            )
+        self.ids.append(record["id"])
+        self._num_samples += num_samples
+        path = self._features.get(record["id"])
+        self._files.append(None if path is None else str(path))
+        if path is not None:
+            frames, self._width = np.load(path, mmap_mode="r").shape
+            self._frames.append(frames)
+        else:
+            self._frames.append(0)
+
+    def write(self, folder: Path, *, identity: str) -> None:
+        for name, column in self._tokens.items():
+            _write(folder / f"{name}.tokens.npy", np.concatenate(column).astype(np.int32))
+            ends = np.cumsum([0, *map(len, column)], dtype=np.int64)
+            _write(folder / f"{name}.offsets.npy", ends)
+        labels = {}
+        for name, values in self._labels.items():
+            labels[name] = sorted({value for value in values if value is not None})
+            numbers = {label: number for number, label in enumerate(labels[name])}
+            coded = [-1 if value is None else numbers[value] for value in values]
+            _write(folder / f"{name}.npy", np.array(coded, np.int32))
+        if self._vectors is not None:
+            used, which = np.unique(self._voices, return_inverse=True)
+            _write(folder / "voices.npy", np.stack([self._vectors[str(name)] for name in used]))
+            _write(folder / "voice.npy", which.astype(np.int32))
+        index = {
+            "identity": identity,
+            "fields": sorted(self._tokens),
+            "labels": labels,
+            "ids": self.ids,
+            "num_samples": self._num_samples,
+            "features": self._files if self._width else None,
+            "frames": self._frames if self._width else None,
+            "width": self._width,
+            "voices": self._vectors is not None,
+        }
+        files.write_json(folder / INDEX, index)
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+
+
+class TokenStore:
+    """An opened store; picklable, since only the folder travels."""
+
+    def __init__(self, folder: Path) -> None:
+        """Map the arrays of ``folder``."""
+        self._folder = folder
+        index = files.read_json(folder / INDEX)
+        self.identity: str = index["identity"]
+        """Hash of the shards, the vocabulary and the splits it was made from."""
+        self.ids: list[str] = index["ids"]
+        self.labels: dict[str, list[str]] = index["labels"]
+        self.num_samples: int = index["num_samples"]
+        """Length of the speech, at 16 kHz."""
+        self.width: int = index["width"]
+        """Of the continuous features; 0 where there are none."""
+        self._voices = None
+        if index.get("voices"):
+            self._voices = np.load(folder / "voices.npy", mmap_mode="r")
+            self._voice = np.load(folder / "voice.npy", mmap_mode="r")
+        self.voice_width: int = 0 if self._voices is None else self._voices.shape[1]
+        """Of the speaker vectors; 0 where there are none."""
+        self._features: list[str | None] | None = index["features"]
+        self._frames = np.array(index["frames"] or np.zeros(len(self.ids)), np.int64)
+        self._tokens, self._offsets = {}, {}
+        for name in index["fields"]:
+            self._tokens[name] = np.load(folder / f"{name}.tokens.npy", mmap_mode="r")
+            self._offsets[name] = np.load(folder / f"{name}.offsets.npy", mmap_mode="r")
+        self._classes = {name: np.load(folder / f"{name}.npy") for name in LABELS}
+        self.languages = sorted(
+            name.partition(".")[2] for name in index["fields"] if name.startswith("translation.")
+        )
+        """Languages that there are translations into."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self._folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= TokenStore(state["folder"]).__dict__
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def _samples(self) -> Samples:
+        return Samples(self._classes["speaker"], self._sizes("units", -1))
+
+    def record(
+        self, row: int, *, to: int = -1, sampling: np.random.Generator | None = None
+    ) -> dict[str, Any]:
+        """Return the fields of an utterance.
+
+        Args:
+            row: its number.
+            to: number of a language to go to.
+            sampling: draws another utterance of the speaker for ``sample``, of which there must be
+                one; without it, there is no ``sample``.
+        """
+        record: dict[str, Any] = {"id": self.ids[row]}
+        for name in ("units", "text"):
+            if name in self._tokens:
+                record[name] = self._field(name, row)
+        if "codes" in self._tokens:
+            record["codes"] = self._field("codes", row).T
+        for name in LABELS:
+            number = self._classes[name][row]
+            record[name] = self.labels[name][number] if number >= 0 else None
+        path = None if self._features is None else self._features[row]
+        if path is not None:
+            record["features"] = np.load(path)
+        if self._voices is not None:
+            record["voice"] = np.asarray(self._voices[self._voice[row]])
+        if sampling is not None:
+            record["sample"] = self._field("units", self._samples.draw(row, sampling))
+        if to >= 0:
+            record["to"] = self.languages[to]
+            record["translation"] = self._field(f"translation.{self.languages[to]}", row)
+        return record
+
+    def _field(self, name: str, row: int) -> np.ndarray:
+        start, end = self._offsets[name][row : row + 2]
+        return np.asarray(self._tokens[name][start:end])
+
+    def examples(self, task: Task, composer: Composer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return row, number of the other language (or -1) and length of a task's examples.
+
+        With ``{sample}``, which is drawn later, the length is the most that it can be.
+
+        Raises:
+            ConfigError: no utterance has all the task needs; the field that lacks is named.
+        """
+        targets = range(len(self.languages)) if "translation" in task.fields else (-1,)
+        found = [self._of(task, composer, to) for to in targets]
+        if not sum(len(rows) for rows, _ in found):
+            missing = self._missing(task)
+            cure = CURES.get(missing, "add it to the manifest and encode again")
+            raise ConfigError(
+                f"task {task.name}: no utterance has {', '.join(task.fields)}; {missing} lacks in "
+                f"the token shards: {cure}, or leave the task out (--tasks)"
+            )
+        rows = np.concatenate([rows for rows, _ in found])
+        lengths = np.concatenate([lengths for _, lengths in found])
+        to = np.concatenate(
+            [np.full(len(rows), number) for number, (rows, _) in zip(targets, found, strict=True)]
+        )
+        return rows, to, lengths
+
+    def _of(self, task: Task, composer: Composer, to: int) -> tuple[np.ndarray, np.ndarray]:
+        there = np.ones(len(self), bool)
+        lengths = np.zeros(len(self), np.int64)
+        beside = np.zeros(len(self), np.int64)  # positions that codes share with what follows
+        for part in task.parts:
+            sizes = np.ones(len(self), np.int64)
+            if part.name in CLASSES and part.name != "to":
+                there &= self._classes[part.name] >= 0
+            elif part.kind == "field" and part.name != "to":
+                sizes = self._sizes(part.name, to)
+                if part.name == "sample":
+                    sizes = np.minimum(sizes, task.sample_tokens)
+                there &= sizes > 0
+            if part.name == "codes":
+                lengths += composer.codes.length(sizes)
+                beside[:] = composer.codes.tail if part.target else 0
+            else:
+                beside *= part.target
+                shared = np.minimum(beside, sizes)
+                lengths += sizes - shared
+                beside -= shared
+        rows = np.flatnonzero(there)
+        return rows, lengths[rows]
+
+    def _sizes(self, name: str, to: int) -> np.ndarray:
+        name = f"translation.{self.languages[to]}" if name == "translation" else name
+        if name == "features":
+            return self._frames
+        if name == "sample":
+            return self._samples.longest
+        if name == "voice":
+            return np.full(len(self), int(self._voices is not None))
+        if name not in self._offsets:
+            return np.zeros(len(self), np.int64)
+        return np.diff(self._offsets[name])
+
+    def _missing(self, task: Task) -> str:
+        for name in task.fields:
+            if name in ("to", "translation"):
+                if not self.languages:
+                    return "translation"
+            elif name in CLASSES:
+                if (self._classes[name] < 0).all():
+                    return name
+            elif not self._sizes(name, -1).any():
+                return name
+        return "one or another of them"

@@ -1,0 +1,1 @@
+"""Weights of other toolkits: Llama, Mistral, OPT, and starting from them."""

@@ -1,0 +1,1 @@
+"""The embedded corpus of eSpeak NG. ``python -m recipes.espeak``."""

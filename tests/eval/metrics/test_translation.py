@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import sacrebleu
+from hypothesis import given
+from hypothesis import strategies as st
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from unitone.errors import ConfigError, CorpusError
+from unitone.eval.metrics.translation import (
+    bleu,
+    bleu_of,
+    chrf,
+    chrf_of,
+    compare_translations,
+    ngram_counts,
+    score_translation,
+    tokenizer_of,
+)
+from unitone.eval.statistics import Resampling
+
+SENTENCE = st.lists(st.sampled_from(["the", "cat", "sat", "on", "mat", "."]), max_size=8)
+CORPUS = st.lists(st.tuples(SENTENCE.filter(bool), SENTENCE), min_size=1, max_size=6)
+
+
+@given(CORPUS)
+def test_scores_are_those_of_sacrebleu(corpus: list[tuple[list[str], list[str]]]) -> None:
+    references = [" ".join(left) for left, _ in corpus]
+    hypotheses = [" ".join(right) for _, right in corpus]
+    expected = sacrebleu.corpus_bleu(hypotheses, [references], force=True).score
+    assert bleu(references, hypotheses) == pytest.approx(expected, abs=1e-9)
+    expected = sacrebleu.corpus_chrf(hypotheses, [references]).score
+    assert chrf(references, hypotheses) == pytest.approx(expected, abs=1e-9)
+
+
+def test_many_corpora_at_once_are_each_alone() -> None:
+    sums = ngram_counts(["a b c d e", "the cat sat on it"], ["a b c x e", "the cat sat on"])
+    both = np.concatenate([sums, sums.sum(axis=0, keepdims=True)])
+    for formula, columns in ((bleu_of, slice(0, 10)), (chrf_of, slice(10, 28))):
+        alone = [float(formula(row[None, columns])[0]) for row in both]
+        assert formula(both[:, columns]).tolist() == pytest.approx(alone)
+
+
+def test_the_signature_begins_as_sacrebleus() -> None:
+    references, hypotheses = ["a b c d"], ["a b c d"]
+    score = score_translation(references, hypotheses)
+    metrics = BLEU(force=True), CHRF()
+    for metric, ours in zip(metrics, (score.signature, score.chrf_signature), strict=True):
+        metric.corpus_score(hypotheses, [references])
+        assert ours.startswith(str(metric.get_signature()))
+
+
+def test_parts_of_bleu() -> None:
+    score = score_translation(["a b c d e f"], ["a b c d"])
+    assert score.precisions == (100.0, 100.0, 100.0, 100.0)
+    assert score.brevity_penalty == pytest.approx(np.exp(1 - 6 / 4))
+    assert score.bleu == pytest.approx(100 * score.brevity_penalty)
+    assert score.ratio == pytest.approx(4 / 6)
+
+
+def test_nothing_said_is_zero() -> None:
+    score = score_translation(["a b", "c d"], ["", ""])
+    assert (score.bleu, score.chrf, score.brevity_penalty) == (0.0, 0.0, 0.0)
+
+
+def test_the_interval_holds_the_score_and_better_is_found() -> None:
+    references = [f"the {n} small dogs are playing in the park" for n in range(60)]
+    good = [one.replace("small", "little") if len(one) % 2 else one for one in references]
+    bad = [one.replace("dogs are", "dog is") for one in references]
+    score = score_translation(references, good, resampling=Resampling(resamples=300))
+    assert score.interval is not None
+    assert score.interval.low <= score.bleu <= score.interval.high
+    found = compare_translations(ngram_counts(references, good), ngram_counts(references, bad))
+    assert found["bleu"].difference > 0
+    assert found["bleu"].p_value < 0.01
+
+
+def test_tokenizers() -> None:
+    assert [tokenizer_of(one) for one in ("de", "zh_TW", "th", "ko")] == [
+        "13a",
+        "zh",
+        "char",
+        "13a",
+    ]
+    assert bleu(["今日は良い天気"], ["今日は良い天候"]) == 0.0
+    counts = ngram_counts(["今日は良い天気"], ["今日は良い天候"], tokenizer="char")
+    assert float(bleu_of(counts[:, :10])[0]) > 50
+
+
+def test_a_tokenizer_that_is_not_installed_names_its_cure() -> None:
+    pytest.importorskip("sacrebleu")
+    try:
+        import MeCab  # type: ignore[import-not-found] # noqa: F401
+    except ImportError:
+        with pytest.raises(ConfigError, match=r"pip install 'sacrebleu\[ja\]'"):
+            ngram_counts(["a"], ["a"], tokenizer="ja-mecab")
+
+
+def test_auto_needs_a_language() -> None:
+    with pytest.raises(ConfigError, match="needs a target language"):
+        ngram_counts(["a"], ["a"], tokenizer="auto")
+
+
+def test_no_sentences_are_an_error() -> None:
+    with pytest.raises(CorpusError, match="0 references, 0 hypotheses"):
+        ngram_counts([], [])

@@ -1,0 +1,173 @@
+import pickle
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.lm.conftest import rows, vocabulary
+from unitone.errors import ConfigError, CorpusError
+from unitone.lm.data import store
+from unitone.lm.data.mixture import DataConfig, Item, Mixture
+from unitone.lm.data.store import TokenStore
+from unitone.lm.decoder.layout import Composer
+from unitone.lm.decoder.model import NONE
+from unitone.lm.tasks import TASKS, select
+from unitone.tokenizers.shards import TokenShards
+
+MakeShards = Callable[..., Path]
+
+
+def opened(folder: Path, out: Path, split: list[str] | None = None) -> tuple[TokenStore, Composer]:
+    shards = TokenShards(folder)
+    words = vocabulary()
+    words.passport = shards.passport.hash
+    composer = Composer.open(folder / "tokenizer", words)
+    return store.build(out, shards=shards, composer=composer, split=split), composer
+
+
+def mixture(folder: Path, out: Path, **changes: object) -> Mixture:
+    tokens, composer = opened(folder, out)
+    settings = {"max_tokens": 256, "round_examples": 100, **changes}
+    return Mixture(
+        DataConfig(**settings),  # type: ignore[arg-type]
+        store=tokens,
+        composer=composer,
+        table=TASKS,
+        context=64,
+        seed=3,
+    )
+
+
+def flat(plan: list[list[list[Item]]]) -> list[Item]:
+    return [item for batch in plan for row in batch for item in row]
+
+
+def test_the_store_says_what_the_composer_says(make_shards: MakeShards, tmp_path: Path) -> None:
+    tokens, composer = opened(make_shards(rows(8)), tmp_path / "store")
+    again = pickle.loads(pickle.dumps(tokens))
+    for number, row in enumerate(rows(8)):
+        ours = again.record(number, to=tokens.languages.index(row["translation"][0]["language"]))
+        theirs = composer.record(row)
+        for name in ("units", "text"):
+            np.testing.assert_array_equal(ours[name], theirs[name])
+        np.testing.assert_array_equal(ours["translation"], theirs["translations"][ours["to"]])
+        assert [ours[n] for n in ("id", "language", "gender", "speaker")] == [
+            row[n] for n in ("id", "language", "gender", "speaker")
+        ]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_lengths_are_those_of_the_examples(
+    task: object, make_shards: MakeShards, tmp_path: Path
+) -> None:
+    tokens, composer = opened(make_shards(rows(8)), tmp_path / "store")
+    (row,) = [one for one in TASKS if one is task]
+    for number, to, length in zip(*tokens.examples(row, composer), strict=True):
+        record = tokens.record(int(number), to=int(to))
+        assert len(composer.example(row, record)) == length
+
+
+def test_a_split_of_nobody(make_shards: MakeShards, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no utterance of split test"):
+        opened(make_shards(rows(4)), tmp_path / "store", split=["test"])
+
+
+def test_a_missing_column_is_named(make_shards: MakeShards, tmp_path: Path) -> None:
+    table = [row | {"gender": None} for row in rows(8)]
+    with pytest.raises(ConfigError, match="task gid: no utterance has units, gender; gender lacks"):
+        mixture(make_shards(table), tmp_path / "store")
+
+
+def test_mixed_passports(make_shards: MakeShards, tmp_path: Path) -> None:
+    shards = TokenShards(make_shards(rows(4)))
+    words = vocabulary()
+    words.passport = "f" * 64
+    from unitone.tokenizers.text.text import ByteText
+
+    plain = Composer(vocabulary=words, text=ByteText(), pieces=None)
+    with pytest.raises(ConfigError, match="the token shards was made with tokenizer"):
+        store.build(tmp_path / "store", shards=shards, composer=plain, split=None)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_rounds_are_pure_and_cover_everything(
+    packing: bool, make_shards: MakeShards, tmp_path: Path
+) -> None:
+    source = mixture(make_shards(rows(40)), tmp_path / "store", packing=packing, mixing="data")
+    assert source.plan(5) == source.plan(5)
+    items = [item for number in range(30) for item in flat(source.plan(number))]
+    seen = Counter((item.task, item.row, item.to) for item in items)
+    total = sum(source.counts().values())
+    assert len(seen) == total
+    assert max(seen.values()) - min(seen.values()) <= 1  # nothing comes again before all have been
+    assert len({(item.task, item.draw) for item in items}) == len(items)
+
+
+def test_shares_by_hand(make_shards: MakeShards, tmp_path: Path) -> None:
+    source = mixture(make_shards(rows(40)), tmp_path / "store")
+    items = [item for number in range(20) for item in flat(source.plan(number))]
+    found = Counter(item.task for item in items)
+    weights = np.array([task.weight for task in TASKS])
+    for number, share in enumerate(weights / weights.sum()):
+        assert found[number] / len(items) == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_batches_keep_to_the_budget_and_lose_nothing(
+    packing: bool, make_shards: MakeShards, tmp_path: Path
+) -> None:
+    source = mixture(make_shards(rows(40)), tmp_path / "store", packing=packing)
+    for spec in source.plan(0):
+        batch = source.load(spec)
+        assert batch.tokens.numel() <= 256
+        targets = int((batch.targets != NONE).sum())
+        expected = sum(int(source._example(item).target.sum()) for row in spec for item in row)
+        assert targets == expected
+        if packing:
+            assert batch.segments is not None
+            assert batch.positions is not None
+            starts = (batch.positions == 0) & (batch.segments >= 0)
+            assert int(starts.sum()) == sum(map(len, spec))
+
+
+def test_dropped_conditions_and_hidden_units(make_shards: MakeShards, tmp_path: Path) -> None:
+    folder = make_shards(rows(40))
+    source = mixture(folder, tmp_path / "store", null_share=0.5, unit_mask=0.3)
+    composer = source._composer
+    mask = composer.vocabulary.id("<mask>")
+    asr = [item for item in flat(source.plan(0)) if TASKS[item.task].name == "asr"]
+    lengths = [len(source._example(item)) for item in asr]
+    plain = mixture(folder, tmp_path / "store")
+    full = [len(plain._example(item)) for item in asr]
+    dropped = np.mean([a < b for a, b in zip(lengths, full, strict=True)])
+    assert 0.2 < dropped < 0.8
+    for item in asr:
+        example = source._example(item)
+        assert not (example.tokens[example.target] == mask).any()
+    again = [source._example(item).tokens.tolist() for item in asr]
+    assert again == [source._example(item).tokens.tolist() for item in asr]
+
+
+def test_nothing_fits_the_context(make_shards: MakeShards, tmp_path: Path) -> None:
+    tokens, composer = opened(make_shards(rows(8)), tmp_path / "store")
+    with pytest.raises(ConfigError, match="task asr: no example fits into 4 positions"):
+        Mixture(
+            DataConfig(),
+            store=tokens,
+            composer=composer,
+            table=select(TASKS, ["asr"]),
+            context=4,
+            seed=0,
+        )
+
+
+def test_padding_is_what_it_says(make_shards: MakeShards, tmp_path: Path) -> None:
+    source = mixture(make_shards(rows(40)), tmp_path / "store")
+    spec = source.plan(0)[0]
+    batch = source.load(spec)
+    used = sum(len(source._example(item)) - 1 for row in spec for item in row)
+    assert batch.padding == pytest.approx(1 - used / batch.tokens.numel())
+    assert torch.equal(source.load(spec).tokens, batch.tokens)

@@ -1,0 +1,471 @@
+"""Codes of a codec in a language model: laid out, learnt by heart, generated, read back."""
+
+import dataclasses
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.lm.conftest import rows, vocabulary
+from unitone import seeding
+from unitone.errors import ConfigError, CorpusError
+from unitone.lm import memory, tasks
+from unitone.lm.data.mixture import DataConfig, Item, Mixture, collate
+from unitone.lm.data.store import TokenStore
+from unitone.lm.decoder import generation
+from unitone.lm.decoder.codes import Pattern
+from unitone.lm.decoder.generation import Hypothesis
+from unitone.lm.decoder.layout import Composer, Example
+from unitone.lm.decoder.likelihood import log_likelihoods
+from unitone.lm.decoder.model import NONE, LanguageModel, ModelConfig
+from unitone.lm.decoder.objective import NextToken
+from unitone.lm.tasks import CODES, Decoding, Task
+from unitone.nn.transformer import TransformerConfig
+from unitone.tokenizers.text.text import ByteText
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BY_NAME = {task.name: task for task in CODES}
+TTS, ASR, CONTINUE = BY_NAME["tts"], BY_NAME["asr"], BY_NAME["continue"]
+SIZE = 5
+GREEDY = Decoding(max_tokens=60)
+PATTERNS: tuple[Pattern, ...] = ("delay", "flat")
+
+
+def composer_of(pattern: Pattern, levels: int = 3) -> Composer:
+    words = vocabulary(tables=CODES, codes=(SIZE,) * levels)
+    return Composer(vocabulary=words, text=ByteText(), pieces=None, pattern=pattern)
+
+
+def codes_of(number: int, levels: int = 3) -> np.ndarray:
+    generator = seeding.stream(0, "codes", number)
+    return generator.integers(SIZE, size=(levels, 3 + number % 4)).astype(np.int32)
+
+
+def records_of(composer: Composer, count: int = 5, levels: int = 3) -> list[dict[str, Any]]:
+    """Return utterances with different texts."""
+    return [
+        composer.record(row | {"codes": codes_of(number, levels), "text": f"say {number}"})
+        for number, row in enumerate(rows(count))
+    ]
+
+
+def model_of(composer: Composer, *, scale: float = 1.0, dim: int = 48) -> LanguageModel:
+    shape = TransformerConfig(dim=dim, layers=2, heads=4, kv_heads=4, ffn=2 * dim)
+    config = ModelConfig(transformer=shape, vocab_size=len(composer.vocabulary), context=128)
+    model = LanguageModel(config, generator=seeding.torch_generator(0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(scale)
+    return model
+
+
+@cache
+def learnt(pattern: Pattern, levels: int, task: Task) -> LanguageModel:
+    """Return a model that knows the targets of `records_of` by heart, of ``continue`` the last."""
+    composer = composer_of(pattern, levels)
+    records = records_of(composer, levels=levels)[-1 if task is CONTINUE else 0 :]
+    batch = collate([[(0, composer.example(task, record))] for record in records])
+    model = model_of(composer)
+    player = NextToken(model, vocabulary=composer.vocabulary, tasks=[task.name])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(200):
+        loss = player(batch)
+        mean = loss.total / loss.count
+        if float(mean.detach()) < 0.01:
+            return model.eval()
+        optimizer.zero_grad()
+        mean.backward()
+        optimizer.step()
+    raise AssertionError(f"not learnt: {float(mean.detach())}")
+
+
+def generate(
+    composer: Composer,
+    model: LanguageModel,
+    prompts: list[Example],
+    task: Task = TTS,
+    decoding: Decoding = GREEDY,
+    **options: Any,
+) -> list[Hypothesis]:
+    return generation.generate(
+        model,
+        prompts,
+        allowed=composer.allowed(task),
+        eos=composer.vocabulary.eos_id,
+        decoding=decoding,
+        levels=composer.levels(task),
+        **options,
+    )
+
+
+@given(
+    levels=st.integers(1, 4),
+    frames=st.integers(1, 5),
+    pattern=st.sampled_from(PATTERNS),
+    seed=st.integers(0, 99),
+)
+def test_what_is_laid_out_can_be_read_back(
+    levels: int, frames: int, pattern: Pattern, seed: int
+) -> None:
+    composer = composer_of(pattern, levels)
+    codes = np.random.default_rng(seed).integers(SIZE, size=(levels, frames))
+    record = composer.record(rows(1)[0] | {"codes": codes})
+    example = composer.example(TTS, record)
+    target = example.tokens[example.target]
+    assert (target != NONE).sum() == levels * frames + 1
+    assert len(target) == max(
+        int(composer.codes.length(np.array([frames]))[0]), composer.codes.begun(frames) + 1
+    )
+    if composer.codes.delayed:  # the end stands where level 0 would go on
+        assert target[frames, 0] == composer.vocabulary.eos_id
+        said = [target[t + q, q] for t in range(frames) for q in range(levels)]
+    else:
+        said = target.tolist()
+    output = composer.output(TTS, [int(token) for token in said])
+    assert output.codes is not None
+    np.testing.assert_array_equal(output.codes, codes)
+    assert output.spoken is output.codes
+
+
+def test_what_follows_a_tail_in_the_condition_waits_for_its_end() -> None:
+    composer = composer_of("delay")
+    (record,) = records_of(composer, 1)
+    tokens = composer.example(ASR, record).tokens
+    (separator,) = np.flatnonzero(tokens[:, 0] == composer.vocabulary.sep_id)
+    assert separator == 2 + codes_of(0).shape[1] + 2
+    assert (tokens[separator, 1:] == NONE).all()
+    assert tokens[separator - 1].tolist()[:2] == [NONE, NONE]
+
+
+def test_a_target_may_go_on_behind_codes() -> None:
+    task = Task(
+        name="tts",
+        template="<bos> <task:tts> [ {codes} {text} <eos> ] <sep> [ {codes} <eos> ]",
+        emits=("code", "text"),
+        metric="units",
+    )
+    composer = composer_of("delay")
+    (record,) = records_of(composer, 1)
+    example = composer.example(task, record)
+    frames, letters = codes_of(0).shape[1], len("say 0")
+    assert len(example) == 2 + (frames + 2 + letters + 1 - 2) + 1 + (frames + 2)
+    assert example.tokens[2 + frames, 0] == record["text"][0]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("levels", [1, 3])
+def test_codes_learnt_by_heart_are_generated_exactly(pattern: Pattern, levels: int) -> None:
+    composer = composer_of(pattern, levels)
+    records = records_of(composer, levels=levels)
+    model = learnt(pattern, levels, TTS)
+    prompts = [composer.prompt(TTS, record) for record in records]
+    together = generate(composer, model, prompts)
+    for number, (found, given_prompt) in enumerate(zip(together, prompts, strict=True)):
+        codes = composer.output(TTS, found.tokens).codes
+        assert codes is not None
+        np.testing.assert_array_equal(codes, codes_of(number, levels))
+        assert not found.truncated
+        (alone,) = generate(composer, model, [given_prompt])
+        assert alone.tokens == found.tokens
+        assert alone.score == pytest.approx(found.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_recognition_from_codes_is_learnt_by_heart(pattern: Pattern) -> None:
+    composer = composer_of(pattern)
+    records = records_of(composer)
+    model = learnt(pattern, 3, ASR)
+    found = generate(composer, model, [composer.prompt(ASR, one) for one in records], ASR)
+    assert [composer.output(ASR, one.tokens).text for one in found] == [
+        f"say {number}" for number in range(5)
+    ]
+    right = [composer.example(ASR, record) for record in records]
+    other = [composer.example(ASR, {**one, "codes": records[0]["codes"]}) for one in records[1:]]
+    assert min(log_likelihoods(model, right)) > max(log_likelihoods(model, other))
+
+
+@torch.no_grad()
+def uncached(composer: Composer, model: LanguageModel, example: Example, most: int) -> list[int]:
+    """Greedy choice with a delay, everything computed again for every position."""
+    levels = composer.vocabulary.codes
+    first = composer.allowed(TTS)
+    for block in levels[1:]:
+        first[block.start : block.end] = False
+    prompt = example.tokens.reshape(len(example), -1)
+    tokens = np.full((len(prompt), len(levels)), NONE)
+    tokens[:, : prompt.shape[1]] = prompt
+    ended = False
+    for step in range(most):
+        logits = model.head(model(torch.from_numpy(tokens)[None])[0, -1])
+        cells = [NONE] * len(levels)
+        for level, block in enumerate(levels):
+            before = len(tokens) - level
+            if level and not (step - level >= 0 and int(tokens[before, 0]) in levels[0]):
+                continue
+            if level:
+                cells[level] = block.start + int(logits[block.start : block.end].argmax())
+            elif not ended:
+                cells[0] = int(logits.masked_fill(~first, -torch.inf).argmax())
+                ended = cells[0] == composer.vocabulary.eos_id
+        if cells == [NONE] * len(levels):
+            break
+        tokens = np.concatenate((tokens, [cells]))
+    said = tokens[len(prompt) :]
+    frames = [t for t in range(len(said) - len(levels) + 1) if int(said[t, 0]) in levels[0]]
+    return [int(said[t + q, q]) for t in frames for q in range(len(levels))]
+
+
+def test_a_cache_and_neighbours_change_nothing_with_a_delay() -> None:
+    composer = composer_of("delay")
+    model = model_of(composer, scale=12.0, dim=16).eval()
+    prompts = [composer.prompt(TTS, record) for record in records_of(composer, 6)]
+    prompts = [
+        dataclasses.replace(p, tokens=p.tokens[-6 - n :], target=p.target[-6 - n :])
+        for n, p in enumerate(prompts)
+    ]
+    decoding = Decoding(max_tokens=24)
+    together = generate(composer, model, prompts, decoding=decoding)
+    assert len({tuple(one.tokens) for one in together}) > 1
+    for example, found in zip(prompts, together, strict=True):
+        assert found.tokens == uncached(composer, model, example, 24)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_draws_of_a_row_do_not_depend_on_its_neighbours(pattern: Pattern) -> None:
+    composer = composer_of(pattern)
+    model = model_of(composer, scale=4.0, dim=16).eval()
+    prompts = [composer.prompt(TTS, record) for record in records_of(composer, 6)]
+    drawing = Decoding(temperature=1.0, max_tokens=30)
+
+    def streams(numbers: range) -> list[np.random.Generator]:
+        return [seeding.stream(1, n) for n in numbers]
+
+    together = generate(composer, model, prompts, decoding=drawing, generators=streams(range(6)))
+    assert len({tuple(one.tokens) for one in together}) > 3
+    for number, found in enumerate(together):
+        alone = generate(
+            composer,
+            model,
+            [prompts[number]],
+            decoding=drawing,
+            generators=streams(range(number, number + 1)),
+        )
+        assert alone[0].tokens == found.tokens
+
+
+@pytest.mark.parametrize(
+    ("pattern", "changes"),
+    [
+        ("delay", {}),
+        ("delay", {"temperature": 1.0}),
+        ("delay", {"repetition_penalty": 1.5, "no_repeat": 2, "min_tokens": 5}),
+        ("flat", {}),
+        ("flat", {"temperature": 1.0}),
+        ("flat", {"beam": 3}),
+        ("flat", {"no_repeat": 2, "min_tokens": 5}),
+    ],
+)
+@pytest.mark.parametrize("most", [1, 2, 7, 30])
+def test_only_codes_of_the_right_level_are_generated(
+    pattern: Pattern, changes: dict[str, Any], most: int
+) -> None:
+    composer = composer_of(pattern)
+    model = model_of(composer, scale=6.0, dim=16).eval()
+    prompts = [composer.prompt(TTS, record) for record in records_of(composer, 4)]
+    decoding = Decoding(max_tokens=most, **({"min_tokens": 0} | changes | {"min_tokens": 0}))
+    for found in generate(composer, model, prompts, decoding=decoding):
+        for place, token in enumerate(found.tokens):
+            assert token in composer.vocabulary.codes[place % 3]
+        codes = composer.output(TTS, found.tokens).codes
+        assert codes is not None
+        assert codes.shape == (3, len(found.tokens) // 3)
+        room = most - 2 if pattern == "delay" else most // 3
+        assert codes.shape[1] <= max(room, 0)
+        if found.truncated:
+            assert codes.shape[1] == max(room, 0)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("prefix", [1, 2, 3])
+def test_speech_goes_on_behind_given_codes(pattern: Pattern, prefix: int) -> None:
+    composer = composer_of(pattern)
+    record = records_of(composer)[-1]
+    model = learnt(pattern, 3, CONTINUE)
+    example = composer.prompt(CONTINUE, record, prefix=prefix)
+    start = len(composer.prompt(CONTINUE, record))
+    before = composer.given(CONTINUE, record, example.tokens[start:], prefix)
+    (found,) = generate(composer, model, [example], CONTINUE)
+    codes = composer.output(CONTINUE, [*before, *found.tokens]).codes
+    assert codes is not None
+    np.testing.assert_array_equal(codes, codes_of(4))
+    assert composer.size(CONTINUE, record) == codes_of(4).shape[1]
+
+
+def test_guidance_works_in_streams() -> None:
+    composer = composer_of("delay")
+    records = records_of(composer)
+    model = learnt("delay", 3, TTS)
+    prompts = [composer.prompt(TTS, record) for record in records]
+    nulls = [composer.prompt(TTS, record, null=True) for record in records]
+    same = dataclasses.replace(GREEDY, guidance=1.2)
+    found = generate(composer, model, prompts, decoding=same, nulls=nulls)
+    plain = generate(composer, model, prompts)
+    assert [one.tokens for one in found] == [one.tokens for one in plain]
+
+
+def test_beams_are_refused_where_levels_are_delayed() -> None:
+    composer = composer_of("delay")
+    model = model_of(composer, dim=16)
+    prompts = [composer.prompt(TTS, record) for record in records_of(composer, 1)]
+    with pytest.raises(ConfigError, match=r"no beam search over codes with a delay.*flat"):
+        generate(composer, model, prompts, decoding=Decoding(beam=2))
+
+
+def test_a_task_emits_all_levels_or_none() -> None:
+    composer = composer_of("flat")
+    task = dataclasses.replace(TTS, emits=("code/0", "code/2"))
+    with pytest.raises(ConfigError, match="emits code/0, code/2 and not code/1: say code"):
+        composer.check(task)
+    assert composer.levels(ASR) is None
+
+
+def test_codes_come_one_by_one_in_the_flat_pattern() -> None:
+    for pattern in PATTERNS:
+        composer = composer_of(pattern)
+        example = composer.prompt(TTS, records_of(composer, 1)[0])
+        tokens = generation.stream(
+            learnt(pattern, 3, TTS),
+            example,
+            allowed=composer.allowed(TTS),
+            eos=composer.vocabulary.eos_id,
+            decoding=GREEDY,
+            levels=composer.levels(TTS),
+        )
+        if pattern == "flat":
+            codes = composer.output(TTS, list(tokens)).codes
+            assert codes is not None
+            np.testing.assert_array_equal(codes, codes_of(0))
+        else:
+            with pytest.raises(ConfigError, match="in the flat pattern"):
+                next(tokens)
+
+
+def test_codes_that_cannot_be_are_named() -> None:
+    composer = composer_of("flat")
+    row = rows(1)[0]
+    with pytest.raises(CorpusError, match="r0: id 5 is not in block 'code/1'"):
+        composer.record(row | {"codes": [[0, 1], [0, 5], [0, 1]]})
+    with pytest.raises(CorpusError, match=r"r0: codes of shape \(2, 2\).*3 levels"):
+        composer.record(row | {"codes": [[0, 1], [0, 1]]})
+    whole = composer.record(row | {"codes": codes_of(0, 4)})  # levels more are left out
+    np.testing.assert_array_equal(composer.codes.decode(whole["codes"]), codes_of(0, 4)[:3])
+
+
+class Memory(TokenStore):
+    """A store that isn't on the disk."""
+
+    def __init__(self, records: list[dict[str, Any]]) -> None:
+        self.records = records
+        self.identity = "memory"
+        self.languages = []
+        self.ids = [record["id"] for record in records]
+
+    def record(self, row: int, **_: Any) -> dict[str, Any]:
+        return self.records[row]
+
+    def examples(self, task: Task, composer: Composer) -> tuple[np.ndarray, ...]:  # type: ignore[override]
+        lengths = [len(composer.example(task, record)) for record in self.records]
+        return np.arange(len(lengths)), np.full(len(lengths), -1), np.array(lengths)
+
+
+def mixture(composer: Composer, **settings: Any) -> Mixture:
+    return Mixture(
+        DataConfig(max_tokens=64, round_examples=30, **settings),
+        store=Memory(records_of(composer)),
+        composer=composer,
+        table=(ASR, TTS),
+        context=64,
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_packed_streams_do_not_see_each_other(pattern: Pattern) -> None:
+    composer = composer_of(pattern)
+    model = model_of(composer, scale=4.0).eval()
+    player = NextToken(model, vocabulary=composer.vocabulary, tasks=["asr", "tts"])
+    sums = []
+    for packing in (False, True):
+        source = mixture(composer, packing=packing)
+        losses = [player(source.load(spec)) for spec in source.plan(0)]
+        assert any(len(row) > 1 for spec in source.plan(0) for row in spec) == packing
+        count = sum(int(loss.count) for loss in losses)
+        sums.append((sum(float(loss.total.detach()) for loss in losses) / count, count))
+    assert sums[0][1] == sums[1][1]
+    assert sums[0][0] == pytest.approx(sums[1][0], rel=1e-5)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_masks_hide_codes_of_conditions_only(pattern: Pattern) -> None:
+    composer = composer_of(pattern)
+    mask = composer.vocabulary.id("<mask>")
+    hidden, whole = 0, 0
+    for number, task in ((0, ASR), (1, TTS)):
+        for record_number, record in enumerate(records_of(composer)):
+            item = Item(task=number, row=record_number, to=-1, draw=record_number)
+            found = mixture(composer, unit_mask=0.5)._example(item)
+            plain = composer.example(task, record)
+            changed = (found.tokens != plain.tokens).reshape(len(plain), -1).any(axis=1)
+            assert not (changed & plain.target).any()
+            if task is TTS:
+                assert not changed.any()
+                continue
+            cells = found.tokens.reshape(len(plain), -1)[changed]
+            assert (cells[:, 0] == mask).all()
+            assert (cells[:, 1:] == NONE).all()
+            hidden, whole = hidden + int(changed.sum()), whole + codes_of(record_number).shape[1]
+    assert 0 < hidden < whole
+
+
+def test_streams_are_counted_in_the_memory_that_is_measured() -> None:
+    config = memory.MemoryConfig(config="lm-tiny", gib=1.0, vocab_size=100, code_levels=4)
+    words, tokens = memory._drawn(config, 2, 5)
+    assert tokens.shape == (2, 5, 4)
+    assert len(words) <= 100
+    for level, block in enumerate(words.codes[1:], start=1):
+        assert all(int(token) in block for token in tokens[..., level].flatten())
+    with pytest.raises(ConfigError, match="--code-levels must be at least 1"):
+        memory.MemoryConfig(gib=1.0, code_levels=0)
+
+
+def test_rows_of_a_file_join_the_table(tmp_path: Path) -> None:
+    row = {
+        "name": "asr",
+        "template": "<asr> {codes} <sep> [ {text} <eos> ]",
+        "emits": ["text"],
+        "metric": "wer",
+        "decoding": {"beam": 4},
+    }
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([row, row | {"name": "mine"}]))
+    rows_of_file = tasks.read(path)
+    assert rows_of_file[0].decoding == Decoding(beam=4)
+    names = [task.name for task in tasks.extended(CODES, rows_of_file)]
+    assert names == ["asr", "tts", "continue", "mine"]
+    assert tasks.extended(CODES, rows_of_file)[0].template == row["template"]
+    path.write_text(json.dumps([row | {"templates": "x"}]))
+    with pytest.raises(ConfigError, match="row 0: unknown field 'templates'"):
+        tasks.read(path)
+    with pytest.raises(ConfigError, match=r"--rows .*none\.json"):
+        tasks.read(tmp_path / "none.json")
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match="expected a list of rows"):
+        tasks.read(path)

@@ -1,0 +1,1 @@
+"""k-means over SSL features: sampling, training, assignment, units."""

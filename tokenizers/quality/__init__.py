@@ -1,0 +1,1 @@
+"""How good units are: measures, and the report of a build."""

@@ -1,0 +1,137 @@
+"""The second pass of a build: units of a few hours, for the subwords and the quality report.
+
+Utterances are drawn in an order that depends on the seed and their ids alone, until the hours asked
+for are there. Finished ones are kept in a journal, so a killed build goes on where it was.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int32
+
+from unitone import seeding
+from unitone.audio import SAMPLE_RATE
+from unitone.corpus.corpus import Corpus
+from unitone.corpus.utterance import Utterance
+from unitone.errors import CorpusError
+from unitone.logs import Progress
+from unitone.resume import Journal
+from unitone.tokenizers.extract import Extractor, Features, extract
+from unitone.tokenizers.kmeans.segments import units_of
+from unitone.tokenizers.kmeans.units import deduplicate, expand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surveyed:
+    """The units of one utterance, or of the beginning of a long one."""
+
+    utterance: Utterance
+    units: Int32[np.ndarray, "T"]
+    num_samples: int
+    """Samples at 16 kHz that the units cover."""
+
+    def sequence(self, *, deduplicated: bool) -> Int32[np.ndarray, "_"]:
+        """Return what a language model would see: all units, or those without repetitions."""
+        return deduplicate(self.units)[0] if deduplicated else self.units
+
+
+def survey(
+    corpus: Corpus,
+    extractor: Extractor,
+    centroids: Float[np.ndarray, "K D"],
+    *,
+    switch_penalty: float,
+    seconds: float,
+    seed: int,
+    workers: int,
+    batch_seconds: float,
+    journal: Path,
+) -> list[Surveyed]:
+    """Return the units of ``seconds`` of speech, of all of it if there is less."""
+    book = Journal(journal)
+    known = {record["id"]: record for record in book.records()}
+    nearest = torch.from_numpy(centroids).to(extractor.device)
+    order = drawn(corpus, seed)
+    found = [_restored(u, known[u.id]) for u in order if u.id in known]
+    covered = sum(item.num_samples for item in found) / SAMPLE_RATE
+    rest = [u for u in order if u.id not in known]
+    stated = corpus.stated_seconds(range(len(corpus.entries)))
+    total = seconds if stated is None else min(seconds, stated)
+    with Progress("survey", total=total, unit="s of audio") as bar:
+        bar.advance(covered)
+        for block in range(0, len(rest), 64):
+            for item in extract(
+                extractor, rest[block : block + 64], workers=workers, batch_seconds=batch_seconds
+            ):
+                if covered >= seconds:
+                    book.close()
+                    return found
+                if not isinstance(item, Features):
+                    continue
+                try:
+                    surveyed = _units(
+                        item,
+                        extractor,
+                        nearest,
+                        switch_penalty=switch_penalty,
+                        limit=seconds - covered,
+                    )
+                except CorpusError:  # listed by the pass before
+                    continue
+                book.append(_record(surveyed))
+                found.append(surveyed)
+                covered += surveyed.num_samples / SAMPLE_RATE
+                bar.advance(surveyed.num_samples / SAMPLE_RATE)
+    book.close()
+    return found
+
+
+def drawn(corpus: Corpus, seed: int) -> list[Utterance]:
+    """Return the utterances in their random order; each one's place depends on its id alone."""
+    keyed = [
+        (int(seeding.stream(seed, "survey", u.id).bit_generator.random_raw()), u.id, u)
+        for u in corpus.utterances
+    ]
+    return [utterance for _, _, utterance in sorted(keyed, key=lambda item: item[:2])]
+
+
+def _units(
+    features: Features,
+    extractor: Extractor,
+    centroids: torch.Tensor,
+    *,
+    switch_penalty: float,
+    limit: float,
+) -> Surveyed:
+    """Take windows of one utterance until ``limit`` seconds are covered."""
+    pieces: list[np.ndarray] = []
+    frames = 0
+    for chunk in features.chunks:
+        pieces.append(units_of(chunk, centroids, switch_penalty=switch_penalty))
+        frames += len(chunk)
+        if frames >= limit * extractor.frame_rate:
+            break
+    whole = frames == features.num_frames
+    num_samples = features.num_samples if whole else frames * extractor.encoder.hop
+    return Surveyed(
+        utterance=features.utterance, units=np.concatenate(pieces), num_samples=num_samples
+    )
+
+
+def _record(item: Surveyed) -> dict[str, Any]:
+    units, durations = deduplicate(item.units)
+    return {
+        "id": item.utterance.id,
+        "units": units.tolist(),
+        "durations": durations.tolist(),
+        "num_samples": item.num_samples,
+    }
+
+
+def _restored(utterance: Utterance, record: Mapping[str, Any]) -> Surveyed:
+    units = expand(np.asarray(record["units"], np.int32), np.asarray(record["durations"], np.int32))
+    return Surveyed(utterance=utterance, units=units, num_samples=record["num_samples"])

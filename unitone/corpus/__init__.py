@@ -1,0 +1,1 @@
+"""Corpora: utterance records, the readers that make them, and their waveforms."""

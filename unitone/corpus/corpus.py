@@ -1,0 +1,156 @@
+"""Corpora: one utterance record, and the readers that make it from what people have.
+
+The native form is a Lhotse CutSet (``cuts.jsonl.gz``, or a Shar directory). Read as well: plain
+JSON lines (``id, audio, text, speaker, language, gender, duration, split, translation``; ``audio``
+relative to the manifest), NeMo JSON lines (``audio_filepath, duration, offset, text, lang``) and
+fairseq TSV (a root, then ``path<TAB>samples``; words from a ``.wrd`` or ``.ltr`` file beside it).
+
+A line that cannot be used becomes a `Skipped` record, so one bad line never stops a long job.
+``python -m unitone.corpus.cuts --manifest M --out cuts.jsonl.gz`` turns any of them into a CutSet.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from unitone.corpus.manifests import (
+    Entry,
+    Reader,
+    json_lines,
+    json_reader,
+    read_fairseq,
+    read_lhotse,
+    read_plain,
+    read_shar,
+)
+from unitone.corpus.utterance import Skipped, Utterance
+from unitone.errors import ConfigError, CorpusError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A manifest read into memory, in its own order."""
+
+    path: Path
+    sha256: str
+    entries: tuple[Entry, ...]
+
+    def stated_seconds(self, indices: Iterable[int]) -> float | None:
+        """Return the audio of the entries ``indices``, None if the manifest doesn't say."""
+        total = 0.0
+        for index in indices:
+            entry = self.entries[index]
+            if isinstance(entry, Skipped):
+                continue
+            if entry.stated_duration is None:
+                return None
+            total += entry.stated_duration
+        return total
+
+    @property
+    def utterances(self) -> list[Utterance]:
+        """The usable entries."""
+        return [entry for entry in self.entries if isinstance(entry, Utterance)]
+
+    def only(self, split: str | None) -> "Corpus":
+        """Return the entries of one split; None = all of them.
+
+        Raises:
+            ConfigError: no utterance is in that split.
+        """
+        if split is None:
+            return self
+        # a line that can't be used says nothing of its split: it is reported with every one
+        kept = tuple(e for e in self.entries if isinstance(e, Skipped) or e.split == split)
+        if not any(isinstance(entry, Utterance) for entry in kept):
+            found = sorted({utterance.split for utterance in self.utterances if utterance.split})
+            others = f"found {', '.join(found)}" if found else 'no line has a "split" field'
+            raise ConfigError(f"--split {split}: no utterance of {self.path} has it; {others}")
+        digest = hashlib.sha256(f"{self.sha256} {split}".encode()).hexdigest()
+        return Corpus(path=self.path, sha256=digest, entries=kept)
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The lines that could not be used."""
+        return [entry for entry in self.entries if isinstance(entry, Skipped)]
+
+
+def read_corpus(path: Path) -> Corpus:
+    """Read a manifest in any of the known forms.
+
+    Raises:
+        ConfigError: there is no such manifest, or its form is not one of the known ones.
+        CorpusError: it holds no usable utterance.
+    """
+    if not path.exists():
+        raise ConfigError(f"--manifest {path}: no such file or directory")
+    # absolute, so that workers in other folders find the recordings
+    entries = tuple(_without_duplicates(_reader_of(path)(path.absolute())))
+    if not any(isinstance(entry, Utterance) for entry in entries):
+        first = next((e.reason for e in entries if isinstance(e, Skipped)), "it has no lines")
+        raise CorpusError(f"{path}: no usable utterance; the first problem: {first}")
+    return Corpus(path=path, sha256=_hash(path), entries=entries)
+
+
+def _without_duplicates(
+    entries: Iterable[Entry],
+) -> Iterator[Entry]:
+    first_line: dict[str, int] = {}
+    for entry in entries:
+        if isinstance(entry, Utterance) and not _is_text(entry):
+            name = entry.id.encode("utf-8", "replace").decode()
+            reason = "a field holds half a surrogate pair (\\ud800 to \\udfff), which is no text"
+            yield Skipped(id=name, line=entry.line, reason=reason)
+            continue
+        if isinstance(entry, Utterance) and entry.id in first_line:
+            reason = f"duplicate id, first on line {first_line[entry.id]}"
+            yield Skipped(id=entry.id, line=entry.line, reason=reason)
+            continue
+        if isinstance(entry, Utterance):
+            first_line[entry.id] = entry.line
+        yield entry
+
+
+def _is_text(utterance: Utterance) -> bool:
+    """Tell whether every text of the record can be written as UTF-8."""
+    known = utterance
+    texts = (known.id, known.text, known.language, known.speaker, known.gender, known.split)
+    every = [*texts, str(known.audio), *known.translation, *known.translation.values()]
+    try:
+        "".join(text for text in every if text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _reader_of(path: Path) -> Reader:
+    if path.is_dir():
+        for name in ("cuts.jsonl.gz", "cuts.jsonl"):
+            if (path / name).is_file():
+                return lambda folder: read_lhotse(folder / name)
+        if any(path.glob("cuts.*.jsonl*")):
+            return read_shar
+        raise ConfigError(f"--manifest {path}: a directory without cuts.jsonl.gz or Shar files")
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".tsv"):
+        return read_fairseq
+    if not name.endswith((".jsonl", ".json")):
+        raise ConfigError(
+            f"--manifest {path}: not a known form; give JSON lines (.jsonl), Lhotse cuts "
+            "(cuts.jsonl.gz or a Shar directory) or a fairseq .tsv"
+        )
+    for _, record in json_lines(path):
+        if isinstance(record, dict):
+            return json_reader(path, record)
+    return read_plain
+
+
+def _hash(path: Path) -> str:
+    """Hash the manifest's bytes (of a directory: of its cut files, in order of name)."""
+    files = sorted(path.glob("cuts*")) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()

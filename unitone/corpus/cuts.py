@@ -1,0 +1,152 @@
+"""Utterance records to Lhotse cuts, the native form: ``python -m unitone.corpus.cuts``.
+
+``--manifest M --out cuts.jsonl.gz`` turns any manifest this toolkit reads into a CutSet, having
+read the header of every recording; what can't be used is listed in ``OUT.skipped.jsonl`` beside it.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unitone import files, program
+from unitone.config import command_line
+from unitone.corpus.utterance import Skipped, Utterance
+from unitone.errors import ConfigError, CorpusError
+from unitone.logs import Progress
+from unitone.tokenizers.reading import ReadingConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutsConfig:
+    out: Path
+    """The CutSet, ``….jsonl.gz`` or ``….jsonl``."""
+    reading: ReadingConfig
+
+
+def write_cuts(config: CutsConfig) -> None:
+    """Write the CutSet, whole or not at all."""
+    from lhotse import CutSet
+
+    if not config.out.name.endswith((".jsonl", ".jsonl.gz")):
+        raise ConfigError(f"--out {config.out}: name it ….jsonl.gz or ….jsonl")
+    corpus = config.reading.corpus()
+    skipped: list[Skipped] = [*corpus.skipped]
+
+    def cuts() -> Iterator[Any]:
+        with Progress("cuts", total=float(len(corpus.utterances)), unit=" utterances") as bar:
+            for utterance in corpus.utterances:
+                bar.advance(1.0)
+                try:
+                    yield cut_of(utterance)
+                except CorpusError as error:
+                    if config.reading.strict:
+                        raise CorpusError(f"--strict: {utterance.id}: {error}") from error
+                    reason = str(error)
+                    skipped.append(Skipped(id=utterance.id, line=utterance.line, reason=reason))
+
+    # the temporary name needs the suffix, by which Lhotse chooses the compression
+    unfinished = config.out.with_name(f".unfinished-{config.out.name}")
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    try:
+        with CutSet.open_writer(unfinished, overwrite=True) as writer:
+            for cut in cuts():
+                writer.write(cut)
+                count += 1
+        if count == 0:
+            raise CorpusError(f"{corpus.path}: no usable recording: {skipped[0].reason}")
+        unfinished.replace(config.out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    lines = [json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in skipped]
+    files.write_text(config.out.with_name(f"{config.out.name}.skipped.jsonl"), "".join(lines))
+    logger.info("%d cuts in %s, %d entries skipped", count, config.out, len(skipped))
+
+
+def cut_of(utterance: Utterance) -> Any:
+    """Return the Lhotse cut of an utterance; only the header of its recording is read.
+
+    Raises:
+        CorpusError: the recording is missing or isn't audio.
+    """
+    from lhotse import SupervisionSegment
+
+    if utterance.cut is not None:
+        return utterance.cut
+    recording = _recording(utterance)
+    cut = recording.to_cut()
+    if utterance.start or utterance.duration is not None:
+        cut = cut.truncate(offset=utterance.start, duration=utterance.duration)
+    cut.id = utterance.id
+    custom: dict[str, Any] = {}
+    if utterance.translation:
+        custom["translation"] = dict(utterance.translation)
+    if utterance.split:
+        custom["split"] = utterance.split
+    supervision = SupervisionSegment(
+        id=utterance.id,
+        recording_id=recording.id,
+        start=0.0,
+        duration=cut.duration,
+        channel=0 if recording.num_channels == 1 else recording.channel_ids,
+        text=utterance.text,
+        language=utterance.language,
+        speaker=utterance.speaker,
+        gender=utterance.gender,
+        custom=custom or None,
+        alignment=_alignment(utterance),
+    )
+    cut.supervisions = [supervision]
+    return cut
+
+
+def _alignment(utterance: Utterance) -> dict[str, list[Any]] | None:
+    from lhotse.supervision import AlignmentItem
+
+    if not utterance.labels:
+        return None
+    items = [
+        AlignmentItem(symbol=symbol, start=start, duration=round(end - start, 6))
+        for symbol, start, end in utterance.labels
+    ]
+    return {"phone": items}
+
+
+def _recording(utterance: Utterance) -> Any:
+    import soundfile
+    from lhotse import Recording
+    from lhotse.audio import AudioSource
+
+    path = utterance.clip.path
+    try:
+        if not path.is_file():
+            raise CorpusError(f"{path}: no such file")
+        info = soundfile.info(path)
+    except (RuntimeError, TypeError, ValueError, OSError) as error:
+        raise CorpusError(f"{path}: not readable as audio ({error})") from error
+    if info.frames == 0:
+        raise CorpusError(f"{path}: holds no samples")
+    channels = list(range(info.channels))
+    return Recording(
+        id=utterance.id,
+        sources=[AudioSource(type="file", channels=channels, source=str(path.resolve()))],
+        sampling_rate=info.samplerate,
+        num_samples=info.frames,
+        duration=info.frames / info.samplerate,
+        channel_ids=channels,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    config = command_line(CutsConfig, argv, __doc__)
+    return program.run(lambda: write_cuts(config))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,131 @@
+"""Speed perturbation: ``python -m unitone.corpus.perturb --manifest M --split train --out OUT``.
+
+Copies of recordings at other speeds, tempo and pitch together (Ko et al. 2015, "Audio augmentation
+for speech recognition"), beside the recordings themselves: OUT/manifest.jsonl names both, so that
+everything behind it sees one larger corpus. A copy's id is ``sp0.9-<id>`` and its speaker
+``sp0.9-<speaker>``, since at another pitch it is another voice. Other splits are passed on as they
+are. Files that are there already are kept.
+"""
+
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+from unitone import audio, files, program
+from unitone.audio import SAMPLE_RATE
+from unitone.config import command_line
+from unitone.corpus.corpus import read_corpus
+from unitone.corpus.utterance import Utterance
+from unitone.errors import ConfigError
+from unitone.logs import Progress
+from unitone.tokenizers.features import file_name
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbConfig:
+    manifest: Path
+    """Corpus to enlarge."""
+    out: Path
+    """Folder for the copies and the new manifest."""
+    split: str = "train"
+    """The split that is enlarged."""
+    speeds: tuple[float, ...] = (0.9, 1.1)
+    """Factors of the copies."""
+    workers: int = 2
+    """Threads."""
+
+    def __post_init__(self) -> None:
+        for speed in self.speeds:
+            if not 0.5 <= speed <= 2 or speed == 1:
+                raise ConfigError(f"--speeds must be 0.5 to 2 and not 1, got {speed:g}")
+
+
+def perturb(config: PerturbConfig) -> Path:
+    """Write the copies that are missing, then the manifest; return its path."""
+    corpus = read_corpus(config.manifest)
+    chosen = [one for one in corpus.utterances if one.split == config.split]
+    if not chosen:
+        raise ConfigError(f"--split {config.split}: no utterance of {config.manifest} has it")
+    if any(one.audio is None for one in corpus.utterances):
+        raise ConfigError(f"{config.manifest}: its cuts aren't plain files; export them first")
+    with files.locked(config.out):
+        jobs = [(one, speed) for one in chosen for speed in config.speeds]
+        with (
+            Progress("perturb", total=float(len(jobs)), unit="recording") as bar,
+            ThreadPoolExecutor(config.workers) as pool,
+        ):
+            for _ in pool.map(lambda job: _copy(*job, out=config.out), jobs):
+                bar.advance(1.0)
+        path = config.out / "manifest.jsonl"
+        lines = [*map(_entry, corpus.utterances), *(_faster(*job, out=config.out) for job in jobs)]
+        files.write_text(
+            path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        )
+    logger.info("%d utterances, %d of them copies, in %s", len(lines), len(jobs), path)
+    return path
+
+
+def _copy(utterance: Utterance, speed: float, *, out: Path) -> None:
+    path = _path(utterance, speed, out=out)
+    if path.is_file():
+        return
+    samples = audio.read(utterance.clip)
+    changed = soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE)
+    with files.replacing(path) as temporary:
+        soundfile.write(
+            temporary, np.clip(changed, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16"
+        )
+
+
+def _path(utterance: Utterance, speed: float, *, out: Path) -> Path:
+    return out / "audio" / file_name(f"sp{speed:g}-{utterance.id}").replace(".npy", ".flac")
+
+
+def _entry(utterance: Utterance) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "id": utterance.id,
+        "audio": str(utterance.clip.path.resolve()),
+        "start": utterance.start or None,
+        "duration": utterance.duration or utterance.stated_duration,
+        "text": utterance.text,
+        "speaker": utterance.speaker,
+        "gender": utterance.gender,
+        "language": utterance.language,
+        "split": utterance.split,
+        "translation": dict(utterance.translation) or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _faster(utterance: Utterance, speed: float, *, out: Path) -> dict[str, Any]:
+    entry = _entry(utterance)
+    entry.pop("start", None)
+    if "duration" in entry:
+        entry["duration"] = entry["duration"] / speed
+    entry["id"] = f"sp{speed:g}-{utterance.id}"
+    if utterance.speaker is not None:
+        entry["speaker"] = f"sp{speed:g}-{utterance.speaker}"
+    return entry | {"audio": str(_path(utterance, speed, out=out).relative_to(out))}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    config = command_line(PerturbConfig, argv, __doc__)
+
+    def run() -> None:
+        perturb(config)
+
+    return program.run(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

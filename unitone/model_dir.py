@@ -1,0 +1,50 @@
+"""Model directories of every kind: language models, unit decoders, recognizers of speech.
+
+    config.json         what the model is; read with `read_config`
+    model.safetensors   its weights
+    README.md           what made it
+
+A run's folder stands for the model in it: `resolve` takes its ``best``, or its ``last``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from unitone import files
+from unitone.errors import CheckpointError, ConfigError
+from unitone.train import checkpoint
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+CARD = "README.md"
+CURE = "copy the directory again, or save it again from a checkpoint of the run"
+
+
+def resolve(path: Path) -> Path:
+    """Return ``path``; of a training run's folder, its best model, or its last."""
+    for name in ("best", "last"):
+        if not (path / CONFIG).is_file() and (path / name / CONFIG).is_file():
+            return path / name
+    return path
+
+
+def read_config(folder: Path, *, option: str = "") -> dict[str, Any]:
+    """Return ``config.json`` of the model directory ``folder``.
+
+    ``option`` is the one that named it, for errors (``--model``).
+
+    Raises:
+        ConfigError: there is no such directory.
+        CheckpointError: the file is missing or damaged.
+    """
+    if not folder.is_dir():
+        checkpoint.restore(folder)  # a process was killed while it replaced the directory
+    if not folder.is_dir():
+        raise ConfigError(f"{option} {folder}: no such directory".lstrip())
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: not a finished model directory; {CURE}")
+    config = files.read_json(path)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no object; {CURE}")
+    return config

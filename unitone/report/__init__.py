@@ -1,0 +1,1 @@
+"""Report pages and the figures on them."""

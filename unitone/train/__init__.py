@@ -1,0 +1,1 @@
+"""Training, whatever the model: the trainer, its configuration, data loading, checkpoints."""

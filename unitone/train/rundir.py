@@ -1,0 +1,127 @@
+"""The folder of a training run: what it was told, where it ran, and its metrics.
+
+``config.json`` is the resolved configuration, ``run.json`` the command line, versions and commit of
+every start, ``metrics.jsonl`` the curves, ``tensorboard/`` the same for TensorBoard if that is
+installed.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import unitone
+from unitone import files
+from unitone.errors import ConfigError
+from unitone.resume import Journal
+
+logger = logging.getLogger(__name__)
+
+
+class RunDir:
+    """Written by the first process only."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.checkpoints = out / "checkpoints"
+        self._metrics = Journal(out / "metrics.jsonl")
+        self._board: Any = None
+
+    def check(self, settings: Mapping[str, Any], *, may_differ: Collection[str]) -> None:
+        """Compare with the configuration the run began with.
+
+        Raises:
+            ConfigError: a setting that shapes the result differs; names it.
+        """
+        path = self.out / "config.json"
+        if not path.is_file():
+            return
+        before, now = files.read_json(path), json.loads(json.dumps(settings))
+        for name, old, new in _differences(before, now):
+            if name.rpartition(".")[2] not in may_differ:
+                raise ConfigError(
+                    f"{self.out} was begun with {name} = {old}, now it is {new}; give the old "
+                    "value to go on, or another --out to start anew"
+                )
+
+    def start(self, settings: Mapping[str, Any], *, step: int, world_size: int) -> None:
+        """Record this start, and forget the metrics behind ``step``: they will come again."""
+        files.write_json(self.out / "config.json", dict(settings))
+        path = self.out / "run.json"
+        starts = files.read_json(path)["starts"] if step and path.is_file() else []
+        starts.append({"step": step, "processes": world_size, **environment()})
+        files.write_json(path, {"what": "a training run of unitone.train", "starts": starts})
+        kept = [record for record in self._metrics.records() if record["step"] <= step]
+        files.write_text(self._metrics.path, "".join(f"{json.dumps(record)}\n" for record in kept))
+        if importlib.util.find_spec("tensorboard") is None:
+            logger.info("TensorBoard is not installed; the curves are in %s", self._metrics.path)
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(self.out / "tensorboard"), purge_step=step + 1)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a record of metrics; it has a ``step``."""
+        self._metrics.append(dict(record))
+        if self._board is not None:
+            for name, value in numbers(record):
+                self._board.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        """Close the files."""
+        self._metrics.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def numbers(record: Mapping[str, Any], prefix: str = "train") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a record with TensorBoard's names, ``train/loss`` for one."""
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, name if name == "validation" else f"{prefix}/{name}")
+        elif isinstance(value, int | float) and name != "step":
+            yield f"{prefix}/{name}", float(value)
+
+
+def environment() -> dict[str, Any]:
+    """Return time, command line, versions and commit."""
+    packages = ("torch", "numpy", "safetensors")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": {"python": platform.python_version(), "unitone": unitone.__version__}
+        | versions,
+        "commit": commit(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def commit() -> str | None:
+    """Return the commit of the checkout we run from, ``-dirty`` behind it if files differ."""
+    git = shutil.which("git")
+    folder = Path(unitone.__file__).parent
+    if git is None or not (folder.parent / ".git").exists():
+        return None
+    command = [git, "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    found = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            path = f"{name}.{key}" if name else key
+            yield from _differences(before.get(key), now.get(key), path)
+    elif before != now:
+        yield name, before, now

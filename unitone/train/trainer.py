@@ -1,0 +1,379 @@
+"""The training loop of every model: language models, unit decoders with a GAN, judges.
+
+A *player* is a module whose ``forward(batch)`` returns a `Loss` and whose parameters one set of
+optimisers trains. A language model is one player; a GAN is two, ``{"discriminator": …,
+"generator": …}``, which step in this order on the same batches, each holding the other without
+registering it. While one steps, the others' parameters require no gradient.
+
+A step takes ``accumulate`` micro-batches over all processes; gradients are of the sums of their
+losses, divided by the number of items in all of them. Data, dropout and order are functions of the
+seed and the step alone. So neither the number of processes nor of data workers nor being killed
+shapes the loss curve; on a CPU in float32, with the same number of threads, it is the same to the
+bit after a resume. Only ``max_seconds`` makes a run depend on the speed of the machine.
+"""
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unitone import files
+from unitone.config import to_dict
+from unitone.errors import ConfigError, UnitoneError
+from unitone.logs import Progress
+from unitone.seeding import reseeded
+from unitone.train import checkpoint, distributed, memory
+from unitone.train.config import MAY_DIFFER
+from unitone.train.config import TrainConfig as TrainConfig
+from unitone.train.loading import BatchSource as BatchSource
+from unitone.train.loading import Position, batches, to_device
+from unitone.train.meter import Meter, Pair
+from unitone.train.network import Loss as Loss
+from unitone.train.network import Player, assemble
+from unitone.train.rundir import RunDir
+from unitone.train.schedules import lr_factor
+from unitone.train.stopping import Stop
+from unitone.train.watch import Outcome, save_batches, strange_parts
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class _State:
+    """Where a run is; ``state.json`` of its checkpoints."""
+
+    step: int = 0
+    position: Position = field(default_factory=Position)
+    seconds: float = 0.0
+    validated: int = 0
+    """Step of the last validation."""
+    best: float | None = None
+    window: dict[str, Pair] = field(default_factory=dict)
+    """What the meter has since the last record of metrics."""
+
+
+class Trainer:
+    """Trains the players into the folder ``out``; goes on where an earlier run stopped.
+
+    ``out`` gets ``config.json``, ``run.json``, ``metrics.jsonl``, ``checkpoints/``, and what
+    ``save_model`` makes of the models in ``best/`` and ``last/``.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        players: Mapping[str, nn.Module],
+        source: BatchSource,
+        out: Path,
+        validate: Callable[[int], dict[str, float]] | None = None,
+        save_model: Callable[[Path], None] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        may_differ: Collection[str] = (),
+    ) -> None:
+        """Store the parts; nothing is opened before `run`.
+
+        Args:
+            config: how to train.
+            players: by name, in the order they step; with the weights to begin with.
+            source: the data.
+            out: the run's folder.
+            validate: given the step, returns metrics; called with the averaged weights, in
+                evaluation mode, without gradients, by the first process only.
+            save_model: writes a model directory into an empty folder; called in the same way.
+            settings: the program's whole configuration, for ``config.json``.
+            may_differ: names of settings, beside ours, that may change when a run goes on.
+        """
+        if config.best is not None and validate is None:
+            raise ConfigError(f"--best {config.best}: there is no validation")
+        self.config = config
+        self._modules = players
+        self._source = source
+        self._validate = validate
+        self._save_model = save_model
+        self._settings = {"train": to_dict(config)} if settings is None else dict(settings)
+        self._may_differ = MAY_DIFFER | set(may_differ)
+        self._dir = RunDir(out)
+        self._state = _State()
+        self._wish, self._stop = Stop(), False  # of this process; of all, as agreed
+
+    def run(self) -> None:
+        """Train until ``steps`` or ``max_seconds`` is reached.
+
+        Raises:
+            ConfigError: ``out`` holds a run with other settings.
+            CheckpointError: the newest checkpoint is damaged; says how to go on.
+            UnitoneError: a loss is not finite or exploded; the batch is in ``out/bad-batch-…``.
+            KeyboardInterrupt: after SIGTERM or SIGINT; a checkpoint was written.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.config.threads is not None:
+                torch.set_num_threads(self.config.threads)
+            self._world = stack.enter_context(distributed.started(self.config.device))
+            if self._world.device.type == "cpu":
+                memory.keep_freed()
+            if self._world.first:
+                stack.enter_context(files.locked(self._dir.out))
+            stack.callback(self._dir.close)
+            self._players = assemble(self._modules, self.config, world=self._world)
+            self._resume()
+            stack.enter_context(self._wish.listening())
+            self._started = time.monotonic() - self._state.seconds
+            self._saved = (self._state.step, self._state.seconds)
+            self._pending: deque[Outcome] = deque()
+            self._lag = lag_on(self._world.device) * len(self._players)
+            self._meter = Meter()
+            self._meter.sums = self._state.window if self._world.first else {}
+            self._train()
+
+    def _resume(self) -> None:
+        """Load the newest checkpoint, if there is one."""
+        folders = checkpoint.found(self._dir.checkpoints)
+        if folders:
+            self._dir.check(self._settings, may_differ=self._may_differ)
+            tensors, saved = checkpoint.read(folders[-1])
+            for player in self._players:
+                player.load(tensors, saved["players"], where=str(folders[-1]))
+            position = Position(**saved["state"].pop("position"))
+            window = {
+                name: (pair[0], pair[1]) for name, pair in saved["state"].pop("window").items()
+            }
+            self._state = _State(**saved["state"], position=position, window=window)
+            logger.info("going on from %s", folders[-1])
+        if not self._world.first:
+            return
+        for name in ("best", "last"):
+            checkpoint.restore(self._dir.out / name)
+        self._dir.start(self._settings, step=self._state.step, world_size=self._world.size)
+
+    def _train(self) -> None:
+        config, state, world = self.config, self._state, self._world
+        stream_of_batches = batches(
+            self._source,
+            start=state.position,
+            per_step=config.accumulate,
+            rank=world.rank,
+            world_size=world.size,
+            workers=config.workers,
+        )
+        first_step = state.step
+        with contextlib.closing(stream_of_batches), self._bar() as bar:
+            while True:
+                self._pause()
+                if self._stop:
+                    raise KeyboardInterrupt
+                if self._progress() >= 1:
+                    break
+                loaded = [next(stream_of_batches) for _ in range(config.accumulate // world.size)]
+                before = self._done()
+                self._step([batch for batch, _ in loaded])
+                state.position = loaded[-1][1]
+                bar.advance(self._done() - before)
+                if state.step % config.log_every == 0:
+                    self._log(bar)
+        if world.of_first(state.step > first_step or not (self._dir.out / "last").exists()):
+            self._export("last")
+
+    def _bar(self) -> Progress:
+        """Return a bar of what this start has to do: seconds where they are limited, or steps."""
+        limit = self.config.max_seconds
+        total = float(self.config.steps) if limit is None else limit
+        what = f"train from step {self._state.step}" if self._state.step else "train"
+        unit = "step" if limit is None else "s"
+        return Progress(what, total=total - self._done(), unit=unit)
+
+    def _done(self) -> float:
+        in_steps = self.config.max_seconds is None
+        return float(self._state.step) if in_steps else self._state.seconds
+
+    def _progress(self) -> float:
+        """Return the share of the run that is done, by steps or by time."""
+        by_time = self._state.seconds / (self.config.max_seconds or float("inf"))
+        return max(self._state.step / max(self.config.steps, 1), by_time)
+
+    def _pause(self) -> None:
+        """Between two steps: validate and write a checkpoint, where they are due."""
+        config, state = self.config, self._state
+        ending = self._progress() >= 1
+        due = ending or state.step % config.validate_every == 0
+        if self._validate is not None and state.step and due and state.validated < state.step:
+            self._evaluate()
+        saved_step, saved_seconds = self._saved
+        waited = state.seconds - saved_seconds >= (config.save_seconds or float("inf"))
+        due = ending or waited or self._stop or state.step % config.save_every == 0
+        if due and state.step > saved_step:
+            self._save()
+
+    def _step(self, loaded: list[Any]) -> None:
+        """One step of every player on the same micro-batches."""
+        config, state, world = self.config, self._state, self._world
+        on_device = [to_device(batch, world.device) for batch in loaded]
+        factor = lr_factor(
+            config.schedule,
+            progress=self._progress(),
+            warmup=(state.step + 1) / max(config.warmup_steps, 1),
+            decay_share=config.decay_share,
+            floor=config.lr_floor,
+        )
+        self._lr = config.lr * factor
+        state.step += 1
+        for player in self._players:
+            with contextlib.ExitStack() as stack:
+                for other in self._players:
+                    if other is not player:
+                        stack.enter_context(other.frozen())
+                around = partial(self._around, player)
+                totals, parts = player.backward(on_device, context=around)
+            seconds = time.monotonic() - self._started if world.first else 0.0
+            clock = torch.tensor([seconds, float(self._wish.wanted)], device=world.device)
+            totals = world.sum(torch.cat([totals, clock]))
+            scale = world.size / totals[1].clamp(min=1)  # the processes' gradients were averaged
+            norm = player.clip(scale=scale, max_norm=config.clip_norm)
+            outcome = Outcome(
+                step=state.step,
+                player=player.name,
+                totals=torch.cat([totals, norm.reshape(1)]),
+                parts=parts,
+                batches=on_device,
+            )
+            self._pending.append(outcome)
+            self._settle(keep=self._lag)
+            player.update(self._lr)
+
+    @contextlib.contextmanager
+    def _around(self, player: Player, index: int) -> Iterator[None]:
+        """Surround a micro-batch: precision, and dropout as (seed, step, batch) say."""
+        step, world = self._state.step, self._world
+        number = index * world.size + world.rank
+        half = self.config.precision == "bf16"
+        with (
+            reseeded(self.config.seed, player.name, step, number, device=world.device),
+            torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=half),
+        ):
+            yield
+
+    def _settle(self, *, keep: int = 0) -> None:
+        """Read the numbers of the steps, all but the last ``keep``; stop if one is unsound."""
+        while len(self._pending) > keep:
+            outcome = self._pending.popleft()
+            (total, count, seconds, stop, norm), parts = outcome.read()
+            player = next(p for p in self._players if p.name == outcome.player)
+            loss = total / max(count, 1.0)
+            complaint = player.watch.complaint(loss=loss, norm=norm)
+            if complaint is not None:
+                self._refuse(outcome, complaint + strange_parts(parts))
+            self._state.seconds = seconds
+            self._stop = stop > 0
+            first = player is self._players[0]
+            prefix = "" if len(self._players) == 1 else f"{player.name}/"
+            pairs = {f"{prefix}parts/{name}": pair for name, pair in parts.items()}
+            if self._world.first:
+                pairs |= {f"{prefix}loss": (total, count), f"{prefix}grad_norm": (norm, 1.0)}
+            paddings = [getattr(batch, "padding", None) for batch in outcome.batches]
+            known = [share for share in paddings if isinstance(share, float)]
+            if first and known:
+                pairs["padding"] = (sum(known), float(len(known)))
+            self._meter.add(pairs, items=count if first else 0.0)
+
+    def _refuse(self, outcome: Outcome, complaint: str) -> None:
+        folder = self._dir.out / f"bad-batch-{outcome.step}"
+        world = self._world
+        save_batches(folder, outcome, rank=world.rank, world_size=world.size)
+        raise UnitoneError(
+            f"step {outcome.step}, player {outcome.player!r}: {complaint}. The batch is in "
+            f"{folder}; the last good checkpoint is still there"
+        )
+
+    def _log(self, bar: Progress) -> None:
+        self._settle()
+        self._meter.merge(self._world)
+        record = self._meter.record()
+        if not self._world.first:
+            return
+        step, seconds = self._state.step, round(self._state.seconds, 3)
+        self._dir.write({"step": step, "seconds": seconds, "lr": self._lr, **record})
+        shown = {name: f"{mean:.4g}" for name, mean in record.items() if name.endswith("loss")}
+        rate = f"{record['items_per_second']:.4g}"
+        bar.note(**shown, lr=f"{self._lr:.3g}", items_per_s=rate)
+
+    def _evaluate(self) -> None:
+        """Validate, and keep the model if it is the best."""
+        assert self._validate is not None
+        self._settle()
+        config, state = self.config, self._state
+        state.validated = state.step
+        metrics: dict[str, float] | None = None
+        with self.averaged():
+            if self._world.first:
+                metrics = self._validate(state.step)
+        metrics = self._world.of_first(metrics)
+        assert metrics is not None
+        if self._world.first:
+            self._dir.write({"step": state.step, "validation": metrics})
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            logger.info("step %d: %s", state.step, shown)
+        if config.best is None:
+            return
+        if config.best not in metrics:
+            known = ", ".join(sorted(metrics))
+            raise ConfigError(f"--best {config.best}: the validation has {known}")
+        value = metrics[config.best]
+        sign = 1 if config.best_mode == "min" else -1
+        if state.best is None or sign * value < sign * state.best:
+            state.best = value
+            self._export("best")
+
+    def _export(self, name: str) -> None:
+        """Have the model written to ``out/name``."""
+        if self._save_model is None:
+            return
+        with self.averaged():
+            if self._world.first:
+                with checkpoint.replacing_folder(self._dir.out / name) as folder:
+                    self._save_model(folder)
+        self._world.gather(None)  # the others wait for it
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Hold the players ready for use: averaged weights if there are any, whole, no dropout."""
+        with contextlib.ExitStack() as stack:
+            for player in self._players:
+                if player.ema is not None:
+                    stack.enter_context(player.ema.swapped())
+                player.module.eval()
+                stack.enter_context(distributed.unsharded(player.module, keep=self._world.first))
+            device = self._world.device
+            stack.enter_context(reseeded(self.config.seed, "use", self._state.step, device=device))
+            stack.enter_context(torch.no_grad())
+            try:
+                yield
+            finally:
+                for player in self._players:
+                    player.module.train()
+
+    def _save(self) -> None:
+        self._settle()
+        self._meter.merge(self._world)
+        self._state.window = self._meter.sums
+        keep = self._world.first
+        tensors = {k: v for player in self._players for k, v in player.tensors(keep=keep).items()}
+        if self._world.first:
+            players = {player.name: player.state() for player in self._players}
+            state = {"state": asdict(self._state), "players": players}
+            folder = checkpoint.folder_of(self._dir.checkpoints, self._state.step)
+            checkpoint.write(folder, tensors, state)
+            checkpoint.prune(self._dir.checkpoints, keep=self.config.keep)
+        self._saved = (self._state.step, self._state.seconds)
+
+
+def lag_on(device: torch.device) -> int:
+    """Return after how many steps their numbers are read: a GPU must not wait for Python."""
+    return 2 if device.type == "cuda" else 0
