@@ -14,12 +14,13 @@ from unitone import files, program
 from unitone.config import command_line
 from unitone.errors import ConfigError
 from unitone.lm import family
+from unitone.model_dir import CARD, WEIGHTS
 from unitone.train import checkpoint
 
 logger = logging.getLogger(__name__)
 
-PLAYER = "model"
-"""What `unitone.lm.train` calls the language model among its players."""
+NETWORK = "model"
+"""What `unitone.lm.train` calls its trainable module."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +56,17 @@ def average(config: AverageConfig) -> None:
     if config.out.exists():
         raise ConfigError(f"--out {config.out} is there already; choose another")
     folders = found[-config.last :]
-    mean = checkpoint.average(folders, PLAYER)
+    mean = checkpoint.average(folders, NETWORK)
     loaded = family.load(model, device="cpu")
     weights = {name.removeprefix("model."): tensor for name, tensor in mean.items()}
     checkpoint.load_weights(loaded.model, weights, where=str(folders[-1]))
     names = ", ".join(folder.name for folder in folders)
     with checkpoint.replacing_folder(config.out) as temporary:
         shutil.copytree(model, temporary, dirs_exist_ok=True)
-        checkpoint.save_tensors(temporary / family.WEIGHTS, family.to_tensors(loaded.model))
-        card = (temporary / family.CARD).read_text(encoding="utf-8")
-        files.write_text(temporary / family.CARD, f"{card}\n## Weights\n\nThe mean of {names}.\n")
+        tensors = family.module(loaded.family, "weights").to_tensors(loaded.model)
+        checkpoint.save_tensors(temporary / WEIGHTS, tensors)
+        card = (temporary / CARD).read_text(encoding="utf-8")
+        files.write_text(temporary / CARD, f"{card}\n## Weights\n\nThe mean of {names}.\n")
     logger.info("%s: the mean of %s", config.out, names)
 
 

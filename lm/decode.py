@@ -8,73 +8,41 @@ corpus: ``id``, ``task``, ``to``, ``text``, ``label``, ``units``, ``codes``, ``a
 moment; run again, it goes on, and the file is the same.
 """
 
-import dataclasses
 import json
 import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from unitone import config as configs
 from unitone import files, program
-from unitone.config import command_line
+from unitone.config import command_line, option_value
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm import family
-from unitone.lm.data.sources import Rows, SourceConfig
-from unitone.lm.decoder.predictor import MAX_TOKENS, Job, Performer
-from unitone.lm.speaking import Speech, Voice
-from unitone.lm.tasks import Decoding, select
+from unitone.lm.data.fields import Fields
+from unitone.lm.data.sources import Source, SourceConfig
+from unitone.lm.data.waveforms import Speech, SpeechDecoder
+from unitone.lm.family import LoadedModel
+from unitone.lm.predictor import MAX_TOKENS, Predictor, Request
+from unitone.lm.tasks import Task, select
 from unitone.logs import Progress
+from unitone.model_dir import WEIGHTS
 from unitone.resume import Journal
 
 logger = logging.getLogger(__name__)
 
+Decoding = TypeVar("Decoding")
+"""The search settings of a model family, its ``DecodingConfig``."""
+
 WINDOW = 512
 """Utterances that are sorted by length together: batches are of one window."""
+RENAMED = {"--voices": "--speaker-embeddings"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overrides:
-    """Instead of the task's own settings."""
-
-    beam: int | None = None
-    """Hypotheses kept; 1 is greedy or, with a temperature, sampling."""
-    length_penalty: float | None = None
-    """Exponent of the length that a hypothesis' score is divided by."""
-    temperature: float | None = None
-    """0 takes the likeliest token; above, tokens are drawn."""
-    top_k: int | None = None
-    """Draw from the k likeliest; 0 is all."""
-    top_p: float | None = None
-    """Draw from the likeliest tokens that hold this much probability."""
-    repetition_penalty: float | None = None
-    """Divides the logits of tokens that were emitted before."""
-    no_repeat: int | None = None
-    """Forbid a run of this many tokens to come back; 0 allows it."""
-    guidance: float | None = None
-    """Classifier-free guidance; 1 is without."""
-    candidates: int | None = None
-    """Drawn for each utterance, of which the task that reads the output back chooses."""
-    max_tokens: int | None = None
-    """Hard cap on new tokens; who meets it is marked as truncated."""
-    max_ratio: float | None = None
-    """Cap of new tokens per token of the prompt, plus 10; 0 is none."""
-    min_tokens: int | None = None
-    """No end before so many tokens."""
-
-    def of(self, decoding: Decoding) -> Decoding:
-        """Return ``decoding`` with what is given here; a search that is asked for doesn't draw."""
-        given = {name: one for name, one in dataclasses.asdict(self).items() if one is not None}
-        if given.get("temperature") == 0 or given.get("beam", 1) > 1:
-            given = {"temperature": 0.0, "top_k": 0, "top_p": 1.0} | given
-        return dataclasses.replace(decoding, **given)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodeConfig:
+class DecodeConfig(Generic[Decoding]):
     model: Path
     """Model directory, as training writes it."""
     task: str
@@ -90,7 +58,7 @@ class DecodeConfig:
     """Folder for what the decoder makes of generated units or codes, WAV."""
     decoder: Path | None = None
     """Directory of a unit decoder, or of the codec of the codes; default: the model's own."""
-    decoding: Overrides = field(default_factory=Overrides)
+    decoding: Decoding
     batch_tokens: int = MAX_TOKENS
     """Prompt tokens of a batch, padding included."""
     precision: family.Precision = "fp32"
@@ -101,7 +69,7 @@ class DecodeConfig:
     """Of what is drawn, with a temperature."""
 
 
-def decode(config: DecodeConfig) -> None:
+def decode(config: DecodeConfig[Any]) -> None:
     """Write the hypotheses; do only what is missing."""
     if config.out.suffix != ".jsonl":
         raise ConfigError(f"--out {config.out}: the hypotheses are JSON lines, call them *.jsonl")
@@ -109,18 +77,12 @@ def decode(config: DecodeConfig) -> None:
         raise ConfigError("--prefix must be 0 or more, --batch-tokens 1 or more")
     loaded = family.load(config.model, device=config.device, precision=config.precision)
     (task,) = select(loaded.tasks, [config.task])
-    decoding = config.decoding.of(task.decoding)
-    performer = Performer(loaded, config.task, decoding=decoding, seed=config.seed)
-    targets = _targets(config, performer)
-    voice = None
-    if config.audio is not None:
-        if task.output not in ("units", "codes"):
-            raise ConfigError(f"--audio: task {task.name} says {task.output}, not units or codes")
-        speech: Speech = "codes" if task.output == "codes" else "units"
-        voice = Voice(loaded, decoder=config.decoder, speech=speech)
-    needs = _needs(performer, config.prefix)
-    rows = Rows(config.source, loaded, needs=needs, decoder=config.decoder)
-    settings = _settings(config, decoding, rows)
+    predictor = loaded.predictor(task.name, config=config.decoding, seed=config.seed)
+    targets = _targets(config, loaded, task)
+    speech_decoder = _speech_decoder(config, loaded, task)
+    needs = frozenset({*task.inputs, *([task.output] if config.prefix else [])})
+    source = Source(config.source, loaded, needs=needs, decoder=config.decoder)
+    settings = _settings(config, loaded, predictor, source)
     if _is_done(config.out, settings):
         logger.info("%s was there already", config.out)
         return
@@ -128,7 +90,14 @@ def decode(config: DecodeConfig) -> None:
     with files.locked(work):
         journal = Journal(work / "journal.jsonl")
         done = _journal_of(journal, settings, config.out)
-        run = _Run(config=config, performer=performer, rows=rows, targets=targets, voice=voice)
+        run = _Run(
+            config=config,
+            fields=loaded.fields,
+            predictor=predictor,
+            source=source,
+            targets=targets,
+            speech_decoder=speech_decoder,
+        )
         started = time.perf_counter()
         try:
             run.windows(journal, done)
@@ -139,38 +108,47 @@ def decode(config: DecodeConfig) -> None:
     work.rmdir()
 
 
-def _targets(config: DecodeConfig, performer: Performer) -> tuple[str | None, ...]:
+def _targets(config: DecodeConfig[Any], loaded: LoadedModel, task: Task) -> tuple[str | None, ...]:
     """Return the languages to go to, (None,) where the task has no choice."""
-    chooses = "to" in performer.needs
+    chooses = "to" in task.inputs
     if chooses and not config.to:
         raise ConfigError(f"--task {config.task} translates: say into what, as in --to de")
     if config.to and not chooses:
         raise ConfigError(f"--to: task {config.task} has no choice of language")
     for language in config.to:
-        performer.composer.vocabulary.id(f"<language:{language}>")
+        loaded.vocabulary.id(f"<language:{language}>")
     return config.to or (None,)
 
 
-def _needs(performer: Performer, prefix: int) -> frozenset[str]:
-    return frozenset({*performer.needs, *([performer.task.output] if prefix else [])})
+def _speech_decoder(
+    config: DecodeConfig[Any], loaded: LoadedModel, task: Task
+) -> SpeechDecoder | None:
+    """Return what makes the sound of ``--audio``."""
+    if config.audio is None:
+        return None
+    if task.output not in ("units", "codes"):
+        raise ConfigError(f"--audio: task {task.name} generates {task.output}, not units or codes")
+    speech: Speech = "codes" if task.output == "codes" else "units"
+    return SpeechDecoder(loaded, decoder=config.decoder, speech=speech)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
     """The work of one call."""
 
-    config: DecodeConfig
-    performer: Performer
-    rows: Rows
+    config: DecodeConfig[Any]
+    fields: Fields
+    predictor: Predictor[Any]
+    source: Source
     targets: tuple[str | None, ...]
-    voice: Voice | None
+    speech_decoder: SpeechDecoder | None
 
     def windows(self, journal: Journal, done: set[tuple[int, int]]) -> None:
         """Decode what isn't ``done``, (window, batch) by (window, batch); -1 is a whole window."""
-        total = float(len(self.rows) * len(self.targets))
+        total = float(len(self.source) * len(self.targets))
         with Progress("decode", total=total, unit="utterance") as bar:
-            for window, first in enumerate(range(0, len(self.rows), WINDOW)):
-                last = min(first + WINDOW, len(self.rows))
+            for window, first in enumerate(range(0, len(self.source), WINDOW)):
+                last = min(first + WINDOW, len(self.source))
                 if (window, -1) not in done:
                     self._window(window, range(first, last), journal, done)
                 bar.advance(float((last - first) * len(self.targets)))
@@ -178,11 +156,11 @@ class _Run:
     def _window(
         self, window: int, numbers: range, journal: Journal, done: set[tuple[int, int]]
     ) -> None:
-        jobs: list[Job] = []
+        requests: list[Request] = []
         places: list[tuple[int, int]] = []
         speakers: list[str | None] = []
         skipped: list[dict[str, Any]] = []
-        for number, row in zip(numbers, self.rows.read(numbers), strict=True):
+        for number, row in zip(numbers, self.source.read(numbers), strict=True):
             for order, to in enumerate(self.targets):
                 place = (number, order)
                 try:
@@ -190,19 +168,29 @@ class _Run:
                         raise CorpusError(row)
                     if to is not None and to == row.get("language"):
                         raise CorpusError(f"{row['id']}: is in {to} already")
-                    jobs.append(self.performer.job(row, to=to, prefix=self.config.prefix))
+                    record = self.fields.record(row)
+                    if to is not None:
+                        record["to"] = to
+                    requests.append(self.predictor.request(record, prefix=self.config.prefix))
                 except CorpusError as error:
                     skipped.append(
-                        {"place": place, "id": self.rows.id(number), "to": to, "reason": str(error)}
+                        {
+                            "place": place,
+                            "id": self.source.id(number),
+                            "to": to,
+                            "reason": str(error),
+                        }
                     )
                 else:
                     places.append(place)
                     speakers.append(row.get("speaker"))
-        batches = self.performer.batches(jobs, max_tokens=self.config.batch_tokens)
+        batches = self.predictor.batches(requests, max_tokens=self.config.batch_tokens)
         for batch, members in enumerate(batches):
             if (window, batch) in done:
                 continue
-            lines = self._batch([jobs[one] for one in members], [speakers[one] for one in members])
+            lines = self._batch(
+                [requests[one] for one in members], [speakers[one] for one in members]
+            )
             for line, one in zip(lines, members, strict=True):
                 line["place"] = places[one]
             journal.append({"window": window, "batch": batch, "lines": lines})
@@ -213,31 +201,31 @@ class _Run:
         folder = self.config.out.parent.resolve()
         return Path(os.path.relpath(path.resolve(), folder)).as_posix()
 
-    def _batch(self, jobs: list[Job], speakers: list[str | None]) -> list[dict[str, Any]]:
-        said = self.performer.run(jobs)
-        audio: list[Path | None] = [None] * len(jobs)
-        if self.voice is not None:
+    def _batch(self, requests: list[Request], speakers: list[str | None]) -> list[dict[str, Any]]:
+        found = self.predictor.predict(requests)
+        audio: list[Path | None] = [None] * len(requests)
+        if self.speech_decoder is not None:
             assert self.config.audio is not None
-            names = [job.id if job.to is None else f"{job.id}-{job.to}" for job in jobs]
-            audio = self.voice.write(
-                [one.output.spoken for one in said],
+            names = [one.id if one.to is None else f"{one.id}-{one.to}" for one in requests]
+            audio = self.speech_decoder.write(
+                [one.speech for one in found],
                 speakers=speakers,
                 files_at=[_audio_path(self.config.audio, name) for name in names],
             )
         return [
             {
-                "id": job.id,
+                "id": request.id,
                 "task": self.config.task,
-                "to": job.to,
-                "text": one.output.text,
-                "label": one.output.label,
-                "units": None if one.output.units is None else one.output.units.tolist(),
-                "codes": None if one.output.codes is None else one.output.codes.tolist(),
+                "to": request.to,
+                "text": one.text,
+                "label": one.label,
+                "units": None if one.units is None else one.units.tolist(),
+                "codes": None if one.codes is None else one.codes.tolist(),
                 "audio": None if path is None else self._relative(path),
                 "score": round(one.score, 6),
                 "truncated": one.truncated,
             }
-            for job, one, path in zip(jobs, said, audio, strict=True)
+            for request, one, path in zip(requests, found, audio, strict=True)
         ]
 
 
@@ -247,16 +235,17 @@ def _audio_path(folder: Path, name: str) -> Path:
     return folder / f"{quote(name, safe=' ')}.wav"
 
 
-def _settings(config: DecodeConfig, decoding: Decoding, rows: Rows) -> dict[str, Any]:
+def _settings(
+    config: DecodeConfig[Any], loaded: LoadedModel, predictor: Predictor[Any], source: Source
+) -> dict[str, Any]:
     """Return all that decides what is in the file."""
-    weights = config.model / family.WEIGHTS
     return {
         "task": config.task,
         "to": list(config.to),
         "prefix": config.prefix,
-        "model": files.sha256(weights),
-        "corpus": rows.identity,
-        "decoding": configs.to_dict(decoding),
+        "model": files.sha256(loaded.folder / WEIGHTS),
+        "corpus": source.identity,
+        "decoding": predictor.settings,
         "precision": config.precision,
         "batch_tokens": config.batch_tokens,
         "seed": config.seed,
@@ -321,7 +310,7 @@ def _finish(out: Path, journal: Journal, settings: dict[str, Any], *, seconds: f
     files.write_json(_sidecar(out, "decoding.json"), {"settings": settings, **counts})
     files.write_text(out, "".join(_json_lines(lines)))
     logger.info(
-        "%d hypotheses in %s; %d met the cap%s; this run: %.1f s",
+        "%d hypotheses in %s; %d truncated at the cap%s; this run: %.1f s",
         len(lines),
         out,
         truncated,
@@ -342,8 +331,15 @@ def _json_lines(lines: list[dict[str, Any]]) -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    config = command_line(DecodeConfig, argv, __doc__)
-    return program.run(lambda: decode(config))
+    model = option_value(argv, "--model")
+
+    def run() -> None:
+        name = family.DEFAULT if model is None else family.of_directory(Path(model))
+        settings = family.module(name, "predictor").DecodingConfig
+        kind: Any = DecodeConfig
+        decode(command_line(kind[settings], argv, __doc__, renamed=RENAMED))
+
+    return program.run(run)
 
 
 if __name__ == "__main__":

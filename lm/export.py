@@ -16,9 +16,11 @@ from unitone import files, program
 from unitone.config import command_line
 from unitone.errors import ConfigError
 from unitone.lm import family
-from unitone.lm.family import Loaded, Precision
+from unitone.lm.decoder import weights
+from unitone.lm.family import LoadedModel, Precision
 from unitone.lm.interop.llama import EXTRA
 from unitone.lm.interop.opt import OptModel
+from unitone.model_dir import CARD, CONFIG, WEIGHTS
 from unitone.train import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 ## Token ids
 
 There is no `tokenizer.json`: speech has no characters to make tokens of. `vocabulary.json` lists
-the blocks of ids, one behind the other: a token's id is its block's `start` plus its number in the
+the blocks of ids, one after the other: a token's id is its block's `start` plus its number in the
 block. Numbers of text come from the text model in `tokenizer/` (of the kind that `passport.json`
 names: bytes, characters or SentencePiece), numbers of speech from the units of the same directory:
 
@@ -87,7 +89,9 @@ def export(config: ExportConfig) -> None:
         )
     _check_out(config)
     loaded = family.load(config.model, device="cpu", precision=config.precision)
-    tensors = family.to_tensors(loaded.model)
+    if loaded.family != family.DEFAULT:
+        raise ConfigError(f"--model {config.model}: only decoder-only models have this format")
+    tensors = weights.to_tensors(loaded.model)
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)}
     dropped = sorted({name.split(".")[2] for name in tensors.keys() - kept.keys()})
     if dropped:
@@ -100,7 +104,7 @@ def export(config: ExportConfig) -> None:
     if loaded.codes is not None and loaded.codes.pattern == "delay" and loaded.codes.levels > 1:
         logger.warning(
             "codes with a delay are several tokens a position, which Transformers' models don't "
-            "take: tasks that read or say codes don't work there"
+            "take: tasks that read or generate codes don't work there"
         )
     _write(config, loaded, kept, dropped)
     logger.info("%s: %d tensors, %s", config.out, len(kept), config.precision)
@@ -117,10 +121,10 @@ def _check_out(config: ExportConfig) -> None:
 
 
 def _write(
-    config: ExportConfig, loaded: Loaded, tensors: dict[str, Tensor], dropped: list[str]
+    config: ExportConfig, loaded: LoadedModel, tensors: dict[str, Tensor], dropped: list[str]
 ) -> None:
     vocabulary = loaded.vocabulary
-    described = family.describe(loaded.model, vocabulary, dtype=family.DTYPES[config.precision])
+    described = weights.describe(loaded.model, vocabulary, dtype=family.DTYPES[config.precision])
     generation = {
         "bos_token_id": vocabulary.bos_id,
         "eos_token_id": vocabulary.eos_id,
@@ -132,17 +136,17 @@ def _write(
         name=config.out.resolve().name,
         layout=described["model_type"],
         text="bytes" if loaded.passport is None else loaded.passport.text.kind,
-        templates="\n".join(f"- {task.name}: `{task.template}`" for task in loaded.tasks),
+        templates="\n".join(f"- {task.name}: `{task.template}`" for task in loaded.table),
         left_out=left_out,
     )
     with checkpoint.replacing_folder(config.out) as temporary:
-        checkpoint.save_tensors(temporary / family.WEIGHTS, tensors)
-        files.write_json(temporary / family.CONFIG, described)
+        checkpoint.save_tensors(temporary / WEIGHTS, tensors)
+        files.write_json(temporary / CONFIG, described)
         files.write_json(temporary / GENERATION, generation)
         vocabulary.save(temporary)
         if loaded.tokenizer is not None:
             family.copy_tokenizer(loaded.tokenizer, temporary / family.TOKENIZER)
-        card = loaded.folder / family.CARD
+        card = loaded.folder / CARD
         if card.is_file():
             files.write_text(temporary / "model_card.md", card.read_text(encoding="utf-8"))
         files.write_text(temporary / "README.md", readme)

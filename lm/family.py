@@ -1,85 +1,139 @@
-"""A model directory: all that is needed to use a language model, whole or absent, never a pickle.
+"""Model families, and the directories their models lie in.
 
-    model.safetensors   weights under Llama's (or OPT's) names
-    config.json         what Transformers reads, and under "unitone" our configuration and tasks
+A family is a folder of ``lm/`` that says ``PREFIX``, how the names of its sizes begin (``lm-``).
+Nobody lists them: a folder that is there is found. It holds
+
+    model.py        the network, its config and ``SIZES``
+    objective.py    the trainable module: ``forward(batch) -> Loss``
+    batch.py        how records become batches, and what an example costs
+    predictor.py    ``open_predictor``, and ``DecodingConfig``, its options of ``lm.decode``
+    weights.py      ``to_json``, ``from_json``, ``describe``, ``to_tensors``, ``load_tensors``
+    training.py     ``Options`` of ``lm.train``, and ``prepare``
+
+A model directory is whole or absent, and never a pickle:
+
+    model.safetensors   weights
+    config.json         "family", what other toolkits read, and under "unitone" our configuration
     vocabulary.json     every token id
     tokenizer/          passport, centroids, unit and text models: what makes the ids
     decoder/            the unit decoder or codec, where there is one
     README.md           model card
 
-Transformers loads the directory as it is; `unitone.lm.export` writes one without our additions.
+Directories without "family" are of the decoder-only family, which Transformers loads as they are;
+`unitone.lm.export` writes them without our additions.
 """
 
-import json
+import importlib
 import logging
+import pkgutil
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import nn
 
 import unitone
-from unitone import devices, files
+from unitone import devices, files, lm, model_dir
 from unitone.config import from_dict, to_dict
 from unitone.errors import CheckpointError, ConfigError
 from unitone.lm import model_card
+from unitone.lm.data.fields import CodesOfModel, Fields
 from unitone.lm.data.vocabulary import Vocabulary
-from unitone.lm.decoder.codes import CodesOfModel
-from unitone.lm.decoder.model import LanguageModel, ModelConfig
-from unitone.lm.interop.llama import from_llama, llama_config, to_llama
-from unitone.lm.interop.opt import OptConfig, OptModel
-from unitone.lm.interop.opt_weights import from_opt, opt_config, to_opt
 from unitone.lm.model_card import Card
+from unitone.lm.predictor import Predictor
 from unitone.lm.tasks import Task
+from unitone.model_dir import CARD, CONFIG, CURE, WEIGHTS
 from unitone.tokenizers.passport import Passport
 from unitone.train import checkpoint
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Raised when a field under "unitone" changes its meaning."""
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-CARD = "README.md"
+DEFAULT = "decoder"
+"""Family of directories that name none."""
+FORMAT = 2
+"""Raised when a field under "unitone" changes its name or meaning; older ones are read."""
 TOKENIZER = "tokenizer"
 DECODER = "decoder"
 TOKENIZER_FILES = ("passport.json", "kmeans.safetensors", "units.model", "text.model", "build.json")
 """What of a tokenizer directory goes into a model directory; its logs and reports don't."""
 
-Model = LanguageModel | OptModel
 Precision = Literal["fp32", "bf16"]
-CURE = "copy the directory again, or save it again from a checkpoint of the run"
-
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
+def names() -> dict[str, str]:
+    """Return the families, and how the names of their sizes begin."""
+    folders = [found.name for found in pkgutil.iter_modules(lm.__path__) if found.ispkg]
+    packages = {name: importlib.import_module(f"unitone.lm.{name}") for name in folders}
+    return {
+        name: package.PREFIX for name, package in packages.items() if hasattr(package, "PREFIX")
+    }
+
+
+def of_size(size: str) -> str:
+    """Return the family that a size belongs to, by the beginning of its name.
+
+    Raises:
+        ConfigError: there is no such family; the beginnings are named.
+    """
+    for name, prefix in names().items():
+        if size.startswith(prefix):
+            return name
+    known = ", ".join(f"{prefix}…" for prefix in names().values())
+    raise ConfigError(f"--config {size}: no model size of this name; there are {known}")
+
+
+def of_directory(folder: Path) -> str:
+    """Return the family of a model directory, or of a run's folder.
+
+    Raises:
+        ConfigError: there is no such directory, or its family isn't here.
+        CheckpointError: it is damaged.
+    """
+    return _known(model_dir.read_config(model_dir.resolve(folder), option="--model"))
+
+
+def _known(config: dict[str, Any]) -> str:
+    name = config.get("family", DEFAULT)
+    if name not in names():
+        raise ConfigError(
+            f"a model of the family {name!r}; this version has {', '.join(names())}: use the "
+            "version of Unitone that wrote it"
+        )
+    return str(name)
+
+
+def module(family: str, part: str) -> ModuleType:
+    """Import a file of a family's folder."""
+    return importlib.import_module(f"unitone.lm.{family}.{part}")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Stored:
-    """What config.json says under "unitone"."""
+class _Stored:
+    """What config.json has under "unitone" for every family."""
 
     format: int
     version: str
     """Of Unitone, when it was written."""
-    tasks: tuple[Task, ...]
-    llama: ModelConfig | None = None
-    """The model's configuration, if it is a `LanguageModel`."""
-    opt: OptConfig | None = None
-    """The model's configuration, if it is an `OptModel`."""
     codes: CodesOfModel | None = None
     """Of the codec whose codes are in the vocabulary, if any are."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class LoadedModel:
     """A model directory in memory."""
 
     folder: Path
-    model: Model
+    family: str
+    model: Any
+    """The network, an `nn.Module` with ``config.vocab_size`` and ``config.context``."""
     vocabulary: Vocabulary
-    tasks: tuple[Task, ...]
+    table: Any
+    """The family's rows for its tasks."""
     tokenizer: Path | None
     """Directory of the tokenizer that the ids belong to, if it was saved."""
     passport: Passport | None
@@ -87,15 +141,47 @@ class Loaded:
     decoder: Path | None
     """Directory of the unit decoder or codec, if there is one."""
     codes: CodesOfModel | None = None
-    """Of the codec whose codes it reads or says, if it does."""
+    """Of the codec whose codes it reads or generates, if it does."""
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it was trained for."""
+        return tuple(row.task for row in self.table)
+
+    @property
+    def device(self) -> str:
+        """Where its weights are."""
+        return str(next(self.model.parameters()).device)
+
+    @cached_property
+    def fields(self) -> Fields:
+        """Rows to token ids and back.
+
+        Raises:
+            ConfigError: the directory has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ConfigError(
+                f"{self.folder} has no tokenizer/, so text and units can't be read: copy the whole "
+                "directory, or the tokenizer's own into it"
+            )
+        return Fields.open(self.tokenizer, self.vocabulary)
+
+    def predictor(self, task: str, **options: Any) -> Predictor[Any]:
+        """Return what does ``task``; ``options`` as of the family's ``open_predictor``."""
+        made: Predictor[Any] = module(self.family, "predictor").open_predictor(
+            self, task, **options
+        )
+        return made
 
 
 def save(
     folder: Path,
     *,
-    model: Model,
+    family: str = DEFAULT,
+    model: nn.Module,
     vocabulary: Vocabulary,
-    tasks: Sequence[Task],
+    table: Any,
     tokenizer: Path | None = None,
     decoder: Path | None = None,
     codes: CodesOfModel | None = None,
@@ -105,9 +191,10 @@ def save(
 
     Args:
         folder: where.
+        family: of the model.
         model: with whole weights, not sharded, in the precision they are to be stored in.
         vocabulary: of the model.
-        tasks: the rows of the task table it was trained for, stored whole.
+        table: the family's rows for the tasks it was trained for, stored whole.
         tokenizer: directory that made the text and unit ids; its passport is the vocabulary's.
         decoder: directory of a unit decoder or codec.
         codes: what the vocabulary's codes are, where it has any.
@@ -117,17 +204,23 @@ def save(
         ConfigError: the parts don't belong together.
         OSError: no room.
     """
-    if model.config.vocab_size != len(vocabulary):
+    weights = module(family, "weights")
+    config: Any = model.config
+    if config.vocab_size != len(vocabulary):
         raise ConfigError(
-            f"the model has {model.config.vocab_size} tokens, the vocabulary {len(vocabulary)}"
+            f"the model has {config.vocab_size} tokens, the vocabulary {len(vocabulary)}"
         )
     if tokenizer is not None:
         vocabulary.require_passport(Passport.load(tokenizer).hash, of=str(tokenizer))
-    tensors = to_tensors(model)
+    tensors = weights.to_tensors(model)
+    stored = to_dict(_Stored(format=FORMAT, version=unitone.__version__, codes=codes))
+    described = {
+        "family": family,
+        **weights.describe(model, vocabulary, dtype=next(iter(tensors.values())).dtype),
+        "unitone": {**stored, **weights.to_json(model, table)},
+    }
     with checkpoint.replacing_folder(folder) as temporary:
         checkpoint.save_tensors(temporary / WEIGHTS, tensors)
-        described = describe(model, vocabulary, dtype=next(iter(tensors.values())).dtype)
-        described["unitone"] = to_dict(_stored(model, tasks, codes))
         files.write_json(temporary / CONFIG, described)
         vocabulary.save(temporary)
         if tokenizer is not None:
@@ -136,16 +229,17 @@ def save(
             shutil.copytree(decoder, temporary / DECODER)
         text = model_card.write(
             card or Card(),
-            num_parameters=model.num_parameters,
-            context=model.config.context,
+            num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+            context=config.context,
             vocabulary=vocabulary,
-            tasks=tasks,
+            tasks=[row.task for row in table],
+            layouts=weights.layouts(table),
         )
         files.write_text(temporary / CARD, text)
 
 
-def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -> Loaded:
-    """Read a model directory and check that its parts belong together.
+def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -> LoadedModel:
+    """Read a model directory, or the best one of a run, and check that its parts belong together.
 
     Args:
         folder: what `save` wrote.
@@ -156,24 +250,17 @@ def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -
         ConfigError: there is no such directory or device, or the tokenizer is another one's.
         CheckpointError: a file is missing, damaged, of another version, or doesn't fit the rest.
     """
-    if not folder.is_dir():
-        checkpoint.restore(folder)  # a process was killed while it replaced the directory
-    if not folder.is_dir():
-        raise ConfigError(f"--model {folder}: no such directory")
+    folder = model_dir.resolve(folder)
+    config = model_dir.read_config(folder, option="--model")
     vocabulary = Vocabulary.load(folder)
-    stored = _read_config(folder / CONFIG)
-    config = stored.llama or stored.opt
-    assert config is not None
-    if config.vocab_size != len(vocabulary):
-        raise CheckpointError(
-            f"{folder}: {CONFIG} is of a model with {config.vocab_size} tokens, vocabulary.json "
-            f"has {len(vocabulary)}; they are of two models: copy the whole directory again"
-        )
-    if len(vocabulary.codes) != (stored.codes.levels if stored.codes else 0):
-        raise CheckpointError(
-            f"{folder}: vocabulary.json has {len(vocabulary.codes)} levels of codes, {CONFIG} says "
-            f"{stored.codes.levels if stored.codes else 'nothing of codes'}: {CURE}"
-        )
+    name = _known(config)
+    stored, values = _stored(config, where=str(folder / CONFIG))
+    weights = module(name, "weights")
+    try:
+        model, table = weights.from_json(values, where=f"{folder / CONFIG}: unitone")
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; use the version of Unitone that wrote it") from error
+    _check(folder, model, vocabulary, stored)
     tokenizer = folder / TOKENIZER if (folder / TOKENIZER).is_dir() else None
     passport = None if tokenizer is None else Passport.load(tokenizer)
     if passport is not None:
@@ -181,11 +268,18 @@ def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -
     elif vocabulary.passport is not None:
         logger.warning("%s: no %s/, so text and units can't be read", folder, TOKENIZER)
     place = devices.resolve(device)
-    return Loaded(
+    try:
+        tensors = checkpoint.load_tensors(folder / WEIGHTS)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {CURE}") from error
+    model.to(DTYPES[precision]).to_empty(device=place)
+    weights.load_tensors(model, tensors, where=str(folder / WEIGHTS))
+    return LoadedModel(
         folder=folder,
-        model=_read_model(folder / WEIGHTS, config, place, DTYPES[precision]),
+        family=name,
+        model=model.eval(),
         vocabulary=vocabulary,
-        tasks=stored.tasks,
+        table=table,
         tokenizer=tokenizer,
         passport=passport,
         decoder=folder / DECODER if (folder / DECODER).is_dir() else None,
@@ -193,20 +287,37 @@ def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -
     )
 
 
-def to_tensors(model: Model) -> dict[str, Tensor]:
-    """Return the weights as they are stored: on the CPU, under Llama's or OPT's names."""
-    given = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    if isinstance(model, OptModel):
-        return to_opt(given, model.config)
-    return to_llama(given, model.config)
+def _stored(config: dict[str, Any], *, where: str) -> tuple[_Stored, dict[str, Any]]:
+    """Return what every family has under "unitone", and the rest of it."""
+    values = config.get("unitone")
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            f'{where} has no "unitone" part: not written by Unitone; a plain Hugging Face model is '
+            "where training starts (unitone.lm.interop), it can't be used as it is"
+        )
+    form = values.get("format", FORMAT)
+    if form not in (1, FORMAT):
+        raise CheckpointError(f"{where} has format {form}; this version reads 1 to {FORMAT}")
+    shared = {name: values[name] for name in ("format", "version", "codes") if name in values}
+    try:
+        stored = from_dict(_Stored, shared, where=f"{where}: unitone")
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; use the version of Unitone that wrote it") from error
+    return stored, {name: value for name, value in values.items() if name not in shared}
 
 
-def describe(model: Model, vocabulary: Vocabulary, *, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the config that Transformers reads; ``dtype`` is that of the weights on disk."""
-    name = str(dtype).removeprefix("torch.")
-    if isinstance(model, OptModel):
-        return opt_config(model.config, vocabulary, dtype=name)
-    return llama_config(model.config, vocabulary, dtype=name)
+def _check(folder: Path, model: Any, vocabulary: Vocabulary, stored: _Stored) -> None:
+    if model.config.vocab_size != len(vocabulary):
+        raise CheckpointError(
+            f"{folder}: {CONFIG} is of a model with {model.config.vocab_size} tokens, "
+            f"vocabulary.json has {len(vocabulary)}; they are of two models: copy the whole "
+            "directory again"
+        )
+    if len(vocabulary.codes) != (stored.codes.levels if stored.codes else 0):
+        raise CheckpointError(
+            f"{folder}: vocabulary.json has {len(vocabulary.codes)} levels of codes, {CONFIG} says "
+            f"{stored.codes.levels if stored.codes else 'nothing of codes'}: {CURE}"
+        )
 
 
 def copy_tokenizer(tokenizer: Path, folder: Path) -> None:
@@ -215,58 +326,3 @@ def copy_tokenizer(tokenizer: Path, folder: Path) -> None:
     for name in TOKENIZER_FILES:
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, folder / name)
-
-
-def _stored(model: Model, tasks: Sequence[Task], codes: CodesOfModel | None) -> Stored:
-    return Stored(
-        format=FORMAT,
-        version=unitone.__version__,
-        tasks=tuple(tasks),
-        llama=model.config if isinstance(model, LanguageModel) else None,
-        opt=model.config if isinstance(model, OptModel) else None,
-        codes=codes,
-    )
-
-
-def _read_config(path: Path) -> Stored:
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: missing; not a model directory?") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); {CURE}") from error
-    values = described.get("unitone") if isinstance(described, dict) else None
-    if values is None:
-        raise CheckpointError(
-            f'{path} has no "unitone" part: not written by Unitone; a plain Hugging Face model is '
-            "where training starts (unitone.lm.interop.pretrained), it can't be used as it is"
-        )
-    if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
-        raise CheckpointError(f"{path} has format {values['format']}; this version reads {FORMAT}")
-    try:
-        stored = from_dict(Stored, values, where=f"{path}: unitone")
-    except ConfigError as error:
-        raise CheckpointError(f"{error}; use the version of Unitone that wrote it") from error
-    if (stored.llama is None) == (stored.opt is None):
-        raise CheckpointError(f"{path}: unitone: exactly one of llama and opt must be given")
-    return stored
-
-
-def _read_model(
-    path: Path, config: ModelConfig | OptConfig, device: torch.device, dtype: torch.dtype
-) -> Model:
-    try:
-        tensors = checkpoint.load_tensors(path)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; {CURE}") from error
-    with torch.device("meta"):  # no time and no global randomness spent on a first value
-        model: Model = (
-            LanguageModel(config) if isinstance(config, ModelConfig) else OptModel(config)
-        )
-    if isinstance(config, ModelConfig):
-        weights = from_llama(tensors, config, where=str(path))
-    else:
-        weights = from_opt(tensors, config, where=str(path))
-    model.to(dtype).to_empty(device=device)
-    checkpoint.load_weights(model, weights, where=str(path))
-    return model.eval()

@@ -10,7 +10,6 @@ several at once are cheaper.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,14 @@ from unitone.codecs.codec import Codec, Sound
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm import family
 from unitone.lm.data.sources import runs
-from unitone.lm.decoder.layout import Output
-from unitone.lm.decoder.predictor import Performer, Said, checker, open_composer
-from unitone.lm.family import Loaded, Precision
-from unitone.lm.speaking import Speech, Voice, codec_of
+from unitone.lm.data.waveforms import Speech, SpeechDecoder, codec_of
+from unitone.lm.family import LoadedModel, Precision
+from unitone.lm.predictor import Prediction, Predictor, predict_all
 from unitone.lm.tasks import select
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
 
 Recording = str | Path | Float[np.ndarray, "_"]
 
-CANDIDATES, TEMPERATURE = 16, 0.4
-"""Where the model can read back what it says, it says the likeliest of so many, drawn like this."""
 DEFAULT_MODEL = Path("exp/tour/lm/best")
 """What the commands use where no model is named: the tour's."""
 
@@ -64,14 +60,14 @@ def load(
 class UnifiedModel:
     """One model for every task of its table; encoder and unit decoder are opened when needed."""
 
-    def __init__(self, loaded: Loaded, *, decoder: Path | None = None) -> None:
+    def __init__(self, loaded: LoadedModel, *, decoder: Path | None = None) -> None:
         """Use a model that was read; ``decoder`` is a unit decoder or codec instead of its own."""
         self.loaded = loaded
         self._decoder = decoder
-        self._composer = open_composer(loaded)
-        self._performers: dict[tuple[str, bool], Performer] = {}
+        self._fields = loaded.fields
+        self._predictors: dict[tuple[str, bool], Predictor[Any]] = {}
         self._units: UnitExtractor | None = None
-        self._voices: dict[str, Voice] = {}
+        self._speech_decoders: dict[str, SpeechDecoder] = {}
         self._codec: Codec | None = None
 
     @property
@@ -100,7 +96,7 @@ class UnifiedModel:
 
     def transcribe_all(self, recordings: Sequence[Recording]) -> list[str]:
         """Return what is said in each recording; errors as `transcribe`."""
-        return [output.text or "" for output in self._listen("asr", recordings)]
+        return [found.text or "" for found in self._listen("asr", recordings)]
 
     def translate(self, source: Recording, *, to: str, language: str | None = None) -> str:
         """Return a recording, or a text, in another language.
@@ -119,7 +115,7 @@ class UnifiedModel:
         self._known(to)
         if isinstance(source, str) and not _is_audio(source):
             row = {"id": "text", "text": source, "language": language}
-            return self._perform("mt", [row], to=to)[0].text or ""
+            return self._predict("mt", [row], to=to)[0].text or ""
         return self._listen("st", [source], to=to)[0].text or ""
 
     def speak(
@@ -128,7 +124,7 @@ class UnifiedModel:
         *,
         speaker: str | None = None,
         language: str | None = None,
-        sample: Recording | None = None,
+        prompt: Recording | None = None,
     ) -> Sound:
         """Return (waveform, rate) of ``text`` spoken.
 
@@ -136,49 +132,52 @@ class UnifiedModel:
             text: as the model was trained on it: mind the case and the punctuation.
             speaker: one of ``speakers``; default: the first.
             language: one of ``languages``; default: the one the model finds the text likeliest in.
-            sample: of somebody whose way of speaking the units follow, where the model has a task
+            prompt: of somebody whose way of speaking the units follow, where the model has a task
                 for it; the voice of the sound is still ``speaker``'s.
 
         Raises:
             ConfigError: an unknown speaker or language, there is no unit decoder, or no task for a
-                sample.
-            CorpusError: the sample can't be used, the text is empty, has characters the model
-                can't write, is too long, or the model had nothing to say.
+                prompt.
+            CorpusError: the prompt can't be used, the text is empty, has characters the model
+                can't write, is too long, or the model generated nothing.
         """
-        task = "tts" if sample is None else self._sampling_task()
-        voice = self._open_voice(task)
+        task = "tts" if prompt is None else self._prompted_task()
+        decoder = self._speech_decoder(task)
         name = speaker or next(iter(self.speakers), None)
         for value, kind in ((name, "speaker"), (language, "language")):
             if value is not None:
                 self._known(value, kind)
         given: dict[str, Any] = {"text": text, "speaker": name}
-        if sample is not None:
-            given["sample"] = self._heard(sample)["units"]
-        spoken = self._spoken(task, given, language=language)
-        (sound,) = voice.say([spoken], speakers=[name])
+        if prompt is not None:
+            given["prompt_units"] = self._row(prompt)["units"]
+        speech = self._speech(task, given, language=language)
+        (sound,) = decoder.decode([speech], speakers=[name])
         if sound is None:
             raise CorpusError("the model ended before it said anything; is the text like its own?")
         return sound
 
-    def _spoken(
+    def _speech(
         self, task: str, given: Mapping[str, Any], *, language: str | None
     ) -> Int32[np.ndarray, "..."] | None:
         """Return what is to be said; of several languages, in that with the best score."""
-        performer = self._performer(task)
-        if language is None and "language" in performer.needs and self.languages:
+        predictor = self._predictor(task)
+        if language is None and "language" in predictor.task.inputs and self.languages:
             rows = [{"id": "text", "language": one, **given} for one in self.languages]
-            said = performer.run([performer.job(row) for row in rows])
-            scores = {one: found.score for one, found in zip(self.languages, said, strict=True)}
+            found = predictor.predict([self._request(predictor, row) for row in rows])
+            scores = {one: made.score for one, made in zip(self.languages, found, strict=True)}
             language = max(scores, key=lambda one: scores[one])
-        speaking = self._performer(task, careful=True)
-        (chosen,) = speaking.run([speaking.job({"id": "text", "language": language, **given})])
-        return chosen.output.spoken
+        careful = self._predictor(task, careful=True)
+        row = {"id": "text", "language": language, **given}
+        (chosen,) = careful.predict([self._request(careful, row)])
+        return chosen.speech
 
-    def _sampling_task(self) -> str:
+    def _prompted_task(self) -> str:
         for task in self.loaded.tasks:
-            if task.output in ("units", "codes") and {"text", "sample"} <= {*task.fields}:
+            if task.output in ("units", "codes") and {"text", "prompt_units"} <= {*task.inputs}:
                 return task.name
-        raise ConfigError("this model follows no sample: no task of it reads {text} and {sample}")
+        raise ConfigError(
+            "this model follows no prompt: no task of it reads {text} and {prompt_units}"
+        )
 
     def identify_language(self, recording: Recording) -> str:
         """Return the language that is spoken; errors as `transcribe`."""
@@ -195,29 +194,28 @@ class UnifiedModel:
             CorpusError: the recording can't be used, or fills the context.
             ConfigError: there is no unit decoder.
         """
-        voice = self._open_voice("continue")
-        performer = self._performer("continue")
-        row = self._heard(recording, performer.task.output)
-        prefix = self._composer.size(performer.task, self._composer.record(row))
-        job = performer.job(row, prefix=prefix)
-        (said,) = performer.run([job])
-        (sound,) = voice.say([said.output.spoken], speakers=[speaker])
+        decoder = self._speech_decoder("continue")
+        predictor = self._predictor("continue")
+        record = self._fields.record(self._row(recording, predictor.task.output))
+        prefix = int(record[predictor.task.output].shape[-1])
+        (found,) = predictor.predict([predictor.request(record, prefix=prefix)])
+        (sound,) = decoder.decode([found.speech], speakers=[speaker])
         assert sound is not None
         return sound
 
     def _listen(
         self, task: str, recordings: Sequence[Recording], *, to: str | None = None
-    ) -> list[Output]:
-        field = "codes" if "codes" in self._performer(task).needs else "units"
-        return self._perform(task, [self._heard(one, field) for one in recordings], to=to)
+    ) -> list[Prediction]:
+        field = "codes" if "codes" in self._predictor(task).task.inputs else "units"
+        return self._predict(task, [self._row(one, field) for one in recordings], to=to)
 
-    def _heard(self, recording: Recording, field: str = "units") -> dict[str, Any]:
+    def _row(self, recording: Recording, field: str = "units") -> dict[str, Any]:
         if field == "codes":
             return self._coded(recording)
         if self._units is None:
             assert self.loaded.tokenizer is not None
-            device = str(next(self.loaded.model.parameters()).device)
-            self._units = Tokenizer.load(self.loaded.tokenizer).open(device=device)
+            tokenizer = Tokenizer.load(self.loaded.tokenizer)
+            self._units = tokenizer.open(device=self.loaded.device)
         name = "samples" if isinstance(recording, np.ndarray) else str(recording)
         return {"id": name, "units": runs(self._units(recording), self._units)}
 
@@ -234,36 +232,33 @@ class UnifiedModel:
         except ValueError as error:
             raise CorpusError(f"{name}: {error}") from error
 
-    def _perform(
+    def _predict(
         self, task: str, rows: Sequence[dict[str, Any]], *, to: str | None = None
-    ) -> list[Output]:
-        performer = self._performer(task)
-        jobs = [performer.job(row, to=to) for row in rows]
-        said: dict[int, Said] = {}
-        for batch in performer.batches(jobs):
-            found = performer.run([jobs[number] for number in batch])
-            said |= dict(zip(batch, found, strict=True))
-        return [said[number].output for number in range(len(jobs))]
+    ) -> list[Prediction]:
+        predictor = self._predictor(task)
+        return predict_all(predictor, [self._request(predictor, row, to=to) for row in rows])
 
-    def _performer(self, task: str, *, careful: bool = False) -> Performer:
-        """Return who does ``task``; ``careful`` takes the best of several, where it can tell."""
+    def _request(
+        self, predictor: Predictor[Any], row: Mapping[str, Any], *, to: str | None = None
+    ) -> Any:
+        record = self._fields.record(row)
+        return predictor.request(record if to is None else {**record, "to": to})
+
+    def _predictor(self, task: str, *, careful: bool = False) -> Predictor[Any]:
+        """Return what does ``task``; ``careful`` takes the best of several, where it can tell."""
         key = (task, careful)
-        if key not in self._performers:
-            (row,) = select(self.loaded.tasks, [task])
-            decoding = row.decoding
-            if careful and checker(row, self.loaded.tasks):
-                decoding = replace(decoding, beam=1, temperature=TEMPERATURE, candidates=CANDIDATES)
-            self._performers[key] = Performer(
-                self.loaded, task, decoding=decoding, composer=self._composer
-            )
-        return self._performers[key]
+        if key not in self._predictors:
+            self._predictors[key] = self.loaded.predictor(task, careful=careful)
+        return self._predictors[key]
 
-    def _open_voice(self, task: str) -> Voice:
-        (row,) = select(self.loaded.tasks, [task])
-        speech: Speech = "codes" if row.output == "codes" else "units"
-        if speech not in self._voices:
-            self._voices[speech] = Voice(self.loaded, decoder=self._decoder, speech=speech)
-        return self._voices[speech]
+    def _speech_decoder(self, task: str) -> SpeechDecoder:
+        (found,) = select(self.loaded.tasks, [task])
+        speech: Speech = "codes" if found.output == "codes" else "units"
+        if speech not in self._speech_decoders:
+            self._speech_decoders[speech] = SpeechDecoder(
+                self.loaded, decoder=self._decoder, speech=speech
+            )
+        return self._speech_decoders[speech]
 
     def _known(self, label: str, kind: str = "language") -> None:
         labels = self.loaded.vocabulary.block(kind).labels

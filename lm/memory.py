@@ -22,8 +22,8 @@ import torch
 from unitone import devices, program, seeding
 from unitone.config import command_line
 from unitone.errors import ConfigError, UnitoneError
-from unitone.lm.data.mixture import plain
 from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
+from unitone.lm.decoder.batch import plain
 from unitone.lm.decoder.model import LanguageModel, size
 from unitone.lm.decoder.objective import NextToken
 from unitone.train import memory, optim

@@ -3,7 +3,7 @@
 What nobody stated is said to be unstated, never left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unitone.lm.data.vocabulary import Vocabulary
@@ -53,16 +53,22 @@ unitone export --model DIR --to hf --out OTHER    # plain Llama files, for Trans
 
 
 def write(
-    card: Card, *, num_parameters: int, context: int, vocabulary: Vocabulary, tasks: Sequence[Task]
+    card: Card,
+    *,
+    num_parameters: int,
+    context: int,
+    vocabulary: Vocabulary,
+    tasks: Sequence[Task],
+    layouts: Mapping[str, str],
 ) -> str:
-    """Return the card as Markdown."""
+    """Return the card as Markdown; ``layouts`` says how the model sees each task."""
     hours = UNSTATED if card.hours is None else f"{card.hours:.4g}"
     sizes = ", ".join(f"{block.name} {block.size}" for block in vocabulary if block.size)
     sections = [
         f"# {card.title}\n",
-        f"A decoder-only model over one vocabulary of text and speech units: {num_parameters:,} "
+        f"A model over one vocabulary of text and speech units: {num_parameters:,} "
         f"parameters, {context} positions of context, {len(vocabulary)} tokens ({sizes}).\n",
-        _tasks(tasks),
+        _tasks(tasks, layouts),
         USAGE.format(task=tasks[0].name),
         f"## Data\n\n{_list(card.data)}\n- hours of speech: {hours}\n"
         f"- languages: {', '.join(card.languages) or UNSTATED}\n",
@@ -79,13 +85,15 @@ def _list(items: Sequence[str]) -> str:
     return "\n".join(f"- {item}" for item in items or (UNSTATED,))
 
 
-def _tasks(tasks: Sequence[Task]) -> str:
+def _tasks(tasks: Sequence[Task], layouts: Mapping[str, str]) -> str:
     rows = "".join(
-        f"| {task.name} | `{task.template}` | {', '.join(task.emits)} |\n" for task in tasks
+        f"| {task.name} | {', '.join(task.inputs)} | {task.output} | "
+        f"`{layouts.get(task.name, '')}` |\n"
+        for task in tasks
     )
     return (
-        "## Tasks\n\nThe model continues a sequence from the first `[`.\n\n"
-        f"| task | sequence | may emit |\n| --- | --- | --- |\n{rows}"
+        "## Tasks\n\nWhat stands between square brackets is generated.\n\n"
+        f"| task | given | output | sequence |\n| --- | --- | --- | --- |\n{rows}"
     )
 
 

@@ -25,8 +25,8 @@ class SpeakConfig:
     """Whose voice; default: the first that the model knows."""
     language: str | None = None
     """Of the text; default: the one that the model finds it likeliest in."""
-    sample: Path | None = None
-    """Recording of somebody to follow, for a model with a task that reads {sample}."""
+    prompt: Path | None = None
+    """Recording of somebody to follow, for a model with a task that reads {prompt_units}."""
     model: Path | None = None
     """Model directory; default: the tour's, exp/tour/lm/best."""
     decoder: Path | None = None
@@ -41,7 +41,7 @@ def speak(config: SpeakConfig) -> None:
         raise ConfigError(f"--out {config.out}: what is written is WAV, call it *.wav")
     model = open_model(config.model, device=config.device, decoder=config.decoder)
     sound = model.speak(
-        config.text, speaker=config.speaker, language=config.language, sample=config.sample
+        config.text, speaker=config.speaker, language=config.language, prompt=config.prompt
     )
     write_wave(config.out, sound)
     logger.info("%.2f s in %s", len(sound.wave) / sound.rate, config.out)
@@ -49,7 +49,7 @@ def speak(config: SpeakConfig) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    config = command_line(SpeakConfig, argv, __doc__)
+    config = command_line(SpeakConfig, argv, __doc__, renamed={"--sample": "--prompt"})
     return program.run(lambda: speak(config))
 
 

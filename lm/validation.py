@@ -4,7 +4,7 @@ Metrics are named ``<task>/<metric>``: ``asr/loss``, ``asr/wer``, ``st/bleu``, `
 Quick looks on a few utterances; `unitone.eval` has the scores that are published.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from unitone import seeding
-from unitone.lm.data.mixture import Batch
+from unitone.lm.data.fields import Fields, Record
+from unitone.lm.data.mixture import Batching, examples, total
 from unitone.lm.data.store import TokenStore
-from unitone.lm.decoder import generation
-from unitone.lm.decoder.layout import Composer, Output
+from unitone.lm.predictor import Prediction, Predictor, predict_all
 from unitone.lm.tasks import Task
 from unitone.train.loading import to_device
 
@@ -28,13 +28,17 @@ class Validator:
     """Scores the model that a trainer is training; call it with the step."""
 
     objective: nn.Module
-    """The player, whose forward returns the loss by task."""
-    model: generation.Model
-    composer: Composer
+    """The trainable module, whose forward returns the loss by task."""
     tasks: Sequence[Task]
     store: TokenStore
     """Of the validation split."""
-    batches: Sequence[Batch]
+    batching: Batching
+    fields: Fields
+    predictor: Callable[[str], Predictor[Any]]
+    """Of a task, with the model as it is now."""
+    context: int
+    """Longest sequence of the model."""
+    batches: Sequence[Any]
     utterances: int
     """How many are decoded for each task."""
     max_tokens: int
@@ -51,72 +55,51 @@ class Validator:
     def __call__(self, step: int) -> dict[str, float]:
         """Return every metric; ``loss`` is the mean of the tasks' losses."""
         metrics = self._losses()
-        model = generation.prepare(self.model)
-        for task in self.tasks:
+        for number, task in enumerate(self.tasks):
             if self.utterances and task.metric != "units":
-                metrics |= self._score(model, task)
+                metrics |= self._score(number, task)
         return metrics
 
     def _losses(self) -> dict[str, float]:
         sums: dict[str, float] = {}
         counts: dict[str, float] = {}
-        device = next(self.model.parameters()).device
+        device = next(self.objective.parameters()).device
         for batch in self.batches:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
                 parts = self.objective(to_device(batch, device)).parts
-            for name, (total, count) in parts.items():
-                sums[name] = sums.get(name, 0.0) + float(total)
+            for name, (sum_of, count) in parts.items():
+                sums[name] = sums.get(name, 0.0) + float(sum_of)
                 counts[name] = counts.get(name, 0.0) + float(count)
         losses = {name: sums[name] / counts[name] for name in sums if counts[name]}
         named = {f"{name}/loss": loss for name, loss in losses.items()}
         mean = np.mean([losses[task.name] for task in self.tasks if task.name in losses])
         return {"loss": float(mean), **named}
 
-    def _score(self, model: generation.Model, task: Task) -> dict[str, float]:
-        rows, to, lengths = self.store.examples(task, self.composer)
-        fitting = np.flatnonzero(lengths <= self.model.config.context)
+    def _score(self, number: int, task: Task) -> dict[str, float]:
+        rows, to, costs = examples(self.store, self.batching, number, name=task.name)
+        fitting = np.flatnonzero(total(costs) < self.context)
         if not len(fitting):
             return {}
         generator = seeding.stream(0, "validation", task.name)
         picked = generator.permutation(fitting)[: self.utterances]
-        records = [self._record(task, int(rows[i]), int(to[i])) for i in picked]
-        said: list[Output] = [Output()] * len(records)
-        for index, output in self._decode(model, task, records):
-            said[index] = output
+        records = [self._record(number, task, int(rows[i]), int(to[i])) for i in picked]
+        predictor = self.predictor(task.name)
+        requests = [predictor.request(record) for record in records]
+        found = predict_all(predictor, requests, max_tokens=self.max_tokens)
+        return {f"{task.name}/{task.metric}": self._metric(task, records, found)}
+
+    def _metric(self, task: Task, records: Sequence[Record], found: Sequence[Prediction]) -> float:
         if task.metric == "accuracy":
-            right = [
-                output.label == record[task.output]
-                for output, record in zip(said, records, strict=True)
-            ]
-            return {f"{task.name}/accuracy": float(np.mean(right))}
-        text = self.composer.vocabulary.block("text")
-        truth = [
-            self.composer.text.decode(text.decode(record[task.output].tolist()))
-            for record in records
-        ]
-        found = [output.text or "" for output in said]
+            pairs = zip(found, records, strict=True)
+            return float(np.mean([one.label == record[task.output] for one, record in pairs]))
+        truth = [self.fields.text_of(record[task.output].tolist()) for record in records]
+        texts = [one.text or "" for one in found]
         if task.metric == "bleu":
-            return {f"{task.name}/bleu": float(sacrebleu.corpus_bleu(found, [truth]).score)}
-        return {f"{task.name}/wer": float(jiwer.wer(truth, found))}
+            return float(sacrebleu.corpus_bleu(texts, [truth]).score)
+        return float(jiwer.wer(truth, texts))
 
-    def _record(self, task: Task, row: int, to: int) -> dict[str, Any]:
-        sampling = None
-        if "sample" in task.fields:  # the same one in every validation
-            sampling = seeding.stream(0, "sample", task.name, row)
-        return self.store.record(row, to=to, sampling=sampling)
-
-    def _decode(
-        self, model: generation.Model, task: Task, records: Sequence[Any]
-    ) -> Iterator[tuple[int, Output]]:
-        prompts = [self.composer.prompt(task, record) for record in records]
-        groups = generation.groups([len(prompt) for prompt in prompts], max_tokens=self.max_tokens)
-        for group in groups:
-            found = generation.generate(
-                model,
-                [prompts[index] for index in group],
-                allowed=self.composer.allowed(task),
-                eos=self.composer.vocabulary.eos_id,
-                decoding=task.decoding,
-            )
-            for index, hypothesis in zip(group, found, strict=True):
-                yield index, self.composer.output(task, hypothesis.tokens)
+    def _record(self, number: int, task: Task, row: int, to: int) -> dict[str, Any]:
+        prompting = None
+        if "prompt_units" in self.batching.fields(number):  # the same one in every validation
+            prompting = seeding.stream(0, "sample", task.name, row)
+        return self.store.record(row, to=to, prompting=prompting)

@@ -21,7 +21,7 @@ from unitone import files, program
 from unitone.config import command_line
 from unitone.eval import bleu, classify, judge_score, wer
 from unitone.lm import decode
-from unitone.lm.tasks import TASKS
+from unitone.lm.decoder.template import TASKS
 from unitone.recipes.steps import Main, Step
 from unitone.recipes.tour.training import CLASSES, DECODING, Training
 

@@ -83,6 +83,19 @@ def _scalar(kind: Any, value: Any, *, where: str) -> Any:
     return value
 
 
+def option_value(argv: list[str] | None, option: str) -> str | None:
+    """Return what follows ``option`` on a command line, before the rest of it is read."""
+    import sys
+
+    words = sys.argv[1:] if argv is None else argv
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word == option:
+            return after
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
 def command_line(
     kind: type[Config],
     argv: list[str] | None,

@@ -22,8 +22,8 @@ from unitone.config import command_line
 from unitone.lm.decoder.generation import generate, prepare
 from unitone.lm.decoder.layout import Example
 from unitone.lm.decoder.model import LanguageModel, size
+from unitone.lm.decoder.template import Decoding
 from unitone.lm.interop.llama import to_llama
-from unitone.lm.tasks import Decoding
 
 GOAL = 2.0
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -88,8 +88,8 @@ def _tokens(config: BenchConfig) -> Any:
 def _ours(config: BenchConfig, *, compiled: bool) -> Step:
     import torch
 
-    from unitone.lm.data.mixture import plain
     from unitone.lm.data.vocabulary import Vocabulary
+    from unitone.lm.decoder.batch import plain
     from unitone.lm.decoder.model import LanguageModel, size
     from unitone.lm.decoder.objective import NextToken
     from unitone.train import optim

@@ -16,18 +16,15 @@ from unitone.corpus.corpus import Corpus, read_corpus
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.corpus.waveforms import load_ahead
 from unitone.errors import ConfigError, CorpusError
-from unitone.lm.data.speaker_prompts import Samples
-from unitone.lm.decoder.model import ModelConfig
-from unitone.lm.family import Loaded
-from unitone.lm.speaking import codec_of
+from unitone.lm.data.speaker_prompts import SpeakerPrompts
+from unitone.lm.data.waveforms import codec_of
+from unitone.lm.family import LoadedModel
+from unitone.lm.tasks import SPEECH
 from unitone.tokenizers.extract import Features, extract
 from unitone.tokenizers.kmeans.units import deduplicate
 from unitone.tokenizers.passport import require_same
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
-
-SPEECH = frozenset({"units", "features", "codes"})
-"""Fields that are made from a recording."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +39,20 @@ class SourceConfig:
     """Only the first so many."""
     ssl: str | None = None
     """The speech encoder, where it lies elsewhere than when the tokenizer was built."""
-    voices: Path | None = None
-    """Speaker vectors by utterance id or speaker, safetensors, for tasks that read {voice}."""
+    speaker_embeddings: Path | None = None
+    """Safetensors file with a vector for every utterance id or speaker, for tasks that read
+    {voice}."""
     workers: int = 2
     """Threads that decode audio."""
 
 
-class Rows:
-    """Numbered utterances; what lacks a recording or can't be read is a reason instead of a row."""
+class Source:
+    """Numbered utterances; what has no recording or can't be read is a reason instead of a row."""
 
     def __init__(
         self,
         config: SourceConfig,
-        loaded: Loaded,
+        loaded: LoadedModel,
         *,
         needs: frozenset[str],
         decoder: Path | None = None,
@@ -69,18 +67,18 @@ class Rows:
 
         Raises:
             ConfigError: not exactly one corpus is given, it isn't there, it has no such split, or
-                its tokenizer or codec isn't the model's; speaker vectors lack or don't fit.
+                its tokenizer or codec is another; speaker embeddings are missing or unfit.
             CorpusError: it holds no utterance.
-            CheckpointError: the file of speaker vectors can't be read.
+            CheckpointError: the file of speaker embeddings can't be read.
         """
         if (config.tokens is None) == (config.manifest is None):
             raise ConfigError("give the corpus: either --tokens or --manifest")
         if config.limit is not None and config.limit < 1:
             raise ConfigError(f"--limit must be 1 or more, got {config.limit}")
         self._config, self._loaded, self._needs = config, loaded, needs
-        self._voices = _voices(config.voices, loaded, needed="voice" in needs)
+        self._embeddings = _embeddings(config.speaker_embeddings, loaded, needed="voice" in needs)
         self._shards: TokenShards | None = None
-        self._samples: Samples | None = None
+        self._prompts: SpeakerPrompts | None = None
         self._corpus: Corpus | None = None
         self._units: UnitExtractor | None = None
         self._decoder = decoder
@@ -96,8 +94,8 @@ class Rows:
             raise CorpusError(f"{config.tokens or config.manifest}: no utterance in it")
         self._numbers = sorted(self._ids)[: config.limit]
         key = f"{self._source} {config.split} {config.limit}"
-        if config.voices is not None:
-            key += f" {files.sha256(config.voices)}"
+        if config.speaker_embeddings is not None:
+            key += f" {files.sha256(config.speaker_embeddings)}"
         self.identity = hashlib.sha256(key.encode()).hexdigest()
         """Of the corpus and what of it is asked for."""
 
@@ -121,14 +119,14 @@ class Rows:
             found = ", ".join(sorted(splits - {""})) or "none"
             raise ConfigError(f"--split {split}: no utterance of {folder} has it; found {found}")
         self._shards = shards
-        if "sample" in self._needs:
-            self._samples = Samples(owners, sizes)
+        if "prompt_units" in self._needs:
+            self._prompts = SpeakerPrompts(owners, sizes)
         self._source = f"{shards.index['manifest_sha256']} {shards.passport.hash}"
 
     def _open_manifest(self, manifest: Path) -> None:
-        if "sample" in self._needs:
-            raise ConfigError("--manifest: samples of speakers come from shards; give --tokens")
-        if "codes" in self._needs and self._needs & SPEECH > {"codes"}:
+        if "prompt_units" in self._needs:
+            raise ConfigError("--manifest: speaker prompts come from shards; give --tokens")
+        if "codes" in self._needs and self._needs & {*SPEECH} > {"codes"}:
             raise ConfigError(
                 "--manifest: codes and units of a recording at once come from shards; give --tokens"
             )
@@ -149,31 +147,33 @@ class Rows:
         """Yield the rows, or why there is none."""
         inside = [self._numbers[number] for number in numbers]
         for row in self._stored(inside) if self._shards is not None else self._recorded(inside):
-            if self._voices is None or isinstance(row, str):
+            if self._embeddings is None or isinstance(row, str):
                 yield row
             else:
-                name = speaker_embeddings.find(self._voices, id=row["id"], speaker=row["speaker"])
-                yield row | {"voice": None if name is None else self._voices[name]}
+                name = speaker_embeddings.find(
+                    self._embeddings, id=row["id"], speaker=row["speaker"]
+                )
+                yield row | {"voice": None if name is None else self._embeddings[name]}
 
     def _stored(self, inside: Sequence[int]) -> Iterator[dict[str, Any] | str]:
         assert self._shards is not None
-        samples = self._drawn(inside)
+        prompts = self._drawn(inside)
         for number in inside:
             row = self._shards[number]
-            yield row | {"sample": samples[number]} if number in samples else row
+            yield row | {"prompt_units": prompts[number]} if number in prompts else row
 
     def _drawn(self, inside: Sequence[int]) -> dict[int, Int32[np.ndarray, "S"]]:
         """Return the units of another utterance of each one's speaker, of any split.
 
-        The draw is by id alone: the same sample for every model, seed and ``limit``.
+        The draw is by id alone: the same prompt for every model, seed and ``limit``.
         """
-        if self._samples is None:
+        if self._prompts is None:
             return {}
         assert self._shards is not None
         drawn = {
-            number: self._samples.draw(number, seeding.stream(0, "sample", self._ids[number]))
+            number: self._prompts.draw(number, seeding.stream(0, "sample", self._ids[number]))
             for number in inside
-            if self._samples.longest[number]
+            if self._prompts.longest[number]
         }
         units = {  # in their order on disk, so that no group of rows is read twice
             other: np.asarray(self._shards[other]["units"], np.int32)
@@ -194,7 +194,7 @@ class Rows:
 
     def _speech(self, utterances: list[Utterance]) -> dict[str, dict[str, Any] | str]:
         """Return what is made of the recordings, by id; a reason where that can't be."""
-        if not self._needs & SPEECH:
+        if not self._needs & {*SPEECH}:
             return {}
         if "codes" in self._needs:
             return self._codes_of(utterances)
@@ -238,12 +238,11 @@ class Rows:
         if self._units is None:
             assert self._loaded.tokenizer is not None
             tokenizer = Tokenizer.load(self._loaded.tokenizer)
-            device = str(next(self._loaded.model.parameters()).device)
-            self._units = tokenizer.open(ssl=self._config.ssl, device=device)
+            self._units = tokenizer.open(ssl=self._config.ssl, device=self._loaded.device)
         return self._units
 
 
-def require_codes(shards: TokenShards, loaded: Loaded, *, what: str) -> None:
+def require_codes(shards: TokenShards, loaded: LoadedModel, *, what: str) -> None:
     """Refuse shards without codes, of another codec than the model's, or with fewer levels."""
     ours, theirs = loaded.codes, shards.require_codes()
     assert ours is not None
@@ -252,21 +251,25 @@ def require_codes(shards: TokenShards, loaded: Loaded, *, what: str) -> None:
         raise ConfigError(f"{what} has {theirs.levels} levels of codes, the model {ours.levels}")
 
 
-def _voices(
-    path: Path | None, loaded: Loaded, *, needed: bool
+def _embeddings(
+    path: Path | None, loaded: LoadedModel, *, needed: bool
 ) -> dict[str, Float32[np.ndarray, "E"]] | None:
-    """Return the speaker vectors, which must be of the model's width."""
+    """Return the speaker embeddings, which must be of the model's width."""
     if path is None:
         if needed:
-            raise ConfigError("this task reads {voice}: give speaker vectors with --voices")
+            raise ConfigError(
+                "this task reads {voice}: give speaker embeddings with --speaker-embeddings"
+            )
         return None
     if not needed:
-        raise ConfigError("--voices: this task reads no {voice}")
-    found = speaker_embeddings.read(path, option="--voices")
-    width, config = len(next(iter(found.values()))), loaded.model.config
-    taken = config.voice if isinstance(config, ModelConfig) else 0
+        raise ConfigError("--speaker-embeddings: this task reads no {voice}")
+    found = speaker_embeddings.read(path, option="--speaker-embeddings")
+    width = len(next(iter(found.values())))
+    taken = loaded.model.config.voice
     if width != taken:
-        raise ConfigError(f"--voices {path}: vectors of {width} numbers, the model takes {taken}")
+        raise ConfigError(
+            f"--speaker-embeddings {path}: vectors of {width} numbers, the model takes {taken}"
+        )
     return found
 
 

@@ -1,10 +1,10 @@
-"""Another utterance of the same speaker, what stands for ``{sample}``. Axes: U utterances."""
+"""Another utterance of the same speaker, a prompt, ``{prompt_units}``. Axes: U utterances."""
 
 import numpy as np
 from jaxtyping import Int
 
 
-class Samples:
+class SpeakerPrompts:
     """Knows for every utterance of a corpus which others may show how its speaker sounds."""
 
     longest: Int[np.ndarray, "U"]

@@ -3,7 +3,7 @@
 One pass over the shards turns text and units into tokens of the vocabulary; after it, utterance i
 and the length of every example are there without reading anything else, in any process.
 
-    FOLDER/<field>.tokens.npy    all tokens of the field, one utterance behind the other
+    FOLDER/<field>.tokens.npy    all tokens of the field, one utterance after the other
     FOLDER/<field>.offsets.npy   where each utterance begins; one more than there are utterances
     FOLDER/codes.tokens.npy      codes of a codec, ``frames × levels``; its offsets count frames
     FOLDER/<class>.npy           number of the label, -1 where there is none
@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 
 from unitone import files, speaker_embeddings
 from unitone.config import to_dict
 from unitone.errors import ConfigError, CorpusError
-from unitone.lm.data.speaker_prompts import Samples
-from unitone.lm.decoder.layout import Composer
-from unitone.lm.tasks import CLASSES, Task
+from unitone.lm.data.fields import Fields
+from unitone.lm.data.speaker_prompts import SpeakerPrompts
+from unitone.lm.tasks import CLASSES
 from unitone.logs import Progress
 from unitone.tokenizers.shards import TokenShards
 
@@ -39,42 +39,46 @@ INDEX = "store.json"
 FEATURES = "features.jsonl"
 LABELS = ("language", "gender", "speaker")
 CURES = {
-    "sample": "that takes a speaker with two utterances",
-    "voice": "give the speaker vectors with --voices",
+    "prompt_units": "that takes a speaker with two utterances",
+    "voice": "give the speaker embeddings with --speaker-embeddings",
     "codes": "make shards that have them with `python -m unitone.codecs.encode`",
 }
-"""What helps where a field lacks; otherwise it is a better manifest."""
+"""What helps where a field is missing; otherwise it is a better manifest."""
 
 
 def build(
     folder: Path,
     *,
     shards: TokenShards,
-    composer: Composer,
+    fields: Fields,
     split: Sequence[str] | None,
     features: Path | None = None,
-    voice_file: Path | None = None,
+    embeddings: Path | None = None,
 ) -> "TokenStore":
     """Write the store of the rows of ``split`` (None: all), or open it if it is there already.
 
     ``features`` is a folder of `unitone.tokenizers.features`; its files are read where they lie.
-    ``voice_file`` is one that `unitone.speaker_embeddings` reads; its vectors are copied.
+    ``embeddings`` is a file that `unitone.speaker_embeddings` reads; its vectors are copied.
 
     Raises:
         CorpusError: no utterance is in the split.
         ConfigError: the shards are of another tokenizer than the vocabulary, have no codes where
-            it has, or an utterance has no speaker vector where there are some.
-        CheckpointError: the file of speaker vectors can't be read.
+            it has, or an utterance has no speaker embedding where there are some.
+        CheckpointError: the file of speaker embeddings can't be read.
     """
-    vocabulary = composer.vocabulary
+    vocabulary = fields.vocabulary
     vocabulary.require_passport(shards.passport.hash, of="the token shards")
     of_features = None if features is None else files.sha256(features / FEATURES)
-    vectors = None if voice_file is None else speaker_embeddings.read(voice_file, option="--voices")
+    vectors = (
+        None
+        if embeddings is None
+        else speaker_embeddings.read(embeddings, option="--speaker-embeddings")
+    )
     key = [
         FORMAT,
         *(shards.index["manifest_sha256"], shards.passport.hash, vocabulary.hash, split),
         *(str(features), of_features),
-        *([] if voice_file is None else [files.sha256(voice_file)]),
+        *([] if embeddings is None else [files.sha256(embeddings)]),
         *([to_dict(shards.require_codes())] if vocabulary.codes else []),
     ]
     identity = hashlib.sha256(json.dumps(key).encode()).hexdigest()
@@ -86,7 +90,7 @@ def build(
     with Progress("tokens", total=float(len(shards)), unit="utterance") as progress:
         for row in shards.rows():
             if split is None or row["split"] in split:
-                columns.add(composer.record(row), num_samples=row["num_samples"])
+                columns.add(fields.record(row), num_samples=row["num_samples"])
             progress.advance(1.0)
     if not columns.ids:
         among = "" if split is None else f" of split {', '.join(split)}"
@@ -134,7 +138,7 @@ class _Columns:
             speaker = record.get("speaker")
             self._voices.append(
                 speaker_embeddings.name_of(
-                    self._vectors, id=record["id"], speaker=speaker, option="--voices"
+                    self._vectors, id=record["id"], speaker=speaker, option="--speaker-embeddings"
                 )
             )
         self.ids.append(record["id"])
@@ -224,19 +228,19 @@ class TokenStore:
         return len(self.ids)
 
     @cached_property
-    def _samples(self) -> Samples:
-        return Samples(self._classes["speaker"], self._sizes("units", -1))
+    def _prompts(self) -> SpeakerPrompts:
+        return SpeakerPrompts(self._classes["speaker"], self.sizes("units", -1))
 
     def record(
-        self, row: int, *, to: int = -1, sampling: np.random.Generator | None = None
+        self, row: int, *, to: int = -1, prompting: np.random.Generator | None = None
     ) -> dict[str, Any]:
         """Return the fields of an utterance.
 
         Args:
             row: its number.
             to: number of a language to go to.
-            sampling: draws another utterance of the speaker for ``sample``, of which there must be
-                one; without it, there is no ``sample``.
+            prompting: draws another utterance of the speaker for ``prompt_units``, of which there
+                must be one; without it, there are none.
         """
         record: dict[str, Any] = {"id": self.ids[row]}
         for name in ("units", "text"):
@@ -252,8 +256,8 @@ class TokenStore:
             record["features"] = np.load(path)
         if self._voices is not None:
             record["voice"] = np.asarray(self._voices[self._voice[row]])
-        if sampling is not None:
-            record["sample"] = self._field("units", self._samples.draw(row, sampling))
+        if prompting is not None:
+            record["prompt_units"] = self._field("units", self._prompts.draw(row, prompting))
         if to >= 0:
             record["to"] = self.languages[to]
             record["translation"] = self._field(f"translation.{self.languages[to]}", row)
@@ -263,74 +267,60 @@ class TokenStore:
         start, end = self._offsets[name][row : row + 2]
         return np.asarray(self._tokens[name][start:end])
 
-    def examples(self, task: Task, composer: Composer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return row, number of the other language (or -1) and length of a task's examples.
+    def examples(
+        self, fields: Sequence[str], *, task: str
+    ) -> list[tuple[int, Int[np.ndarray, "U"]]]:
+        """Return the utterances that have all ``fields``, by number of the language to go to.
 
-        With ``{sample}``, which is drawn later, the length is the most that it can be.
+        There is one entry, of language -1, where no field is a translation.
 
         Raises:
-            ConfigError: no utterance has all the task needs; the field that lacks is named.
+            ConfigError: no utterance has them all; ``task`` and the missing field are named.
         """
-        targets = range(len(self.languages)) if "translation" in task.fields else (-1,)
-        found = [self._of(task, composer, to) for to in targets]
-        if not sum(len(rows) for rows, _ in found):
-            missing = self._missing(task)
+        targets = range(len(self.languages)) if "translation" in fields else (-1,)
+        found = [(to, self._having(fields, to)) for to in targets]
+        if not sum(len(rows) for _, rows in found):
+            missing = self._missing(fields)
             cure = CURES.get(missing, "add it to the manifest and encode again")
             raise ConfigError(
-                f"task {task.name}: no utterance has {', '.join(task.fields)}; {missing} lacks in "
+                f"task {task}: no utterance has {', '.join(fields)}; {missing} is missing in "
                 f"the token shards: {cure}, or leave the task out (--tasks)"
             )
-        rows = np.concatenate([rows for rows, _ in found])
-        lengths = np.concatenate([lengths for _, lengths in found])
-        to = np.concatenate(
-            [np.full(len(rows), number) for number, (rows, _) in zip(targets, found, strict=True)]
-        )
-        return rows, to, lengths
+        return found
 
-    def _of(self, task: Task, composer: Composer, to: int) -> tuple[np.ndarray, np.ndarray]:
+    def _having(self, fields: Sequence[str], to: int) -> Int[np.ndarray, "U"]:
         there = np.ones(len(self), bool)
-        lengths = np.zeros(len(self), np.int64)
-        beside = np.zeros(len(self), np.int64)  # positions that codes share with what follows
-        for part in task.parts:
-            sizes = np.ones(len(self), np.int64)
-            if part.name in CLASSES and part.name != "to":
-                there &= self._classes[part.name] >= 0
-            elif part.kind == "field" and part.name != "to":
-                sizes = self._sizes(part.name, to)
-                if part.name == "sample":
-                    sizes = np.minimum(sizes, task.sample_tokens)
-                there &= sizes > 0
-            if part.name == "codes":
-                lengths += composer.codes.length(sizes)
-                beside[:] = composer.codes.tail if part.target else 0
+        for name in fields:
+            if name in CLASSES:
+                there &= name == "to" or self._classes[name] >= 0
             else:
-                beside *= part.target
-                shared = np.minimum(beside, sizes)
-                lengths += sizes - shared
-                beside -= shared
-        rows = np.flatnonzero(there)
-        return rows, lengths[rows]
+                there &= self.sizes(name, to) > 0
+        return np.flatnonzero(there)
 
-    def _sizes(self, name: str, to: int) -> np.ndarray:
+    def sizes(self, name: str, to: int = -1) -> Int[np.ndarray, "U"]:
+        """Return the size of a field of every utterance: tokens, frames, or 1 for a vector.
+
+        Of ``prompt_units``, which are drawn later, it is the most that it can be.
+        """
         name = f"translation.{self.languages[to]}" if name == "translation" else name
         if name == "features":
             return self._frames
-        if name == "sample":
-            return self._samples.longest
+        if name == "prompt_units":
+            return self._prompts.longest
         if name == "voice":
             return np.full(len(self), int(self._voices is not None))
         if name not in self._offsets:
             return np.zeros(len(self), np.int64)
         return np.diff(self._offsets[name])
 
-    def _missing(self, task: Task) -> str:
-        for name in task.fields:
+    def _missing(self, fields: Sequence[str]) -> str:
+        for name in fields:
             if name in ("to", "translation"):
                 if not self.languages:
                     return "translation"
             elif name in CLASSES:
                 if (self._classes[name] < 0).all():
                     return name
-            elif not self._sizes(name, -1).any():
+            elif not self.sizes(name, -1).any():
                 return name
         return "one or another of them"

@@ -1,1 +1,4 @@
 """The decoder-only model family."""
+
+PREFIX = "lm-"
+"""How the names of its sizes begin."""

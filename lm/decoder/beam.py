@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unitone.lm.decoder.sampling import constrain
 from unitone.lm.decoder.stepping import Stepper
-from unitone.lm.tasks import Decoding
+from unitone.lm.decoder.template import Decoding
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
-"""Codes of a codec in a sequence: one level behind the other, or side by side with a delay.
+"""Codes of a codec in a sequence: one level after the other, or side by side with a delay.
 
-``flat``    frame by frame, the levels of a frame one behind the other: T * Q positions
+``flat``    frame by frame, the levels of a frame one after the other: T * Q positions
 ``delay``   Q streams, level q a step later than level q - 1 (MusicGen, arXiv 2306.05284):
             T + Q - 1 positions; what follows the codes begins beside their tail
 
@@ -9,27 +9,15 @@ Axes: Q levels, T frames, L positions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, Int32
 
+from unitone.lm.data.fields import Pattern
 from unitone.lm.data.vocabulary import Block
 from unitone.lm.decoder.model import NONE
-from unitone.tokenizers.passport import CodecPassport
 
-Pattern = Literal["delay", "flat"]
 Laid = Int32[np.ndarray, "L"] | Int32[np.ndarray, "L Q"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodesOfModel:
-    """What the codes of a model are."""
-
-    codec: CodecPassport
-    levels: int
-    """The first so many of the codec's."""
-    pattern: Pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +45,8 @@ class Levels:
         return frames * len(self.blocks)
 
     def begun(self, frames: int) -> int:
-        """Return the positions behind which the first ``frames`` have begun."""
+        """Return the positions after which the first ``frames`` have begun."""
         return frames if self.delayed else frames * len(self.blocks)
-
-    def encode(self, codes: Int[np.ndarray, "R T"]) -> Int32[np.ndarray, "Q T"]:
-        """Return the tokens of the first Q levels.
-
-        Raises:
-            ValueError: there are fewer, or a code is outside its codebook.
-        """
-        if codes.ndim != 2 or len(codes) < len(self.blocks):
-            raise ValueError(
-                f"codes of shape {codes.shape}, the vocabulary has {len(self.blocks)} levels"
-            )
-        rows = zip(self.blocks, codes.astype(np.int32), strict=False)
-        return np.stack([block.encode(row) for block, row in rows])
 
     def lay(self, tokens: Int[np.ndarray, "Q T"]) -> Laid:
         """Return the positions of tokens."""
@@ -83,11 +58,6 @@ class Levels:
         found = np.array([token for token in tokens if first <= token < last], np.int32)
         levels = len(self.blocks)
         return found[: len(found) // levels * levels].reshape(-1, levels).T
-
-    def decode(self, tokens: Int[np.ndarray, "Q T"]) -> Int32[np.ndarray, "Q T"]:
-        """Return the codes of tokens."""
-        rows = zip(self.blocks, tokens.astype(np.int32), strict=True)
-        return np.stack([block.decode(row) for block, row in rows])
 
 
 def delay(codes: Int[np.ndarray, "Q T"]) -> Int32[np.ndarray, "L Q"]:

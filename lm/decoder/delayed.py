@@ -15,7 +15,7 @@ from unitone.lm.decoder.beam import Found
 from unitone.lm.decoder.levels import DelayedStepper
 from unitone.lm.decoder.model import NONE
 from unitone.lm.decoder.sampling import choose, constrain
-from unitone.lm.tasks import Decoding
+from unitone.lm.decoder.template import Decoding
 
 
 class DelayedSearch:

@@ -28,7 +28,7 @@ from unitone.lm.decoder.layout import Example
 from unitone.lm.decoder.levels import DelayedStepper, open_stepper
 from unitone.lm.decoder.packed import Model, prepare
 from unitone.lm.decoder.sampling import choose, constrain
-from unitone.lm.tasks import Decoding
+from unitone.lm.decoder.template import Decoding
 
 __all__ = ["Hypothesis", "Model", "check", "generate", "groups", "prepare", "stream"]
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unitone.lm.data.mixture import Batch
 from unitone.lm.data.vocabulary import Vocabulary
+from unitone.lm.decoder.batch import Batch
 from unitone.lm.decoder.model import NONE, LanguageModel
 from unitone.lm.decoder.speech_ctc import SpeechCtc
 from unitone.lm.interop.opt import OptModel

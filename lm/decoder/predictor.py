@@ -1,31 +1,69 @@
-"""A trained model doing one task: records in, what it says out. Decoding and the short API use it.
+"""The decoder-only model doing one task: what `unitone.lm.predictor` asks of every family."""
 
-performer = Performer(loaded, task="asr")
-jobs = [performer.job(row) for row in rows]
-for batch in performer.batches(jobs): said = performer.run([jobs[number] for number in batch])
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
+from unitone import config as configs
 from unitone import seeding
 from unitone.errors import ConfigError, CorpusError
+from unitone.lm.data.fields import Record
 from unitone.lm.decoder import generation
-from unitone.lm.decoder.generation import Hypothesis
-from unitone.lm.decoder.layout import Composer, Example, Output
-from unitone.lm.decoder.likelihood import log_likelihoods
-from unitone.lm.family import Loaded
-from unitone.lm.tasks import Decoding, Task, select
+from unitone.lm.decoder.batch import collate
+from unitone.lm.decoder.generation import Hypothesis, Model
+from unitone.lm.decoder.layout import Example, PromptFormatter
+from unitone.lm.decoder.model import NONE
+from unitone.lm.decoder.template import DecoderTask, Decoding
+from unitone.lm.family import LoadedModel
+from unitone.lm.predictor import Prediction
+from unitone.lm.tasks import select
 
-MAX_TOKENS = 16_384
-"""Prompt tokens of a batch, padding included."""
+CANDIDATES, TEMPERATURE = 16, 0.4
+"""A careful prediction is the likeliest of so many, drawn like this."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class DecodingConfig:
+    """Instead of the task's own settings."""
+
+    beam: int | None = None
+    """Hypotheses kept; 1 is greedy or, with a temperature, sampling."""
+    length_penalty: float | None = None
+    """Exponent of the length that a hypothesis' score is divided by."""
+    temperature: float | None = None
+    """0 takes the likeliest token; above, tokens are drawn."""
+    top_k: int | None = None
+    """Draw from the k likeliest; 0 is all."""
+    top_p: float | None = None
+    """Draw from the likeliest tokens that hold this much probability."""
+    repetition_penalty: float | None = None
+    """Divides the logits of tokens that were emitted before."""
+    no_repeat: int | None = None
+    """Forbid a run of this many tokens to come back; 0 allows it."""
+    guidance: float | None = None
+    """Classifier-free guidance; 1 is without."""
+    candidates: int | None = None
+    """Drawn for each utterance, of which the inverse task chooses."""
+    max_tokens: int | None = None
+    """Hard cap on new tokens; what reaches it is marked as truncated."""
+    max_ratio: float | None = None
+    """Cap of new tokens per token of the prompt, plus 10; 0 is none."""
+    min_tokens: int | None = None
+    """No end before so many tokens."""
+
+    def of(self, decoding: Decoding) -> Decoding:
+        """Return ``decoding`` with what is given here; a search that is asked for doesn't draw."""
+        given = {name: one for name, one in asdict(self).items() if one is not None}
+        if given.get("temperature") == 0 or given.get("beam", 1) > 1:
+            given = {"temperature": 0.0, "top_k": 0, "top_p": 1.0} | given
+        return replace(decoding, **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptRequest:
     """One utterance, ready to be generated for."""
 
     id: str
@@ -34,103 +72,108 @@ class Job:
     prompt: Example
     null: Example | None
     """The prompt without its condition, where there is guidance."""
-    record: Mapping[str, Any]
+    record: Record
     """The utterance's fields as tokens."""
     prefix: tuple[int, ...] = ()
     """The beginning of the target, given."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    """What was generated for a job."""
+def open_predictor(
+    loaded: LoadedModel,
+    task: str,
+    *,
+    config: DecodingConfig | None = None,
+    seed: int = 0,
+    careful: bool = False,
+) -> "DecoderPredictor":
+    """Return the predictor of a model directory.
 
-    output: Output
-    """With the prefix, where one was given."""
-    score: float
-    truncated: bool
+    Args:
+        loaded: the model.
+        task: name of a row of its table.
+        config: instead of the task's own settings.
+        seed: of what is drawn; each utterance draws from a stream of its own.
+        careful: of several candidates, take the one that the inverse task finds likeliest, where
+            the model can do that.
+
+    Raises:
+        ConfigError: the model has no such task, its vocabulary has not its tokens, or the settings
+            can't work.
+    """
+    (row,) = select(loaded.table, [task])
+    decoding = (config or DecodingConfig()).of(row.decoding)
+    if careful and reranker(row, loaded.table):
+        decoding = replace(decoding, beam=1, temperature=TEMPERATURE, candidates=CANDIDATES)
+    return DecoderPredictor(
+        loaded.model,
+        replace(row, decoding=decoding),
+        table=loaded.table,
+        formatter=open_formatter(loaded),
+        seed=seed,
+    )
 
 
-class Performer:
-    """Holds the model ready, and knows how to ask it."""
+def open_formatter(loaded: LoadedModel) -> PromptFormatter:
+    """Return what lays out the sequences of a model directory."""
+    pattern = loaded.codes.pattern if loaded.codes else "delay"
+    return PromptFormatter(loaded.fields, pattern=pattern)
+
+
+class DecoderPredictor:
+    """Holds the model ready, and knows how to prompt it."""
 
     def __init__(
         self,
-        loaded: Loaded,
-        task: str,
+        model: Model,
+        row: DecoderTask,
         *,
-        decoding: Decoding | None = None,
+        table: Sequence[DecoderTask],
+        formatter: PromptFormatter,
         seed: int = 0,
-        composer: Composer | None = None,
     ) -> None:
-        """Check that the model can do ``task``.
-
-        Args:
-            loaded: the model.
-            task: name of a row of its table.
-            decoding: instead of the task's own.
-            seed: of what is drawn; each utterance draws from a stream of its own.
-            composer: where there is one already.
+        """Check that the model can do the task of ``row``, as its ``decoding`` says.
 
         Raises:
-            ConfigError: the model has no such task, its vocabulary lacks the tokens, or the
-                settings can't work.
+            ConfigError: the vocabulary has not its tokens, or the settings can't work.
         """
-        (self.task,) = select(loaded.tasks, [task])
-        self.decoding = decoding or self.task.decoding
-        self.composer = composer or open_composer(loaded)
-        self.composer.check(self.task)
-        self._levels = self.composer.levels(self.task)
+        self.row, self.task, self.decoding = row, row.task, row.decoding
+        self.formatter = formatter
+        formatter.check(row)
+        self._levels = formatter.levels(row)
         generation.check(self.decoding, levels=self._levels)
-        self._allowed = self.composer.allowed(self.task)
-        self._model = generation.prepare(loaded.model)
+        self._allowed = formatter.allowed(row)
+        self._model = generation.prepare(model)
         self._seed = seed
-        self._check: Task | None = None
+        self._reranker: DecoderTask | None = None
         if self.decoding.candidates > 1:
-            self._check = self._checking(loaded.tasks)
-
-    def _checking(self, tasks: Sequence[Task]) -> Task:
-        check = checker(self.task, tasks)
-        if check is None:
-            raise ConfigError(f"--candidates: no task of this model checks {self.task.name}")
-        self.composer.check(check)
-        return check
+            self._reranker = reranker(row, table)
+            if self._reranker is None:
+                raise ConfigError(f"--candidates: no task of this model reranks {row.name}")
+            formatter.check(self._reranker)
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """Fields of an utterance that the prompt is made of."""
-        return tuple(dict.fromkeys(part.name for part in self.task.prompt if part.kind == "field"))
+    def settings(self) -> dict[str, Any]:
+        """The search, as JSON values."""
+        return configs.to_dict(self.decoding)
 
-    def job(self, row: Mapping[str, Any], *, to: str | None = None, prefix: int = 0) -> Job:
-        """Return the job of an utterance as shards or manifests have it.
-
-        Args:
-            row: the utterance.
-            to: language of the output, where the task has a choice.
-            prefix: tokens of its target that are given.
-
-        Raises:
-            CorpusError: something that the prompt needs is missing or unknown to the vocabulary,
-                or the prompt does not fit into the model's context; the utterance is named.
-        """
+    def request(self, record: Record, *, prefix: int = 0) -> PromptRequest:
+        """Return the request of a record; see `unitone.lm.predictor.Predictor`."""
         try:
-            record = self.composer.record(row)
-            if to is not None:
-                record["to"] = to
-            return self._job(record, prefix)
+            return self._request(record, prefix)
         except (ConfigError, ValueError) as error:
-            raise CorpusError(f"{row['id']}: {error}") from error
+            raise CorpusError(f"{record['id']}: {error}") from error
 
-    def _job(self, record: dict[str, Any], prefix: int) -> Job:
-        name = record["id"]
-        for field in (*self.needs, *([self.task.output] if prefix else [])):
+    def _request(self, record: Record, prefix: int) -> PromptRequest:
+        name, row = record["id"], self.row
+        for field in (*row.needs, *([row.output] if prefix else [])):
             value = record.get(field)
             if value is None or (not isinstance(value, str) and not np.size(value)):
-                raise CorpusError(f"{name}: has no {field}, which task {self.task.name} needs")
-        prompt = self.composer.prompt(self.task, record)
+                raise CorpusError(f"{name}: has no {field}, which task {row.name} needs")
+        prompt = self.formatter.prompt(row, record)
         start = len(prompt)
         if prefix:
-            prefix = min(prefix, self.composer.size(self.task, record))  # not the end of sequence
-            prompt = self.composer.prompt(self.task, record, prefix=prefix)
+            prefix = min(prefix, self.formatter.size(row, record))  # not the end of sequence
+            prompt = self.formatter.prompt(row, record, prefix=prefix)
         context = self._model.config.context
         if len(prompt) >= context:
             raise CorpusError(
@@ -138,88 +181,106 @@ class Performer:
             )
         null = None
         if self.decoding.guidance != 1.0:
-            null = self.composer.prompt(self.task, record, prefix=prefix, null=True)
-        given = self.composer.given(self.task, record, prompt.tokens[start:], prefix)
-        return Job(
+            null = self.formatter.prompt(row, record, prefix=prefix, null=True)
+        given = self.formatter.given(row, record, prompt.tokens[start:], prefix)
+        return PromptRequest(
             id=name, to=record.get("to"), prompt=prompt, null=null, record=record, prefix=given
         )
 
-    def batches(self, jobs: Sequence[Job], *, max_tokens: int = MAX_TOKENS) -> list[list[int]]:
-        """Return the numbers of jobs that go together."""
-        return generation.groups([len(job.prompt) for job in jobs], max_tokens=max_tokens)
+    def batches(self, requests: Sequence[PromptRequest], *, max_tokens: int) -> list[list[int]]:
+        """Return the numbers of requests that go together."""
+        return generation.groups([len(one.prompt) for one in requests], max_tokens=max_tokens)
 
-    def run(self, jobs: Sequence[Job]) -> list[Said]:
-        """Generate for one batch; of several candidates, return the one that is checked best."""
+    def predict(self, requests: Sequence[PromptRequest]) -> list[Prediction]:
+        """Generate for one batch; of several candidates, return the one that reranking chooses."""
         count = self.decoding.candidates
-        found = self._generate([job for job in jobs for _ in range(count)])
-        if self._check is not None:
-            found = self._checked(jobs, found)
+        found = self._generate([one for one in requests for _ in range(count)])
+        if self._reranker is not None:
+            found = self._reranked(requests, found, self._reranker)
         return [
-            Said(
-                output=self.composer.output(self.task, [*job.prefix, *one.tokens]),
+            self.formatter.prediction(
+                self.row,
+                [*request.prefix, *one.tokens],
                 score=one.score,
                 truncated=one.truncated,
             )
-            for job, one in zip(jobs, found, strict=True)
+            for request, one in zip(requests, found, strict=True)
         ]
 
-    def _generate(self, jobs: Sequence[Job]) -> list[Hypothesis]:
-        nulls = [job.null for job in jobs if job.null is not None]
+    def _generate(self, requests: Sequence[PromptRequest]) -> list[Hypothesis]:
+        nulls = [one.null for one in requests if one.null is not None]
         count = self.decoding.candidates
         return generation.generate(
             self._model,
-            [job.prompt for job in jobs],
+            [one.prompt for one in requests],
             allowed=self._allowed,
-            eos=self.composer.vocabulary.eos_id,
+            eos=self.formatter.vocabulary.eos_id,
             decoding=self.decoding,
             levels=self._levels,
             nulls=nulls or None,
             generators=[
                 seeding.stream(
-                    *(self._seed, "decode", self.task.name, job.id, job.to or ""),
+                    *(self._seed, "decode", self.row.name, one.id, one.to or ""),
                     *([place % count] if count > 1 else []),
                 )
-                for place, job in enumerate(jobs)
+                for place, one in enumerate(requests)
             ],
         )
 
-    def _checked(self, jobs: Sequence[Job], found: Sequence[Hypothesis]) -> list[Hypothesis]:
-        """Return each job's hypothesis for which the checking task finds the input likeliest."""
-        assert self._check is not None
+    def _reranked(
+        self,
+        requests: Sequence[PromptRequest],
+        found: Sequence[Hypothesis],
+        reranker: DecoderTask,
+    ) -> list[Hypothesis]:
+        """Return each request's hypothesis for which the inverse task finds the input likeliest."""
         count = self.decoding.candidates
         chosen = []
-        for number, job in enumerate(jobs):
+        for number, request in enumerate(requests):
             mine = found[number * count : (number + 1) * count]
-            said = [self.composer.field(self.task, [*job.prefix, *one.tokens]) for one in mine]
+            outputs = [
+                self.formatter.field(self.row, [*request.prefix, *one.tokens]) for one in mine
+            ]
             examples = [
-                self.composer.example(self._check, {**job.record, self.task.output: tokens})
-                for tokens in said
+                self.formatter.example(reranker, {**request.record, self.row.output: tokens})
+                for tokens in outputs
             ]
             likelihoods = log_likelihoods(self._model, examples)
-            best = max(range(count), key=lambda place: (said[place].size > 0, likelihoods[place]))
+            best = max(
+                range(count), key=lambda place: (outputs[place].size > 0, likelihoods[place])
+            )
             chosen.append(mine[best])
         return chosen
 
 
-def checker(task: Task, table: Sequence[Task]) -> Task | None:
-    """Return the row that reads back what ``task`` says; None where no row of the table can."""
-    given = {part.name for part in task.prompt if part.kind == "field"} | {task.output}
-    for row in table:
-        if row.name == task.check and given >= {*row.fields}:
-            return row
+def reranker(row: DecoderTask, table: Sequence[DecoderTask]) -> DecoderTask | None:
+    """Return the inverse task of ``row``; None where no row of the table can do it."""
+    given = {*row.needs, row.output}
+    for other in table:
+        if other.name == row.rerank and given >= {*other.fields}:
+            return other
     return None
 
 
-def open_composer(loaded: Loaded) -> Composer:
-    """Return the composer of a model directory.
+@torch.inference_mode()
+def log_likelihoods(model: Model, examples: Sequence[Example]) -> list[float]:
+    """Return the sum of the log-probabilities of each example's target, in nats.
 
-    Raises:
-        ConfigError: it has no tokenizer.
+    All examples go through the model as one batch; their targets have one stream of tokens.
     """
-    if loaded.tokenizer is None:
-        raise ConfigError(
-            f"{loaded.folder} has no tokenizer/, so text and units can't be read: copy the whole "
-            "directory, or the tokenizer's own into it"
-        )
-    pattern = loaded.codes.pattern if loaded.codes else "delay"
-    return Composer.open(loaded.tokenizer, loaded.vocabulary, pattern=pattern)
+    batch = collate([[(0, example)] for example in examples])
+    device = next(model.parameters()).device
+    targets = batch.targets.to(device)
+    if targets.ndim == 3:  # codes among what is given
+        targets = targets[..., 0]
+    vectors = {
+        kind: type(given)(values=given.values.to(device), where=given.where.to(device))
+        for kind, given in batch.vectors.items()
+    }
+    states = model(batch.tokens.to(device), vectors=vectors)
+    learnt = targets != NONE
+    log_p = model.head(states[learnt]).float().log_softmax(dim=-1)
+    found = log_p.gather(1, targets[learnt][:, None])[:, 0]
+    rows = learnt.nonzero()[:, 0]
+    sums = torch.zeros(len(examples), device=device).index_add(0, rows, found)
+    return [float(total) for total in sums]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unitone.lm.tasks import Decoding
+from unitone.lm.decoder.template import Decoding
 
 
 def constrain(

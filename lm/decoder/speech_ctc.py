@@ -16,16 +16,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unitone.lm.data.mixture import Batch
 from unitone.lm.data.vocabulary import Vocabulary
+from unitone.lm.decoder.batch import Batch
 from unitone.lm.decoder.model import NONE
-from unitone.lm.tasks import SEQUENCES, Task
-
-SPEECH = ("units", "features", "codes")
-"""Fields that are speech."""
+from unitone.lm.decoder.template import DecoderTask
+from unitone.lm.tasks import SEQUENCES, SPEECH
 
 
-def reads(task: Task) -> bool:
+def reads(task: DecoderTask) -> bool:
     """Tell whether ``task`` writes down what it hears, and nothing else."""
     fields = [part for part in task.parts if part.name in SEQUENCES]
     heard = [part.name for part in fields if not part.target]
@@ -38,7 +36,7 @@ class SpeechCtc(nn.Module):
 
     _reads: Tensor
 
-    def __init__(self, width: int, *, vocabulary: Vocabulary, tasks: Sequence[Task]) -> None:
+    def __init__(self, width: int, *, vocabulary: Vocabulary, tasks: Sequence[DecoderTask]) -> None:
         """Prepare for states of ``width``; ``tasks`` are in the order of their numbers."""
         super().__init__()
         text = vocabulary.block("text")

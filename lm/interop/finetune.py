@@ -1,7 +1,7 @@
 """Start from a model of ours: its weights, and its row for every token that is still there.
 
-The corpus is another one, the tokenizer the same, since units and pieces of text mean what they
-meant. Tasks, languages, genders and speakers may come and go; their tokens are matched by name.
+The corpus is another one, the tokenizer the same, since units and subwords mean what they meant.
+Tasks, languages, genders and speakers may come and go; their tokens are matched by name.
 """
 
 from pathlib import Path
@@ -9,16 +9,17 @@ from pathlib import Path
 from unitone import files
 from unitone.errors import ConfigError
 from unitone.lm import family
+from unitone.lm.data.fields import CodesOfModel
 from unitone.lm.data.vocabulary import Vocabulary
-from unitone.lm.decoder.codes import CodesOfModel
 from unitone.lm.interop.pretrained import Pretrained
+from unitone.model_dir import CONFIG
 from unitone.tokenizers.passport import require_same
 from unitone.train import checkpoint
 
 
 def is_ours(directory: Path) -> bool:
     """Tell whether it is a model directory of `unitone.lm.family`."""
-    config = directory / family.CONFIG
+    config = directory / CONFIG
     return config.is_file() and "unitone" in files.read_json(config)
 
 

@@ -9,13 +9,15 @@ import numpy as np
 from jaxtyping import Float
 
 from unitone.errors import CorpusError
-from unitone.lm.decoder.layout import Composer
+from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import LanguageModel
-from unitone.lm.decoder.predictor import open_composer
-from unitone.lm.tasks import Task, select
+from unitone.lm.decoder.predictor import open_formatter
+from unitone.lm.decoder.template import DecoderTask
+from unitone.lm.tasks import select
 from unitone.recipes.tour import attention_maps
 from unitone.recipes.tour.files import Row, TourFiles
 from unitone.report import figures, page
+from unitone.tokenizers.text.subwords import UnitPieces
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,10 +47,12 @@ def section(tour: TourFiles) -> str:
     loaded = tour.model
     if not isinstance(loaded.model, LanguageModel):
         raise CorpusError("attention is drawn of models in the Llama layout; this is another")
-    (task,) = select(loaded.tasks, ["asr"])
-    composer = open_composer(loaded)
+    (task,) = select(loaded.table, ["asr"])
+    formatter = open_formatter(loaded)
     rows = tour.tokens(_wanted(tour))
-    looks = [_look(tour, row, loaded.model, composer=composer, task=task) for row in rows.values()]
+    looks = [
+        _look(tour, row, loaded.model, formatter=formatter, task=task) for row in rows.values()
+    ]
     shares = attention_maps.monotone_shares([one.weights for one in looks])
     layer, head = (int(n) for n in np.unravel_index(int(shares.argmax()), shares.shape))
     one = sorted(looks, key=lambda one: len(one.tokens))[len(looks) // 2]
@@ -87,34 +91,39 @@ def _wanted(tour: TourFiles) -> list[str]:
 
 
 def _look(
-    tour: TourFiles, row: Row, model: LanguageModel, *, composer: Composer, task: Task
+    tour: TourFiles,
+    row: Row,
+    model: LanguageModel,
+    *,
+    formatter: PromptFormatter,
+    task: DecoderTask,
 ) -> Looks:
-    record = composer.record(row)
-    example = composer.example(task, record)
-    unit = composer.vocabulary.block("unit")
+    fields = formatter.fields
+    record = fields.record(row)
+    example = formatter.example(task, record)
+    unit = fields.vocabulary.block("unit")
     where = (example.tokens >= unit.start) & (example.tokens < unit.end)
     # the last target ends the text
     weights = attention_maps.weights(model, example, of=where)[:, :, :-1]
-    ids = composer.vocabulary.block("text").decode(record["text"].tolist())
-    read = [composer.text.decode(ids[:count]) for count in range(len(ids) + 1)]
+    ids = record["text"].tolist()
+    read = [fields.text_of(ids[:count]) for count in range(len(ids) + 1)]
     return Looks(
         row=row,
         weights=weights,
         tokens=tuple(
             whole.removeprefix(before).replace(" ", "␣") or "·" for before, whole in pairwise(read)
         ),
-        edges=_edges(tour, row, composer),
+        edges=_edges(tour, row, fields.subwords),
     )
 
 
-def _edges(tour: TourFiles, row: Row, composer: Composer) -> Float[np.ndarray, "_"]:
+def _edges(tour: TourFiles, row: Row, subwords: UnitPieces | None) -> Float[np.ndarray, "_"]:
     units = np.asarray(row["units"], np.int32)
     lasting = np.asarray(row["durations"] or np.ones(len(units)), np.float64)
     ends = np.concatenate([[0.0], np.cumsum(lasting)]) / tour.shards.passport.frames.frame_rate
-    if composer.pieces is None:
+    if subwords is None:
         return ends
-    pieces = composer.pieces
-    sizes = [len(pieces.decode(piece[None])) for piece in pieces.encode(units)]
+    sizes = [len(subwords.decode(piece[None])) for piece in subwords.encode(units)]
     found: np.ndarray = ends[np.concatenate([[0], np.cumsum(sizes)])]
     return found
 

@@ -9,7 +9,7 @@ from typing import Any
 from unitone import files
 from unitone.errors import CorpusError
 from unitone.lm import family
-from unitone.lm.family import Loaded
+from unitone.lm.family import LoadedModel
 from unitone.resume import Journal
 from unitone.tokenizers.shards import TokenShards
 
@@ -70,7 +70,7 @@ class TourFiles:
         return TokenShards(self.folder / "tokens")
 
     @cached_property
-    def model(self) -> Loaded:
+    def model(self) -> LoadedModel:
         """The language model."""
         self._there("lm", "best", "config.json")
         return family.load(self.folder / "lm" / "best", device="cpu")

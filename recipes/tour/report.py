@@ -55,7 +55,7 @@ def render(tour: TourFiles) -> str:
         _part("What it confuses", lambda: scores.confusions(tour)),
         _part("How it learnt", lambda: learning.curves(tour)),
         _part("Size, speed and time", lambda: learning.speed(tour)),
-        _part("The task table", lambda: scores.task_table(tour.model.tasks)),
+        _part("The task table", lambda: scores.task_table(tour.model.table)),
         page.section("How it was made", learning.made_by(tour)),
     ]
     met = sum(one.met for one in measured)
@@ -78,7 +78,7 @@ def _what(tour: TourFiles) -> str:
     """Say in a sentence what the page is about, as far as it is known."""
     try:
         size = f" of {tour.model.model.num_parameters / 1e6:.1f} M parameters"
-        tasks = f", {len(tour.model.tasks)} tasks"
+        tasks = f", {len(tour.model.table)} tasks"
     except UnitoneError:
         size = tasks = ""
     return f"A decoder-only model{size} over text and speech units{tasks}."

@@ -9,7 +9,8 @@ import numpy as np
 
 from unitone.errors import CorpusError, UnitoneError
 from unitone.eval.scoring import number
-from unitone.lm.tasks import CLASSES, Task
+from unitone.lm.decoder.template import DecoderTask
+from unitone.lm.tasks import CLASSES
 from unitone.recipes.tour.files import TourFiles
 from unitone.report import figures, page
 from unitone.report.page import Html
@@ -213,7 +214,7 @@ def confusions(tour: TourFiles) -> str:
     return page.grid(*drawn)
 
 
-def task_table(tasks: Sequence[Task]) -> str:
+def task_table(tasks: Sequence[DecoderTask]) -> str:
     """Return the rows of the model's task table."""
     rows = [
         (
@@ -235,12 +236,12 @@ def task_table(tasks: Sequence[Task]) -> str:
     return page.table(header, rows, numbers={5}) + page.note(remark)
 
 
-def _fields(task: Task, *, target: bool) -> str:
+def _fields(task: DecoderTask, *, target: bool) -> str:
     named = [part.name for part in task.parts if part.kind == "field" and part.target == target]
     return ", ".join(_FIELDS.get(name, name) for name in named) or "nothing"
 
 
-def _decoding(task: Task) -> str:
+def _decoding(task: DecoderTask) -> str:
     decoding = task.decoding
     if task.output in CLASSES:
         return f"likeliest {task.output}"

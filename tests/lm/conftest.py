@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 
 from unitone import seeding
+from unitone.lm.data.fields import Fields
+from unitone.lm.data.mixture import Mixture, MixtureConfig
+from unitone.lm.data.store import TokenStore
 from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
-from unitone.lm.decoder.layout import Composer
-from unitone.lm.tasks import TASKS, Task
+from unitone.lm.decoder.batch import BatchConfig, DecoderBatching
+from unitone.lm.decoder.layout import PromptFormatter
+from unitone.lm.decoder.template import TASKS, DecoderTask
 from unitone.tokenizers.text.text import ByteText
 
 UNITS = 12
 
 
 def vocabulary(
-    *, tables: Sequence[Task] = TASKS, codes: Sequence[int] = (), passport: str | None = None
+    *, tables: Sequence[DecoderTask] = TASKS, codes: Sequence[int] = (), passport: str | None = None
 ) -> Vocabulary:
     tokens = {part.name for task in tables for part in task.parts if part.kind == "token"}
     own = sorted(name[1:-1] for name in tokens if ":" not in name)
@@ -37,8 +41,41 @@ def vocabulary(
 
 
 @pytest.fixture
-def composer() -> Composer:
-    return Composer(vocabulary=vocabulary(), text=ByteText(), pieces=None)
+def formatter() -> PromptFormatter:
+    return PromptFormatter(Fields(vocabulary=vocabulary(), text=ByteText(), subwords=None))
+
+
+def mixture_of(
+    tokens: TokenStore,
+    formatter: PromptFormatter,
+    table: Sequence[DecoderTask],
+    *,
+    context: int = 64,
+    seed: int = 3,
+    **changes: Any,
+) -> Mixture:
+    """Return a mixture of examples; ``changes`` are fields of its configuration or the batches'."""
+    batch = {"packing", "null_share", "unit_mask", "unit_mask_span"} & changes.keys()
+    config = MixtureConfig(
+        **{
+            "max_tokens": 256,
+            "round_examples": 100,
+            **{name: value for name, value in changes.items() if name not in batch},
+        }
+    )
+    return Mixture(
+        config,
+        store=tokens,
+        tasks=[row.task for row in table],
+        batching=DecoderBatching(
+            formatter=formatter,
+            tasks=tuple(table),
+            context=context,
+            max_tokens=config.max_tokens,
+            config=BatchConfig(**{name: changes[name] for name in batch}),
+        ),
+        seed=seed,
+    )
 
 
 PASSPORT = {
@@ -236,7 +273,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, speech: Callable[..., np.nda
         folder / "best",
         model=model,
         vocabulary=own,
-        tasks=[
+        table=[
             replace(
                 task, decoding=replace(task.decoding, max_tokens=min(12, task.decoding.max_tokens))
             )

@@ -18,7 +18,7 @@ MakeShards = Callable[..., Path]
 def run(make_shards: MakeShards, tmp_path: Path) -> Path:
     arguments = [
         *(
-            "--data",
+            "--tokens",
             str(make_shards(rows(8))),
             "--out",
             str(tmp_path / "run"),

@@ -11,8 +11,9 @@ import soundfile
 from unitone.lm import decode, family
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
-from unitone.lm.decoder.predictor import Job, Performer, Said
-from unitone.lm.tasks import TASKS
+from unitone.lm.decoder.predictor import DecoderPredictor, PromptRequest
+from unitone.lm.decoder.template import TASKS
+from unitone.lm.predictor import Prediction
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.shards import TokenShards
@@ -59,16 +60,16 @@ def test_a_killed_run_goes_on_and_the_file_is_the_same(
     options = ("--batch-tokens", 60, "--temperature", 1.0, "--seed", 3)
     assert run(world, "asr", tmp_path / "whole.jsonl", *options) == 0
     out, calls = tmp_path / "hyp.jsonl", []
-    original = Performer.run
+    original = DecoderPredictor.predict
 
-    def interrupted(self: Performer, jobs: Sequence[Job]) -> list[Said]:
-        calls.append(len(jobs))
+    def interrupted(self: DecoderPredictor, requests: Sequence[PromptRequest]) -> list[Prediction]:
+        calls.append(len(requests))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(self, jobs)
+        return original(self, requests)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Performer, "run", interrupted)
+        patch.setattr(DecoderPredictor, "predict", interrupted)
         assert run(world, "asr", out, *options) == 130
     assert not out.exists()
     journal = tmp_path / ".hyp.jsonl.work" / "journal.jsonl"
@@ -76,12 +77,12 @@ def test_a_killed_run_goes_on_and_the_file_is_the_same(
         file.write('{"window": 0, "ba')  # the kill came in the middle of a line
     counted: list[int] = []
 
-    def counting(self: Performer, jobs: Sequence[Job]) -> list[Said]:
-        counted.append(len(jobs))
-        return original(self, jobs)
+    def counting(self: DecoderPredictor, requests: Sequence[PromptRequest]) -> list[Prediction]:
+        counted.append(len(requests))
+        return original(self, requests)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Performer, "run", counting)
+        patch.setattr(DecoderPredictor, "predict", counting)
         assert run(world, "asr", out, *options) == 0
     assert sum(counted) == 6 - calls[0]
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
@@ -246,7 +247,7 @@ def test_a_vocabulary_without_the_tasks_tokens(
     tasks = [task for task in TASKS if task.name in ("gid", "lid")]
     model = LanguageModel(config)
     folder = tmp_path / "model"
-    family.save(folder, model=model, vocabulary=vocabulary, tasks=tasks, tokenizer=world.tokenizer)
+    family.save(folder, model=model, vocabulary=vocabulary, table=tasks, tokenizer=world.tokenizer)
     for task, message in (("lid", "<task:lid>"), ("gid", "emits gender")):
         options = ["--model", folder, "--task", task, "--tokens", world.tokens]
         out = ["--out", tmp_path / "hyp.jsonl", "--device", "cpu"]

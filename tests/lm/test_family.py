@@ -17,17 +17,17 @@ from unitone.errors import CheckpointError, ConfigError, UnitoneError
 from unitone.lm import export, family
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
-from unitone.lm.family import Loaded, load, save
+from unitone.lm.decoder.template import TASKS, DecoderTask, Decoding
+from unitone.lm.family import LoadedModel, load, save
 from unitone.lm.interop.opt import OptConfig, OptModel
 from unitone.lm.model_card import Card, Score
-from unitone.lm.tasks import TASKS, Decoding, Task
 from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.passport import Passport
 from unitone.train import checkpoint
 
 SHAPE = TransformerConfig(dim=16, layers=2, heads=2, kv_heads=1, ffn=24)
-OWN = Task(
+OWN = DecoderTask(
     name="spell",
     template="<bos> {units} <sep> [ {text} <eos> ]",
     emits=("text",),
@@ -62,11 +62,11 @@ def build(vocabulary: Vocabulary, *, features: int = 0) -> LanguageModel:
 def saved(tmp_path: Path, tokenizer: Path) -> Path:
     folder, vocabulary = tmp_path / "run" / "best", vocabulary_of(tokenizer)
     model = build(vocabulary, features=5)
-    save(folder, model=model, vocabulary=vocabulary, tasks=TASKS_HERE, tokenizer=tokenizer)
+    save(folder, model=model, vocabulary=vocabulary, table=TASKS_HERE, tokenizer=tokenizer)
     return folder
 
 
-def read(folder: Path) -> Loaded:
+def read(folder: Path) -> LoadedModel:
     return load(folder, device="cpu")
 
 
@@ -75,7 +75,7 @@ def test_what_is_saved_is_loaded(saved: Path, tokenizer: Path) -> None:
     vocabulary = vocabulary_of(tokenizer)
     model, loaded = build(vocabulary, features=5), read(saved)
     assert loaded.vocabulary == vocabulary
-    assert loaded.tasks == TASKS_HERE
+    assert loaded.table == TASKS_HERE
     assert loaded.passport == Passport.load(tokenizer)
     assert loaded.tokenizer == saved / "tokenizer"
     assert loaded.decoder is None
@@ -108,7 +108,7 @@ def test_scaled_rotation_and_wide_heads_are_kept(tmp_path: Path) -> None:
     shape = dataclasses.replace(SHAPE, head_width=6, rope_scaling=scaling)
     config = ModelConfig(transformer=shape, vocab_size=len(vocabulary))
     model = LanguageModel(config, generator=torch.Generator().manual_seed(0)).eval()
-    save(tmp_path / "m", model=model, vocabulary=vocabulary, tasks=TASKS_HERE)
+    save(tmp_path / "m", model=model, vocabulary=vocabulary, table=TASKS_HERE)
     loaded = read(tmp_path / "m").model
     assert loaded.config == config
     assert torch.equal(loaded(TOKENS), model(TOKENS))
@@ -128,7 +128,7 @@ def test_an_opt_model_is_saved_too(tmp_path: Path) -> None:
     decoder = tmp_path / "vocoder"
     decoder.mkdir()
     (decoder / "config.json").write_text("{}", encoding="utf-8")
-    save(tmp_path / "m", model=model, vocabulary=vocabulary, tasks=TASKS_HERE, decoder=decoder)
+    save(tmp_path / "m", model=model, vocabulary=vocabulary, table=TASKS_HERE, decoder=decoder)
     loaded = read(tmp_path / "m")
     assert isinstance(loaded.model, OptModel)
     assert loaded.model.config == config
@@ -141,7 +141,7 @@ def test_the_card_states_facts_and_what_is_not_stated(tmp_path: Path) -> None:
     scores = (Score(name="WER % on an4", value=7.5, low=6.0, high=9.25),)
     card = Card(title="Tiny", data=("an4 train",), hours=0.71, scores=scores)
     model = build(vocabulary)
-    save(tmp_path / "m", model=model, vocabulary=vocabulary, tasks=TASKS_HERE, card=card)
+    save(tmp_path / "m", model=model, vocabulary=vocabulary, table=TASKS_HERE, card=card)
     text = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
     assert text.startswith("# Tiny\n")
     assert "| WER % on an4 | 7.5 | 6 to 9.25 |" in text
@@ -161,7 +161,7 @@ def test_a_failed_save_leaves_the_old_directory(
     monkeypatch.setattr(checkpoint, "save_tensors", full)
     vocabulary = vocabulary_of(tokenizer)
     with pytest.raises(OSError, match="No space"):
-        save(saved, model=build(vocabulary), vocabulary=vocabulary, tasks=TASKS_HERE)
+        save(saved, model=build(vocabulary), vocabulary=vocabulary, table=TASKS_HERE)
     assert (saved / "model.safetensors").read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == ["best"]
 
@@ -170,20 +170,20 @@ def test_saving_into_a_folder_that_is_being_replaced(saved: Path) -> None:
     """As the trainer does: its own temporary folder is what it asks to be filled."""
     vocabulary = vocabulary_of(None)
     with checkpoint.replacing_folder(saved) as temporary:
-        save(temporary, model=build(vocabulary), vocabulary=vocabulary, tasks=TASKS_HERE[:1])
-    assert read(saved).tasks == TASKS_HERE[:1]
+        save(temporary, model=build(vocabulary), vocabulary=vocabulary, table=TASKS_HERE[:1])
+    assert read(saved).table == TASKS_HERE[:1]
     assert [path.name for path in saved.parent.iterdir()] == ["best"]
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(saved: Path) -> None:
     saved.rename(saved.with_name(".best.old"))
-    assert read(saved).tasks == TASKS_HERE
+    assert read(saved).table == TASKS_HERE
 
 
 def test_a_save_replaces_all_of_the_old_directory(saved: Path) -> None:
     (saved / "stale").touch()
     vocabulary = vocabulary_of(None)
-    save(saved, model=build(vocabulary), vocabulary=vocabulary, tasks=TASKS_HERE)
+    save(saved, model=build(vocabulary), vocabulary=vocabulary, table=TASKS_HERE)
     assert not (saved / "stale").exists()
     assert read(saved).passport is None
 
@@ -196,12 +196,12 @@ def test_parts_that_do_not_belong_together_are_not_saved(tmp_path: Path, tokeniz
             tmp_path / "m",
             model=build(other),
             vocabulary=other,
-            tasks=TASKS_HERE,
+            table=TASKS_HERE,
             tokenizer=tokenizer,
         )
     model = LanguageModel(ModelConfig(transformer=SHAPE, vocab_size=5))
     with pytest.raises(ConfigError, match="the model has 5 tokens, the vocabulary 286"):
-        save(tmp_path / "m", model=model, vocabulary=vocabulary, tasks=TASKS_HERE)
+        save(tmp_path / "m", model=model, vocabulary=vocabulary, table=TASKS_HERE)
     assert not (tmp_path / "m").exists()
 
 
@@ -242,13 +242,13 @@ def plain(folder: Path) -> None:
     [
         (cut_weights, r"model\.safetensors cannot be read .*; copy the directory again"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors cannot be"),
-        (lambda folder: (folder / "config.json").unlink(), r"config\.json: missing"),
+        (lambda folder: (folder / "config.json").unlink(), r"config\.json is missing"),
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is damaged"),
         (lambda folder: (folder / "vocabulary.json").unlink(), r"vocabulary\.json: missing"),
         (another_vocabulary, "they are of two models"),
         (another_tokenizer, "their ids mean different things"),
         (unknown_field, "unitone: unknown field 'heads'"),
-        (newer_format, "has format 9; this version reads 1"),
+        (newer_format, "has format 9; this version reads 1 to 2"),
         (plain, 'no "unitone" part: not written by Unitone'),
         (shutil.rmtree, "no such directory"),
     ],
@@ -294,4 +294,4 @@ def test_export_refuses(saved: Path, tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "a file is in the way" in fails("--out", str(tmp_path / "mine" / "thesis.tex"))
     another = shutil.copytree(saved, tmp_path / "another")
     assert "holds other files" in fails("--out", str(another))
-    assert family.load(saved, device="cpu").tasks == TASKS_HERE
+    assert family.load(saved, device="cpu").table == TASKS_HERE

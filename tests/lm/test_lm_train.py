@@ -15,13 +15,16 @@ from unitone import seeding
 from unitone.errors import ConfigError
 from unitone.lm import export, family
 from unitone.lm import train as lm_train
-from unitone.lm.data.mixture import DataConfig, collate
+from unitone.lm.data.fields import Fields
+from unitone.lm.data.mixture import MixtureConfig
 from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
 from unitone.lm.decoder import generation
-from unitone.lm.decoder.layout import Composer
+from unitone.lm.decoder.batch import collate
+from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import NONE, LanguageModel, ModelConfig
 from unitone.lm.decoder.objective import NextToken, smoothed
-from unitone.lm.tasks import TASKS, Task
+from unitone.lm.decoder.template import TASKS, DecoderTask
+from unitone.lm.decoder.training import DecoderConfig, Options, table_of
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.text.text import ByteText
 
@@ -48,20 +51,22 @@ def test_cross_entropy_against_torch() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_one_batch_of_each_task_is_learnt_by_heart(task: Task, composer: Composer) -> None:
+def test_one_batch_of_each_task_is_learnt_by_heart(
+    task: DecoderTask, formatter: PromptFormatter
+) -> None:
     """To (almost) no loss; where the prompt says everything, decoding gives the targets back."""
     records = []
     for row in rows(6):
-        record = composer.record(row)
+        record = formatter.fields.record(row)
         to = row["translation"][0]["language"]
         records.append(record | {"to": to, "translation": record["translations"][to]})
-    batch = collate([[(0, composer.example(task, record))] for record in records])
+    batch = collate([[(0, formatter.example(task, record))] for record in records])
     shape = TransformerConfig(dim=48, layers=2, heads=4, kv_heads=4, ffn=96)
     model = LanguageModel(
-        ModelConfig(transformer=shape, vocab_size=len(composer.vocabulary)),
+        ModelConfig(transformer=shape, vocab_size=len(formatter.vocabulary)),
         generator=seeding.torch_generator(0),
     )
-    player = NextToken(model, vocabulary=composer.vocabulary, tasks=[task.name])
+    player = NextToken(model, vocabulary=formatter.vocabulary, tasks=[task.name])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     mean = math.inf
     for _ in range(150):
@@ -79,30 +84,30 @@ def test_one_batch_of_each_task_is_learnt_by_heart(task: Task, composer: Compose
     assert mean < 0.01
     found = generation.generate(
         model.eval(),
-        [composer.prompt(task, record) for record in records],
-        allowed=composer.allowed(task),
-        eos=composer.vocabulary.eos_id,
+        [formatter.prompt(task, record) for record in records],
+        allowed=formatter.allowed(task),
+        eos=formatter.vocabulary.eos_id,
         decoding=task.decoding,
     )
     for record, hypothesis in zip(records, found, strict=True):
-        example = composer.example(task, record)
-        assert [*hypothesis.tokens, composer.vocabulary.eos_id] == list(
+        example = formatter.example(task, record)
+        assert [*hypothesis.tokens, formatter.vocabulary.eos_id] == list(
             example.tokens[example.target]
         )
         assert not hypothesis.truncated
 
 
 def test_streams_of_codes_are_learnt_within_their_levels() -> None:
-    task = Task(
+    task = DecoderTask(
         name="tts",
         template="<bos> {text} <sep> [ {codes} <eos> ]",
         emits=("code/0", "code/1"),
         metric="units",
     )
     words = vocabulary(codes=(4, 4))
-    composer = Composer(vocabulary=words, text=ByteText(), pieces=None)
-    record = composer.record(rows(1)[0] | {"codes": np.array([[0, 1, 2], [3, 2, 1]])})
-    batch = collate([[(0, composer.example(task, record))]])
+    formatter = PromptFormatter(Fields(vocabulary=words, text=ByteText(), subwords=None))
+    record = formatter.fields.record(rows(1)[0] | {"codes": np.array([[0, 1, 2], [3, 2, 1]])})
+    batch = collate([[(0, formatter.example(task, record))]])
     shape = TransformerConfig(dim=16, layers=1, heads=2, kv_heads=2, ffn=16)
     model = LanguageModel(
         ModelConfig(transformer=shape, vocab_size=len(words)), generator=seeding.torch_generator(0)
@@ -116,7 +121,7 @@ def test_streams_of_codes_are_learnt_within_their_levels() -> None:
 
 def test_from_shards_to_a_model_that_loads(make_shards: MakeShards, tmp_path: Path) -> None:
     data, out = make_shards(rows(40)), tmp_path / "run"
-    arguments = ["--data", str(data), "--out", str(out), *SMALL]
+    arguments = ["--tokens", str(data), "--out", str(out), *SMALL]
     assert lm_train.main([*arguments, "--steps", "3", "--validate-every", "3"]) == 0
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     (validation,) = [line["validation"] for line in lines if "validation" in line]
@@ -152,7 +157,7 @@ def test_bad_input(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data, out = make_shards(rows(8)), tmp_path / "run"
-    arguments = ["--data", str(data), "--out", str(out), "--threads", "1", "--device", "cpu"]
+    arguments = ["--tokens", str(data), "--out", str(out), "--threads", "1", "--device", "cpu"]
     assert lm_train.main([*arguments, *options, "--steps", "1"]) == status
     assert complaint in capsys.readouterr().err
 
@@ -168,12 +173,12 @@ def test_a_pretrained_start_takes_the_options_of_training(
     )
     words = Vocabulary.build(text=300 - len(SPECIALS))
     old = LanguageModel(config, generator=seeding.torch_generator(1))
-    family.save(tmp_path / "old", model=old, vocabulary=words, tasks=TASKS[:1])
+    family.save(tmp_path / "old", model=old, vocabulary=words, table=TASKS[:1])
     exported = ["--model", str(tmp_path / "old"), "--out", str(tmp_path / "hf")]
     assert export.main(exported) == 0
     (tmp_path / "hf" / "vocab.json").write_text(json.dumps({"a": 5, "b": 6}))
     out = tmp_path / "run"
-    options = ["--data", str(data), "--out", str(out), "--init", str(tmp_path / "hf")]
+    options = ["--tokens", str(data), "--out", str(out), "--init", str(tmp_path / "hf")]
     options += ["--steps", "2", "--dropout", "0.1", "--threads", "1", "--device", "cpu"]
     assert lm_train.main([*options, "--context", "4096"]) == 0
     shape = family.load(out / "last", device="cpu").model.config
@@ -187,21 +192,21 @@ def test_without_a_dev_split_there_is_no_validation(
 ) -> None:
     data = make_shards([row | {"split": "train"} for row in rows(24)])
     out = tmp_path / "run"
-    assert lm_train.main(["--data", str(data), "--out", str(out), *SMALL, "--steps", "2"]) == 0
+    assert lm_train.main(["--tokens", str(data), "--out", str(out), *SMALL, "--steps", "2"]) == 0
     assert (out / "last").is_dir()
 
 
 def test_a_metric_that_there_is_not(
     make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--data", str(make_shards(rows(24))), "--out", str(tmp_path / "run"), *SMALL]
+    options = ["--tokens", str(make_shards(rows(24))), "--out", str(tmp_path / "run"), *SMALL]
     assert lm_train.main([*options, "--steps", "2", "--best", "asr/cer"]) == 2
     assert "--best asr/cer: there are loss" in capsys.readouterr().err
 
 
 def test_data_that_changed_since_the_run_began(make_shards: MakeShards, tmp_path: Path) -> None:
     data = make_shards(rows(24))
-    options = ["--data", str(data), "--out", str(tmp_path / "run"), *SMALL]
+    options = ["--tokens", str(data), "--out", str(tmp_path / "run"), *SMALL]
     assert lm_train.main([*options, "--steps", "1"]) == 0
     index = json.loads((data / "tokens.json").read_text())
     (data / "tokens.json").write_text(json.dumps(index | {"manifest_sha256": "another"}))
@@ -212,24 +217,24 @@ def test_empty_shards(
     make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "run")
-    assert lm_train.main(["--data", str(tmp_path / "none"), "--out", out, "--steps", "1"]) == 1
+    assert lm_train.main(["--tokens", str(tmp_path / "none"), "--out", out, "--steps", "1"]) == 1
     assert "tokens.json" in capsys.readouterr().err
 
 
 def test_all_fields_of_the_table_are_tokens_of_the_vocabulary(make_shards: MakeShards) -> None:
-    config = lm_train.LmConfig(data=Path("d"), out=Path("o"), table="voxtlm")
-    assert {task.name for task in config.table_rows} == {"asr", "tts", "textlm", "continue"}
-    assert dataclasses.replace(config, tasks=("tts",)).table_rows[0].name == "tts"
+    config = DecoderConfig(tokens=Path("d"), out=Path("o"), options=Options(table="voxtlm"))
+    assert {task.name for task in table_of(config)} == {"asr", "tts", "textlm", "continue"}
+    assert table_of(dataclasses.replace(config, tasks=("tts",)))[0].name == "tts"
 
 
 def test_weights_by_hand_replace_those_of_the_table() -> None:
-    mixture = DataConfig(weights={"tts": 7.5})
-    config = lm_train.LmConfig(data=Path("d"), out=Path("o"), mixture=mixture)
-    weights = {task.name: task.weight for task in config.table_rows}
+    mixture = MixtureConfig(weights={"tts": 7.5})
+    config = DecoderConfig(tokens=Path("d"), out=Path("o"), options=Options(), mixture=mixture)
+    weights = {task.name: task.weight for task in table_of(config)}
     assert weights == {task.name: task.weight for task in TASKS} | {"tts": 7.5}
     with pytest.raises(ConfigError, match="no task 'tts'; the table has asr"):
-        _ = dataclasses.replace(config, tasks=("asr",)).table_rows
+        table_of(dataclasses.replace(config, tasks=("asr",)))
     with pytest.raises(ConfigError, match="--weights asr 0: a weight must be more than 0"):
-        DataConfig(weights={"asr": 0.0})
+        MixtureConfig(weights={"asr": 0.0})
     with pytest.raises(ConfigError, match="--weights goes with --mixing weights"):
-        DataConfig(weights={"asr": 1.0}, mixing="data")
+        MixtureConfig(weights={"asr": 1.0}, mixing="data")

@@ -4,7 +4,8 @@ import pytest
 
 from unitone.config import from_dict, to_dict
 from unitone.errors import ConfigError
-from unitone.lm.tasks import POLYSPEECH, TABLES, TASKS, VOXTLM, Task, select
+from unitone.lm.decoder.template import POLYSPEECH, TABLES, TASKS, VOXTLM, DecoderTask
+from unitone.lm.tasks import select
 
 ASR = TASKS[0]
 
@@ -34,7 +35,7 @@ def test_polyspeech_reads_continuous_speech() -> None:
 
 
 def test_the_output_is_the_last_field_of_the_target() -> None:
-    chained = Task(
+    chained = DecoderTask(
         name="chain",
         template="<bos> {units} <sep> [ {text} <sep> {translation} <eos> ]",
         emits=("text",),
@@ -45,7 +46,7 @@ def test_the_output_is_the_last_field_of_the_target() -> None:
 
 
 def test_a_target_may_have_gaps() -> None:
-    task = Task(
+    task = DecoderTask(
         name="gap", template="<bos> [ {text} ] <sep> [ {units} <eos> ]", emits=(), metric="units"
     )
     assert [part.target for part in task.parts] == [False, True, False, True, True]
@@ -75,5 +76,5 @@ def test_select_keeps_the_order_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("task", [*TASKS, *VOXTLM])
-def test_a_row_survives_json(task: Task) -> None:
-    assert from_dict(Task, to_dict(task), where="here") == task
+def test_a_row_survives_json(task: DecoderTask) -> None:
+    assert from_dict(DecoderTask, to_dict(task), where="here") == task

@@ -15,9 +15,9 @@ import torch
 from unitone.lm import export, family
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
+from unitone.lm.decoder.template import TASKS
 from unitone.lm.family import Precision
 from unitone.lm.interop.pretrained import initialise, read
-from unitone.lm.tasks import TASKS
 from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 
@@ -85,7 +85,7 @@ def build(config: ModelConfig) -> LanguageModel:
 
 
 def saved(folder: Path, config: ModelConfig) -> Path:
-    family.save(folder / "best", model=build(config), vocabulary=VOCABULARY, tasks=TASKS[:1])
+    family.save(folder / "best", model=build(config), vocabulary=VOCABULARY, table=TASKS[:1])
     tokens = torch.randint(
         0, config.vocab_size, (3, 40), generator=torch.Generator().manual_seed(1)
     )
@@ -109,7 +109,9 @@ def exported(folder: Path, config: ModelConfig, precision: Precision) -> Path:
 @torch.no_grad()
 def ours(folder: Path, precision: Precision) -> torch.Tensor:
     model = family.load(folder / "best", device="cpu", precision=precision).model
-    return model.head(model(torch.from_numpy(np.load(folder / "tokens.npy")))).float()
+    tokens = torch.from_numpy(np.load(folder / "tokens.npy"))
+    logits: torch.Tensor = model.head(model(tokens)).float()
+    return logits
 
 
 @ALL

@@ -22,7 +22,7 @@ from unitone.eval import bleu, classify, wer
 from unitone.lm import decode, family
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
-from unitone.lm.tasks import TASKS
+from unitone.lm.decoder.template import TASKS
 from unitone.nn.transformer import TransformerConfig
 from unitone.recipes.tour import learning, report, scores
 from unitone.recipes.tour import speech as tour_speech
@@ -153,7 +153,7 @@ def _models(folder: Path) -> None:
         folder / "lm" / "best",
         model=model,
         vocabulary=vocabulary,
-        tasks=TASKS,
+        table=TASKS,
         tokenizer=folder / "tokenizer",
         decoder=decoder,
     )

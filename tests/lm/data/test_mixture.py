@@ -2,43 +2,41 @@ import pickle
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.lm.conftest import rows, vocabulary
+from tests.lm.conftest import mixture_of, rows, vocabulary
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.data import store
-from unitone.lm.data.mixture import DataConfig, Item, Mixture
+from unitone.lm.data.fields import Fields
+from unitone.lm.data.mixture import Item, Mixture, examples
 from unitone.lm.data.store import TokenStore
-from unitone.lm.decoder.layout import Composer
+from unitone.lm.decoder.batch import DecoderBatching
+from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import NONE
-from unitone.lm.tasks import TASKS, select
+from unitone.lm.decoder.template import TASKS
+from unitone.lm.tasks import select
 from unitone.tokenizers.shards import TokenShards
 
 MakeShards = Callable[..., Path]
 
 
-def opened(folder: Path, out: Path, split: list[str] | None = None) -> tuple[TokenStore, Composer]:
+def opened(
+    folder: Path, out: Path, split: list[str] | None = None
+) -> tuple[TokenStore, PromptFormatter]:
     shards = TokenShards(folder)
     words = vocabulary()
     words.passport = shards.passport.hash
-    composer = Composer.open(folder / "tokenizer", words)
-    return store.build(out, shards=shards, composer=composer, split=split), composer
+    formatter = PromptFormatter(Fields.open(folder / "tokenizer", words))
+    return store.build(out, shards=shards, fields=formatter.fields, split=split), formatter
 
 
-def mixture(folder: Path, out: Path, **changes: object) -> Mixture:
-    tokens, composer = opened(folder, out)
-    settings = {"max_tokens": 256, "round_examples": 100, **changes}
-    return Mixture(
-        DataConfig(**settings),  # type: ignore[arg-type]
-        store=tokens,
-        composer=composer,
-        table=TASKS,
-        context=64,
-        seed=3,
-    )
+def mixture(folder: Path, out: Path, **changes: Any) -> Mixture:
+    tokens, formatter = opened(folder, out)
+    return mixture_of(tokens, formatter, TASKS, **changes)
 
 
 def flat(plan: list[list[list[Item]]]) -> list[Item]:
@@ -46,11 +44,11 @@ def flat(plan: list[list[list[Item]]]) -> list[Item]:
 
 
 def test_the_store_says_what_the_composer_says(make_shards: MakeShards, tmp_path: Path) -> None:
-    tokens, composer = opened(make_shards(rows(8)), tmp_path / "store")
+    tokens, formatter = opened(make_shards(rows(8)), tmp_path / "store")
     again = pickle.loads(pickle.dumps(tokens))
     for number, row in enumerate(rows(8)):
         ours = again.record(number, to=tokens.languages.index(row["translation"][0]["language"]))
-        theirs = composer.record(row)
+        theirs = formatter.fields.record(row)
         for name in ("units", "text"):
             np.testing.assert_array_equal(ours[name], theirs[name])
         np.testing.assert_array_equal(ours["translation"], theirs["translations"][ours["to"]])
@@ -63,11 +61,12 @@ def test_the_store_says_what_the_composer_says(make_shards: MakeShards, tmp_path
 def test_lengths_are_those_of_the_examples(
     task: object, make_shards: MakeShards, tmp_path: Path
 ) -> None:
-    tokens, composer = opened(make_shards(rows(8)), tmp_path / "store")
+    tokens, formatter = opened(make_shards(rows(8)), tmp_path / "store")
     (row,) = [one for one in TASKS if one is task]
-    for number, to, length in zip(*tokens.examples(row, composer), strict=True):
+    batching = mixture_of(tokens, formatter, [row]).batching
+    for number, to, cost in zip(*examples(tokens, batching, 0, name=row.name), strict=True):
         record = tokens.record(int(number), to=int(to))
-        assert len(composer.example(row, record)) == length
+        assert len(formatter.example(row, record)) == cost + 1
 
 
 def test_a_split_of_nobody(make_shards: MakeShards, tmp_path: Path) -> None:
@@ -87,9 +86,9 @@ def test_mixed_passports(make_shards: MakeShards, tmp_path: Path) -> None:
     words.passport = "f" * 64
     from unitone.tokenizers.text.text import ByteText
 
-    plain = Composer(vocabulary=words, text=ByteText(), pieces=None)
+    plain = PromptFormatter(Fields(vocabulary=words, text=ByteText(), subwords=None))
     with pytest.raises(ConfigError, match="the token shards was made with tokenizer"):
-        store.build(tmp_path / "store", shards=shards, composer=plain, split=None)
+        store.build(tmp_path / "store", shards=shards, fields=plain.fields, split=None)
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -136,8 +135,9 @@ def test_batches_keep_to_the_budget_and_lose_nothing(
 def test_dropped_conditions_and_hidden_units(make_shards: MakeShards, tmp_path: Path) -> None:
     folder = make_shards(rows(40))
     source = mixture(folder, tmp_path / "store", null_share=0.5, unit_mask=0.3)
-    composer = source._composer
-    mask = composer.vocabulary.id("<mask>")
+    assert isinstance(source.batching, DecoderBatching)
+    formatter = source.batching.formatter
+    mask = formatter.vocabulary.id("<mask>")
     asr = [item for item in flat(source.plan(0)) if TASKS[item.task].name == "asr"]
     lengths = [len(source._example(item)) for item in asr]
     plain = mixture(folder, tmp_path / "store")
@@ -152,16 +152,9 @@ def test_dropped_conditions_and_hidden_units(make_shards: MakeShards, tmp_path: 
 
 
 def test_nothing_fits_the_context(make_shards: MakeShards, tmp_path: Path) -> None:
-    tokens, composer = opened(make_shards(rows(8)), tmp_path / "store")
-    with pytest.raises(ConfigError, match="task asr: no example fits into 4 positions"):
-        Mixture(
-            DataConfig(),
-            store=tokens,
-            composer=composer,
-            table=select(TASKS, ["asr"]),
-            context=4,
-            seed=0,
-        )
+    tokens, formatter = opened(make_shards(rows(8)), tmp_path / "store")
+    with pytest.raises(ConfigError, match="task asr: no example fits into 3 positions"):
+        mixture_of(tokens, formatter, select(TASKS, ["asr"]), context=4)
 
 
 def test_padding_is_what_it_says(make_shards: MakeShards, tmp_path: Path) -> None:

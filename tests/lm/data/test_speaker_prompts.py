@@ -13,31 +13,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from tests.lm.conftest import rows, vocabulary
+from tests.lm.conftest import mixture_of, rows, vocabulary
 from unitone import seeding
 from unitone.errors import ConfigError
-from unitone.lm import decode, family, inference, speak, tasks
+from unitone.lm import decode, family, inference, speak
 from unitone.lm import train as lm_train
 from unitone.lm.data import store
-from unitone.lm.data.mixture import DataConfig, Item, Mixture
-from unitone.lm.data.sources import Rows, SourceConfig
-from unitone.lm.data.speaker_prompts import Samples
+from unitone.lm.data.fields import Fields
+from unitone.lm.data.mixture import Item, Mixture, examples
+from unitone.lm.data.sources import Source, SourceConfig
+from unitone.lm.data.speaker_prompts import SpeakerPrompts
 from unitone.lm.data.store import TokenStore
-from unitone.lm.decoder.layout import Composer
+from unitone.lm.decoder import template
+from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import ModelConfig
-from unitone.lm.tasks import TASKS, Decoding, Task
+from unitone.lm.decoder.template import TASKS, DecoderTask, Decoding
+from unitone.lm.decoder.training import DecoderConfig, Options, table_of
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.text.text import ByteText
 
 MakeShards = Callable[..., Path]
 
-LIKE = Task(
+LIKE = DecoderTask(
     name="like",
-    template="<bos> <task:like> {sample} <sep> {text} <sep> [ {units} <eos> ]",
+    template="<bos> <task:like> {prompt_units} <sep> {text} <sep> [ {units} <eos> ]",
     emits=("unit",),
     metric="units",
     decoding=Decoding(max_tokens=12),
-    sample_tokens=4,
+    prompt_tokens=4,
 )
 VOICED = dataclasses.replace(
     LIKE, name="voiced", template="<bos> <task:voiced> {voice} {text} <sep> [ {units} <eos> ]"
@@ -57,20 +60,21 @@ def voice_file(tmp_path: Path) -> Path:
 
 
 def opened(
-    folder: Path, out: Path, *, voice_file: Path | None = None, split: tuple[str, ...] | None = None
-) -> tuple[TokenStore, Composer]:
+    folder: Path, out: Path, *, embeddings: Path | None = None, split: tuple[str, ...] | None = None
+) -> tuple[TokenStore, PromptFormatter]:
     shards = TokenShards(folder)
     words = vocabulary(tables=TABLE, passport=shards.passport.hash)
-    composer = Composer.open(folder / "tokenizer", words)
-    built = store.build(out, shards=shards, composer=composer, split=split, voice_file=voice_file)
-    return built, composer
-
-
-def mixture(tokens: TokenStore, composer: Composer, *table: Task, **changes: Any) -> Mixture:
-    settings = {"max_tokens": 256, "round_examples": 100, **changes}
-    return Mixture(
-        DataConfig(**settings), store=tokens, composer=composer, table=table, context=64, seed=3
+    formatter = PromptFormatter(Fields.open(folder / "tokenizer", words))
+    built = store.build(
+        out, shards=shards, fields=formatter.fields, split=split, embeddings=embeddings
     )
+    return built, formatter
+
+
+def mixture(
+    tokens: TokenStore, formatter: PromptFormatter, *table: DecoderTask, **changes: Any
+) -> Mixture:
+    return mixture_of(tokens, formatter, table, **changes)
 
 
 def flat(plan: list[list[list[Item]]]) -> list[Item]:
@@ -85,7 +89,7 @@ def test_a_sample_is_another_utterance_of_the_speaker(
     corpus: list[tuple[int, int]], seed: int
 ) -> None:
     speakers, sizes = (np.array(column) for column in zip(*corpus, strict=True))
-    samples = Samples(speakers, sizes)
+    samples = SpeakerPrompts(speakers, sizes)
     for row, speaker in enumerate(speakers):
         others = {
             other
@@ -105,22 +109,22 @@ def test_a_sample_is_another_utterance_of_the_speaker(
 
 def test_the_sample_stands_where_the_template_says_and_is_cut() -> None:
     words = vocabulary(tables=TABLE)
-    composer = Composer(vocabulary=words, text=ByteText(), pieces=None)
-    row = {"id": "u", "text": "a", "units": [7, 8], "sample": [1, 2, 3, 4, 5]}
-    record = composer.record(row)
-    spelled = [words.describe(int(one)) for one in composer.example(LIKE, record).tokens]
+    formatter = PromptFormatter(Fields(vocabulary=words, text=ByteText(), subwords=None))
+    row = {"id": "u", "text": "a", "units": [7, 8], "prompt_units": [1, 2, 3, 4, 5]}
+    record = formatter.fields.record(row)
+    spelled = [words.describe(int(one)) for one in formatter.example(LIKE, record).tokens]
     text = [words.describe(int(one)) for one in record["text"]]
     assert spelled == [
         *("<bos>", "<task:like>", "unit:1", "unit:2", "unit:3", "unit:4", "<sep>"),
         *(*text, "<sep>", "unit:7", "unit:8", "<eos>"),
     ]
-    null = composer.example(LIKE, record, null=True)
+    null = formatter.example(LIKE, record, null=True)
     masked = [words.describe(int(one)) for one in null.tokens[2:6]]
     assert masked == ["<mask>", "<sep>", "<mask>", "<sep>"]
-    prompt = composer.prompt(LIKE, record, prefix=1)
+    prompt = formatter.prompt(LIKE, record, prefix=1)
     assert len(prompt) == len(spelled) - 2
-    with pytest.raises(ConfigError, match="task like: sample_tokens must be 1 or more, got 0"):
-        dataclasses.replace(LIKE, sample_tokens=0)
+    with pytest.raises(ConfigError, match="task like: prompt_tokens must be 1 or more, got 0"):
+        dataclasses.replace(LIKE, prompt_tokens=0)
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -131,7 +135,7 @@ def test_samples_are_drawn_again_and_again_but_always_alike(
     data = make_shards(table)
     source = mixture(*opened(data, tmp_path / "a"), LIKE, packing=packing)
     again = mixture(*opened(data, tmp_path / "b"), LIKE, packing=packing)
-    lengths = dict(zip(source._rows[0].tolist(), source._lengths[0].tolist(), strict=True))
+    lengths = dict(zip(source._rows[0].tolist(), (source._costs[0] + 1).tolist(), strict=True))
     heard: dict[int, set[str]] = {}
     for number in (7, 2, 0):  # a resumed run asks in another order
         for spec in source.plan(number):
@@ -143,7 +147,7 @@ def test_samples_are_drawn_again_and_again_but_always_alike(
             heard.setdefault(item.row, set()).add(str(example.tokens[2:6].tolist()))
             own = table[item.row]
             others = [one for one in table if one["speaker"] == own["speaker"] and one is not own]
-            sample = [source._composer.vocabulary.describe(int(one)) for one in example.tokens[2:6]]
+            sample = [vocabulary(tables=TABLE).describe(int(one)) for one in example.tokens[2:6]]
             assert sample in [[f"unit:{unit}" for unit in one["units"][:4]] for one in others]
     assert all(len(samples) > 1 for samples in heard.values())
 
@@ -154,13 +158,16 @@ def test_who_has_no_other_utterance_is_no_example(make_shards: MakeShards, tmp_p
     for row, speaker in zip(table, speakers, strict=True):
         row["speaker"] = speaker
     table[5]["units"], table[5]["durations"] = [], []
-    tokens, composer = opened(make_shards(table), tmp_path / "store")
-    found, _, lengths = tokens.examples(LIKE, composer)
+    tokens, formatter = opened(make_shards(table), tmp_path / "store")
+    batching = mixture_of(tokens, formatter, [LIKE], context=400, max_tokens=400).batching
+    found, _, costs = examples(tokens, batching, 0, name="like")
     assert found.tolist() == [0, 1]
-    fixed = 5 + LIKE.sample_tokens  # and <bos> <task:like> <sep> <sep> <eos>
-    assert lengths.tolist() == [fixed + len(table[row]["text"]) + 6 for row in (0, 1)]
+    fixed = 5 + LIKE.prompt_tokens  # and <bos> <task:like> <sep> <sep> <eos>
+    assert (costs + 1).tolist() == [fixed + len(table[row]["text"]) + 6 for row in (0, 1)]
     lonely = make_shards([row | {"speaker": row["id"]} for row in rows(6)], folder="lonely")
-    complaint = "sample lacks in the token shards: that takes a speaker with two utterances"
+    complaint = (
+        "prompt_units is missing in the token shards: that takes a speaker with two utterances"
+    )
     with pytest.raises(ConfigError, match=complaint):
         mixture(*opened(lonely, tmp_path / "other"), LIKE)
 
@@ -170,12 +177,12 @@ def test_a_voice_is_the_utterances_own_or_its_speakers(
 ) -> None:
     table = rows(12)
     data = make_shards(table)
-    tokens, composer = opened(data, tmp_path / "store", voice_file=voice_file)
+    tokens, formatter = opened(data, tmp_path / "store", embeddings=voice_file)
     assert tokens.voice_width == 3
     for number, row in enumerate(table):
         name = "r5" if row["id"] == "r5" else row["speaker"]
         np.testing.assert_array_equal(tokens.record(number)["voice"], VECTORS[name])
-    source = mixture(tokens, composer, VOICED)
+    source = mixture(tokens, formatter, VOICED)
     for spec in source.plan(0):
         batch = source.load(spec)
         voices = batch.vectors["voice"]
@@ -186,31 +193,42 @@ def test_a_voice_is_the_utterances_own_or_its_speakers(
     plain, _ = opened(data, tmp_path / "store")
     assert plain.voice_width == 0
     assert plain.identity != tokens.identity
-    with pytest.raises(ConfigError, match="give the speaker vectors with --voices"):
-        mixture(plain, composer, VOICED)
+    with pytest.raises(ConfigError, match="give the speaker embeddings with --speaker-embeddings"):
+        mixture(plain, formatter, VOICED)
 
 
 def test_an_utterance_without_a_voice_is_named(make_shards: MakeShards, tmp_path: Path) -> None:
     save_file({"ann": VECTORS["ann"]}, tmp_path / "v.safetensors")
-    with pytest.raises(ConfigError, match="--voices: none for utterance 'r0' or its speaker 'bob'"):
-        opened(make_shards(rows(4)), tmp_path / "store", voice_file=tmp_path / "v.safetensors")
+    with pytest.raises(
+        ConfigError, match="--speaker-embeddings: none for utterance 'r0' or its speaker 'bob'"
+    ):
+        opened(make_shards(rows(4)), tmp_path / "store", embeddings=tmp_path / "v.safetensors")
 
 
-def test_sample_tokens_by_hand_replace_those_of_the_row() -> None:
-    config = lm_train.LmConfig(
-        data=Path("d"), out=Path("o"), mixture=DataConfig(sample_tokens=20), tasks=("asr",)
+def test_prompt_tokens_by_hand_replace_those_of_the_row() -> None:
+    config = DecoderConfig(
+        tokens=Path("d"), out=Path("o"), options=Options(prompt_tokens=20), tasks=("asr",)
     )
-    assert [task.sample_tokens for task in config.table_rows] == [20]
-    with pytest.raises(ConfigError, match="--sample-tokens must be at least 1, got 0"):
-        DataConfig(sample_tokens=0)
+    assert [row.prompt_tokens for row in table_of(config)] == [20]
+    with pytest.raises(ConfigError, match="--prompt-tokens must be at least 1, got 0"):
+        Options(prompt_tokens=0)
 
 
 @pytest.fixture
 def trained(voice_file: Path, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model of two steps, with a table that a user has added two rows to."""
-    monkeypatch.setitem(tasks.TABLES, "unitone", TABLE)
-    options = ["--data", world.tokens, "--out", tmp_path / "run", "--config", "lm-tiny"]
-    options += ["--tasks", "asr", "like", "voiced", "--voices", voice_file, "--sample-tokens", 30]
+    monkeypatch.setitem(template.TABLES, "unitone", TABLE)
+    options = ["--tokens", world.tokens, "--out", tmp_path / "run", "--config", "lm-tiny"]
+    options += [
+        "--tasks",
+        "asr",
+        "like",
+        "voiced",
+        "--speaker-embeddings",
+        voice_file,
+        "--prompt-tokens",
+        30,
+    ]
     options += ["--decoder", world.model / "decoder", "--valid-split", "train", "--device", "cpu"]
     options += ["--steps", 2, "--validate-every", 2, "--threads", 1, "--log-every", 1]
     assert lm_train.main([*map(str, options)]) == 0
@@ -227,7 +245,7 @@ def test_from_shards_to_samples_and_voices(
     loaded = family.load(trained / "last", device="cpu")
     assert isinstance(loaded.model.config, ModelConfig)
     assert loaded.model.config.voice == 3
-    assert {task.sample_tokens for task in loaded.tasks} == {30}
+    assert {task.prompt_tokens for task in loaded.table} == {30}
 
     def run(task: str, name: str, *options: object) -> int:
         words = ["--model", trained / "last", "--task", task, "--out", tmp_path / f"{name}.jsonl"]
@@ -239,20 +257,20 @@ def test_from_shards_to_samples_and_voices(
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
     assert len((tmp_path / "one.jsonl").read_text().splitlines()) == len(world.ids)
     assert run("like", "a", "--manifest", world.manifest) == 2
-    assert "samples of speakers come from shards" in capsys.readouterr().err
+    assert "speaker prompts come from shards" in capsys.readouterr().err
     for name, source in (("shards", tokens), ("manifest", ("--manifest", world.manifest))):
-        assert run("voiced", name, *source, "--voices", voice_file) == 0
+        assert run("voiced", name, *source, "--speaker-embeddings", voice_file) == 0
     assert (tmp_path / "shards.jsonl").read_text() == (tmp_path / "manifest.jsonl").read_text()
     assert run("voiced", "b", *tokens) == 2
-    assert "reads {voice}: give speaker vectors" in capsys.readouterr().err
-    assert run("asr", "c", *tokens, "--voices", voice_file) == 2
+    assert "reads {voice}: give speaker embeddings" in capsys.readouterr().err
+    assert run("asr", "c", *tokens, "--speaker-embeddings", voice_file) == 2
     assert "reads no {voice}" in capsys.readouterr().err
     wide, few = tmp_path / "wide.safetensors", tmp_path / "few.safetensors"
     save_file({"ann": np.ones(4, np.float32)}, wide)
-    assert run("voiced", "d", *tokens, "--voices", wide) == 2
+    assert run("voiced", "d", *tokens, "--speaker-embeddings", wide) == 2
     assert "vectors of 4 numbers, the model takes 3" in capsys.readouterr().err
     save_file({"ann": VECTORS["ann"]}, few)
-    assert run("voiced", "few", *tokens, "--voices", few) == 0
+    assert run("voiced", "few", *tokens, "--speaker-embeddings", few) == 0
     skipped = (tmp_path / "few.skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in skipped] == ["u0", "u2", "u4"]
     assert "has no voice, which task voiced needs" in skipped[0]
@@ -261,40 +279,40 @@ def test_from_shards_to_samples_and_voices(
 def test_speaking_after_a_sample(trained: Path, world: Any, tmp_path: Path) -> None:
     model = inference.load(trained / "last", device="cpu")
     recording = world.manifest.parent / "1.wav"
-    wave, rate = model.speak("two dogs", sample=recording)
+    wave, rate = model.speak("two dogs", prompt=recording)
     assert rate == 16_000
     assert np.isfinite(wave).all()
     out = tmp_path / "a.wav"
-    options = ["two dogs", "--sample", recording, "--model", trained / "last", "--out", out]
+    options = ["two dogs", "--prompt", recording, "--model", trained / "last", "--out", out]
     assert speak.main([*map(str, options), "--device", "cpu"]) == 0
     assert out.is_file()
-    with pytest.raises(ConfigError, match="this model follows no sample"):
-        inference.load(world.model, device="cpu").speak("two dogs", sample=recording)
+    with pytest.raises(ConfigError, match="this model follows no prompt"):
+        inference.load(world.model, device="cpu").speak("two dogs", prompt=recording)
 
 
-def drawn(corpus: Rows) -> dict[str, list[int]]:
+def drawn(corpus: Source) -> dict[str, list[int]]:
     read = [row for row in corpus.read(range(len(corpus))) if isinstance(row, dict)]
-    return {row["id"]: row["sample"].tolist() for row in read}
+    return {row["id"]: row["prompt_units"].tolist() for row in read}
 
 
 def test_samples_in_decoding_are_of_the_whole_corpus(trained: Path, world: Any) -> None:
     loaded = family.load(trained / "last", device="cpu")
     corpus = list(TokenShards(world.tokens).rows())
     speakers = {row["id"]: row["speaker"] for row in corpus}
-    needs = frozenset({"sample", "text"})
-    whole = Rows(SourceConfig(tokens=world.tokens), loaded, needs=needs)
+    needs = frozenset({"prompt_units", "text"})
+    whole = Source(SourceConfig(tokens=world.tokens), loaded, needs=needs)
     found = drawn(whole)
     for name, sample in found.items():
         of = [row["id"] for row in corpus if row["units"] == sample and row["id"] != name]
         assert speakers[name] in {speakers[one] for one in of}
-    test = Rows(SourceConfig(tokens=world.tokens, split="test"), loaded, needs=needs)
+    test = Source(SourceConfig(tokens=world.tokens, split="test"), loaded, needs=needs)
     assert drawn(test) == {name: found[name] for name in ("u4", "u5")}
 
 
 def test_voices_that_no_task_reads(
     voice_file: Path, make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--data", make_shards(rows(8)), "--out", tmp_path / "run", "--steps", 1]
-    options += ["--voices", voice_file, "--device", "cpu"]
+    options = ["--tokens", make_shards(rows(8)), "--out", tmp_path / "run", "--steps", 1]
+    options += ["--speaker-embeddings", voice_file, "--device", "cpu"]
     assert lm_train.main([*map(str, options)]) == 2
-    assert "--voices: no task reads {voice}" in capsys.readouterr().err
+    assert "--speaker-embeddings: no task reads {voice}" in capsys.readouterr().err

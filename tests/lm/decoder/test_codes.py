@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.lm.conftest import rows, vocabulary
+from tests.lm.conftest import mixture_of, rows, vocabulary
 from unitone import seeding
 from unitone.errors import ConfigError, CorpusError
-from unitone.lm import memory, tasks
-from unitone.lm.data.mixture import DataConfig, Item, Mixture, collate
+from unitone.lm import memory
+from unitone.lm.data.fields import Fields, Pattern
+from unitone.lm.data.mixture import Item, Mixture
 from unitone.lm.data.store import TokenStore
-from unitone.lm.decoder import generation
-from unitone.lm.decoder.codes import Pattern
+from unitone.lm.decoder import generation, template
+from unitone.lm.decoder.batch import collate
 from unitone.lm.decoder.generation import Hypothesis
-from unitone.lm.decoder.layout import Composer, Example
-from unitone.lm.decoder.likelihood import log_likelihoods
+from unitone.lm.decoder.layout import Example, PromptFormatter
 from unitone.lm.decoder.model import NONE, LanguageModel, ModelConfig
 from unitone.lm.decoder.objective import NextToken
-from unitone.lm.tasks import CODES, Decoding, Task
+from unitone.lm.decoder.predictor import log_likelihoods
+from unitone.lm.decoder.template import CODES, DecoderTask, Decoding
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.text.text import ByteText
 
@@ -38,9 +40,11 @@ GREEDY = Decoding(max_tokens=60)
 PATTERNS: tuple[Pattern, ...] = ("delay", "flat")
 
 
-def composer_of(pattern: Pattern, levels: int = 3) -> Composer:
+def composer_of(pattern: Pattern, levels: int = 3) -> PromptFormatter:
     words = vocabulary(tables=CODES, codes=(SIZE,) * levels)
-    return Composer(vocabulary=words, text=ByteText(), pieces=None, pattern=pattern)
+    return PromptFormatter(
+        Fields(vocabulary=words, text=ByteText(), subwords=None), pattern=pattern
+    )
 
 
 def codes_of(number: int, levels: int = 3) -> np.ndarray:
@@ -48,17 +52,17 @@ def codes_of(number: int, levels: int = 3) -> np.ndarray:
     return generator.integers(SIZE, size=(levels, 3 + number % 4)).astype(np.int32)
 
 
-def records_of(composer: Composer, count: int = 5, levels: int = 3) -> list[dict[str, Any]]:
+def records_of(formatter: PromptFormatter, count: int = 5, levels: int = 3) -> list[dict[str, Any]]:
     """Return utterances with different texts."""
     return [
-        composer.record(row | {"codes": codes_of(number, levels), "text": f"say {number}"})
+        formatter.fields.record(row | {"codes": codes_of(number, levels), "text": f"say {number}"})
         for number, row in enumerate(rows(count))
     ]
 
 
-def model_of(composer: Composer, *, scale: float = 1.0, dim: int = 48) -> LanguageModel:
+def model_of(formatter: PromptFormatter, *, scale: float = 1.0, dim: int = 48) -> LanguageModel:
     shape = TransformerConfig(dim=dim, layers=2, heads=4, kv_heads=4, ffn=2 * dim)
-    config = ModelConfig(transformer=shape, vocab_size=len(composer.vocabulary), context=128)
+    config = ModelConfig(transformer=shape, vocab_size=len(formatter.vocabulary), context=128)
     model = LanguageModel(config, generator=seeding.torch_generator(0))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -68,13 +72,13 @@ def model_of(composer: Composer, *, scale: float = 1.0, dim: int = 48) -> Langua
 
 
 @cache
-def learnt(pattern: Pattern, levels: int, task: Task) -> LanguageModel:
+def learnt(pattern: Pattern, levels: int, task: DecoderTask) -> LanguageModel:
     """Return a model that knows the targets of `records_of` by heart, of ``continue`` the last."""
-    composer = composer_of(pattern, levels)
-    records = records_of(composer, levels=levels)[-1 if task is CONTINUE else 0 :]
-    batch = collate([[(0, composer.example(task, record))] for record in records])
-    model = model_of(composer)
-    player = NextToken(model, vocabulary=composer.vocabulary, tasks=[task.name])
+    formatter = composer_of(pattern, levels)
+    records = records_of(formatter, levels=levels)[-1 if task is CONTINUE else 0 :]
+    batch = collate([[(0, formatter.example(task, record))] for record in records])
+    model = model_of(formatter)
+    player = NextToken(model, vocabulary=formatter.vocabulary, tasks=[task.name])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(200):
         loss = player(batch)
@@ -88,20 +92,20 @@ def learnt(pattern: Pattern, levels: int, task: Task) -> LanguageModel:
 
 
 def generate(
-    composer: Composer,
+    formatter: PromptFormatter,
     model: LanguageModel,
     prompts: list[Example],
-    task: Task = TTS,
+    task: DecoderTask = TTS,
     decoding: Decoding = GREEDY,
     **options: Any,
 ) -> list[Hypothesis]:
     return generation.generate(
         model,
         prompts,
-        allowed=composer.allowed(task),
-        eos=composer.vocabulary.eos_id,
+        allowed=formatter.allowed(task),
+        eos=formatter.vocabulary.eos_id,
         decoding=decoding,
-        levels=composer.levels(task),
+        levels=formatter.levels(task),
         **options,
     )
 
@@ -115,46 +119,46 @@ def generate(
 def test_what_is_laid_out_can_be_read_back(
     levels: int, frames: int, pattern: Pattern, seed: int
 ) -> None:
-    composer = composer_of(pattern, levels)
+    formatter = composer_of(pattern, levels)
     codes = np.random.default_rng(seed).integers(SIZE, size=(levels, frames))
-    record = composer.record(rows(1)[0] | {"codes": codes})
-    example = composer.example(TTS, record)
+    record = formatter.fields.record(rows(1)[0] | {"codes": codes})
+    example = formatter.example(TTS, record)
     target = example.tokens[example.target]
     assert (target != NONE).sum() == levels * frames + 1
     assert len(target) == max(
-        int(composer.codes.length(np.array([frames]))[0]), composer.codes.begun(frames) + 1
+        int(formatter.codes.length(np.array([frames]))[0]), formatter.codes.begun(frames) + 1
     )
-    if composer.codes.delayed:  # the end stands where level 0 would go on
-        assert target[frames, 0] == composer.vocabulary.eos_id
+    if formatter.codes.delayed:  # the end stands where level 0 would go on
+        assert target[frames, 0] == formatter.vocabulary.eos_id
         said = [target[t + q, q] for t in range(frames) for q in range(levels)]
     else:
         said = target.tolist()
-    output = composer.output(TTS, [int(token) for token in said])
+    output = formatter.prediction(TTS, [int(token) for token in said])
     assert output.codes is not None
     np.testing.assert_array_equal(output.codes, codes)
-    assert output.spoken is output.codes
+    assert output.speech is output.codes
 
 
 def test_what_follows_a_tail_in_the_condition_waits_for_its_end() -> None:
-    composer = composer_of("delay")
-    (record,) = records_of(composer, 1)
-    tokens = composer.example(ASR, record).tokens
-    (separator,) = np.flatnonzero(tokens[:, 0] == composer.vocabulary.sep_id)
+    formatter = composer_of("delay")
+    (record,) = records_of(formatter, 1)
+    tokens = formatter.example(ASR, record).tokens
+    (separator,) = np.flatnonzero(tokens[:, 0] == formatter.vocabulary.sep_id)
     assert separator == 2 + codes_of(0).shape[1] + 2
     assert (tokens[separator, 1:] == NONE).all()
     assert tokens[separator - 1].tolist()[:2] == [NONE, NONE]
 
 
 def test_a_target_may_go_on_behind_codes() -> None:
-    task = Task(
+    task = DecoderTask(
         name="tts",
         template="<bos> <task:tts> [ {codes} {text} <eos> ] <sep> [ {codes} <eos> ]",
         emits=("code", "text"),
         metric="units",
     )
-    composer = composer_of("delay")
-    (record,) = records_of(composer, 1)
-    example = composer.example(task, record)
+    formatter = composer_of("delay")
+    (record,) = records_of(formatter, 1)
+    example = formatter.example(task, record)
     frames, letters = codes_of(0).shape[1], len("say 0")
     assert len(example) == 2 + (frames + 2 + letters + 1 - 2) + 1 + (frames + 2)
     assert example.tokens[2 + frames, 0] == record["text"][0]
@@ -163,40 +167,42 @@ def test_a_target_may_go_on_behind_codes() -> None:
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("levels", [1, 3])
 def test_codes_learnt_by_heart_are_generated_exactly(pattern: Pattern, levels: int) -> None:
-    composer = composer_of(pattern, levels)
-    records = records_of(composer, levels=levels)
+    formatter = composer_of(pattern, levels)
+    records = records_of(formatter, levels=levels)
     model = learnt(pattern, levels, TTS)
-    prompts = [composer.prompt(TTS, record) for record in records]
-    together = generate(composer, model, prompts)
+    prompts = [formatter.prompt(TTS, record) for record in records]
+    together = generate(formatter, model, prompts)
     for number, (found, given_prompt) in enumerate(zip(together, prompts, strict=True)):
-        codes = composer.output(TTS, found.tokens).codes
+        codes = formatter.prediction(TTS, found.tokens).codes
         assert codes is not None
         np.testing.assert_array_equal(codes, codes_of(number, levels))
         assert not found.truncated
-        (alone,) = generate(composer, model, [given_prompt])
+        (alone,) = generate(formatter, model, [given_prompt])
         assert alone.tokens == found.tokens
         assert alone.score == pytest.approx(found.score, abs=1e-4)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_recognition_from_codes_is_learnt_by_heart(pattern: Pattern) -> None:
-    composer = composer_of(pattern)
-    records = records_of(composer)
+    formatter = composer_of(pattern)
+    records = records_of(formatter)
     model = learnt(pattern, 3, ASR)
-    found = generate(composer, model, [composer.prompt(ASR, one) for one in records], ASR)
-    assert [composer.output(ASR, one.tokens).text for one in found] == [
+    found = generate(formatter, model, [formatter.prompt(ASR, one) for one in records], ASR)
+    assert [formatter.prediction(ASR, one.tokens).text for one in found] == [
         f"say {number}" for number in range(5)
     ]
-    right = [composer.example(ASR, record) for record in records]
-    other = [composer.example(ASR, {**one, "codes": records[0]["codes"]}) for one in records[1:]]
+    right = [formatter.example(ASR, record) for record in records]
+    other = [formatter.example(ASR, {**one, "codes": records[0]["codes"]}) for one in records[1:]]
     assert min(log_likelihoods(model, right)) > max(log_likelihoods(model, other))
 
 
 @torch.no_grad()
-def uncached(composer: Composer, model: LanguageModel, example: Example, most: int) -> list[int]:
+def uncached(
+    formatter: PromptFormatter, model: LanguageModel, example: Example, most: int
+) -> list[int]:
     """Greedy choice with a delay, everything computed again for every position."""
-    levels = composer.vocabulary.codes
-    first = composer.allowed(TTS)
+    levels = formatter.vocabulary.codes
+    first = formatter.allowed(TTS)
     for block in levels[1:]:
         first[block.start : block.end] = False
     prompt = example.tokens.reshape(len(example), -1)
@@ -214,7 +220,7 @@ def uncached(composer: Composer, model: LanguageModel, example: Example, most: i
                 cells[level] = block.start + int(logits[block.start : block.end].argmax())
             elif not ended:
                 cells[0] = int(logits.masked_fill(~first, -torch.inf).argmax())
-                ended = cells[0] == composer.vocabulary.eos_id
+                ended = cells[0] == formatter.vocabulary.eos_id
         if cells == [NONE] * len(levels):
             break
         tokens = np.concatenate((tokens, [cells]))
@@ -224,35 +230,35 @@ def uncached(composer: Composer, model: LanguageModel, example: Example, most: i
 
 
 def test_a_cache_and_neighbours_change_nothing_with_a_delay() -> None:
-    composer = composer_of("delay")
-    model = model_of(composer, scale=12.0, dim=16).eval()
-    prompts = [composer.prompt(TTS, record) for record in records_of(composer, 6)]
+    formatter = composer_of("delay")
+    model = model_of(formatter, scale=12.0, dim=16).eval()
+    prompts = [formatter.prompt(TTS, record) for record in records_of(formatter, 6)]
     prompts = [
         dataclasses.replace(p, tokens=p.tokens[-6 - n :], target=p.target[-6 - n :])
         for n, p in enumerate(prompts)
     ]
     decoding = Decoding(max_tokens=24)
-    together = generate(composer, model, prompts, decoding=decoding)
+    together = generate(formatter, model, prompts, decoding=decoding)
     assert len({tuple(one.tokens) for one in together}) > 1
     for example, found in zip(prompts, together, strict=True):
-        assert found.tokens == uncached(composer, model, example, 24)
+        assert found.tokens == uncached(formatter, model, example, 24)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_draws_of_a_row_do_not_depend_on_its_neighbours(pattern: Pattern) -> None:
-    composer = composer_of(pattern)
-    model = model_of(composer, scale=4.0, dim=16).eval()
-    prompts = [composer.prompt(TTS, record) for record in records_of(composer, 6)]
+    formatter = composer_of(pattern)
+    model = model_of(formatter, scale=4.0, dim=16).eval()
+    prompts = [formatter.prompt(TTS, record) for record in records_of(formatter, 6)]
     drawing = Decoding(temperature=1.0, max_tokens=30)
 
     def streams(numbers: range) -> list[np.random.Generator]:
         return [seeding.stream(1, n) for n in numbers]
 
-    together = generate(composer, model, prompts, decoding=drawing, generators=streams(range(6)))
+    together = generate(formatter, model, prompts, decoding=drawing, generators=streams(range(6)))
     assert len({tuple(one.tokens) for one in together}) > 3
     for number, found in enumerate(together):
         alone = generate(
-            composer,
+            formatter,
             model,
             [prompts[number]],
             decoding=drawing,
@@ -277,14 +283,14 @@ def test_draws_of_a_row_do_not_depend_on_its_neighbours(pattern: Pattern) -> Non
 def test_only_codes_of_the_right_level_are_generated(
     pattern: Pattern, changes: dict[str, Any], most: int
 ) -> None:
-    composer = composer_of(pattern)
-    model = model_of(composer, scale=6.0, dim=16).eval()
-    prompts = [composer.prompt(TTS, record) for record in records_of(composer, 4)]
+    formatter = composer_of(pattern)
+    model = model_of(formatter, scale=6.0, dim=16).eval()
+    prompts = [formatter.prompt(TTS, record) for record in records_of(formatter, 4)]
     decoding = Decoding(max_tokens=most, **({"min_tokens": 0} | changes | {"min_tokens": 0}))
-    for found in generate(composer, model, prompts, decoding=decoding):
+    for found in generate(formatter, model, prompts, decoding=decoding):
         for place, token in enumerate(found.tokens):
-            assert token in composer.vocabulary.codes[place % 3]
-        codes = composer.output(TTS, found.tokens).codes
+            assert token in formatter.vocabulary.codes[place % 3]
+        codes = formatter.prediction(TTS, found.tokens).codes
         assert codes is not None
         assert codes.shape == (3, len(found.tokens) // 3)
         room = most - 2 if pattern == "delay" else most // 3
@@ -296,61 +302,61 @@ def test_only_codes_of_the_right_level_are_generated(
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("prefix", [1, 2, 3])
 def test_speech_goes_on_behind_given_codes(pattern: Pattern, prefix: int) -> None:
-    composer = composer_of(pattern)
-    record = records_of(composer)[-1]
+    formatter = composer_of(pattern)
+    record = records_of(formatter)[-1]
     model = learnt(pattern, 3, CONTINUE)
-    example = composer.prompt(CONTINUE, record, prefix=prefix)
-    start = len(composer.prompt(CONTINUE, record))
-    before = composer.given(CONTINUE, record, example.tokens[start:], prefix)
-    (found,) = generate(composer, model, [example], CONTINUE)
-    codes = composer.output(CONTINUE, [*before, *found.tokens]).codes
+    example = formatter.prompt(CONTINUE, record, prefix=prefix)
+    start = len(formatter.prompt(CONTINUE, record))
+    before = formatter.given(CONTINUE, record, example.tokens[start:], prefix)
+    (found,) = generate(formatter, model, [example], CONTINUE)
+    codes = formatter.prediction(CONTINUE, [*before, *found.tokens]).codes
     assert codes is not None
     np.testing.assert_array_equal(codes, codes_of(4))
-    assert composer.size(CONTINUE, record) == codes_of(4).shape[1]
+    assert formatter.size(CONTINUE, record) == codes_of(4).shape[1]
 
 
 def test_guidance_works_in_streams() -> None:
-    composer = composer_of("delay")
-    records = records_of(composer)
+    formatter = composer_of("delay")
+    records = records_of(formatter)
     model = learnt("delay", 3, TTS)
-    prompts = [composer.prompt(TTS, record) for record in records]
-    nulls = [composer.prompt(TTS, record, null=True) for record in records]
+    prompts = [formatter.prompt(TTS, record) for record in records]
+    nulls = [formatter.prompt(TTS, record, null=True) for record in records]
     same = dataclasses.replace(GREEDY, guidance=1.2)
-    found = generate(composer, model, prompts, decoding=same, nulls=nulls)
-    plain = generate(composer, model, prompts)
+    found = generate(formatter, model, prompts, decoding=same, nulls=nulls)
+    plain = generate(formatter, model, prompts)
     assert [one.tokens for one in found] == [one.tokens for one in plain]
 
 
 def test_beams_are_refused_where_levels_are_delayed() -> None:
-    composer = composer_of("delay")
-    model = model_of(composer, dim=16)
-    prompts = [composer.prompt(TTS, record) for record in records_of(composer, 1)]
+    formatter = composer_of("delay")
+    model = model_of(formatter, dim=16)
+    prompts = [formatter.prompt(TTS, record) for record in records_of(formatter, 1)]
     with pytest.raises(ConfigError, match=r"no beam search over codes with a delay.*flat"):
-        generate(composer, model, prompts, decoding=Decoding(beam=2))
+        generate(formatter, model, prompts, decoding=Decoding(beam=2))
 
 
 def test_a_task_emits_all_levels_or_none() -> None:
-    composer = composer_of("flat")
+    formatter = composer_of("flat")
     task = dataclasses.replace(TTS, emits=("code/0", "code/2"))
     with pytest.raises(ConfigError, match="emits code/0, code/2 and not code/1: say code"):
-        composer.check(task)
-    assert composer.levels(ASR) is None
+        formatter.check(task)
+    assert formatter.levels(ASR) is None
 
 
 def test_codes_come_one_by_one_in_the_flat_pattern() -> None:
     for pattern in PATTERNS:
-        composer = composer_of(pattern)
-        example = composer.prompt(TTS, records_of(composer, 1)[0])
+        formatter = composer_of(pattern)
+        example = formatter.prompt(TTS, records_of(formatter, 1)[0])
         tokens = generation.stream(
             learnt(pattern, 3, TTS),
             example,
-            allowed=composer.allowed(TTS),
-            eos=composer.vocabulary.eos_id,
+            allowed=formatter.allowed(TTS),
+            eos=formatter.vocabulary.eos_id,
             decoding=GREEDY,
-            levels=composer.levels(TTS),
+            levels=formatter.levels(TTS),
         )
         if pattern == "flat":
-            codes = composer.output(TTS, list(tokens)).codes
+            codes = formatter.prediction(TTS, list(tokens)).codes
             assert codes is not None
             np.testing.assert_array_equal(codes, codes_of(0))
         else:
@@ -359,14 +365,14 @@ def test_codes_come_one_by_one_in_the_flat_pattern() -> None:
 
 
 def test_codes_that_cannot_be_are_named() -> None:
-    composer = composer_of("flat")
+    formatter = composer_of("flat")
     row = rows(1)[0]
     with pytest.raises(CorpusError, match="r0: id 5 is not in block 'code/1'"):
-        composer.record(row | {"codes": [[0, 1], [0, 5], [0, 1]]})
+        formatter.fields.record(row | {"codes": [[0, 1], [0, 5], [0, 1]]})
     with pytest.raises(CorpusError, match=r"r0: codes of shape \(2, 2\).*3 levels"):
-        composer.record(row | {"codes": [[0, 1], [0, 1]]})
-    whole = composer.record(row | {"codes": codes_of(0, 4)})  # levels more are left out
-    np.testing.assert_array_equal(composer.codes.decode(whole["codes"]), codes_of(0, 4)[:3])
+        formatter.fields.record(row | {"codes": [[0, 1], [0, 1]]})
+    whole = formatter.fields.record(row | {"codes": codes_of(0, 4)})  # levels more are left out
+    np.testing.assert_array_equal(formatter.fields.codes_of(whole["codes"]), codes_of(0, 4)[:3])
 
 
 class Memory(TokenStore):
@@ -381,30 +387,32 @@ class Memory(TokenStore):
     def record(self, row: int, **_: Any) -> dict[str, Any]:
         return self.records[row]
 
-    def examples(self, task: Task, composer: Composer) -> tuple[np.ndarray, ...]:  # type: ignore[override]
-        lengths = [len(composer.example(task, record)) for record in self.records]
-        return np.arange(len(lengths)), np.full(len(lengths), -1), np.array(lengths)
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def examples(self, fields: Sequence[str], *, task: str) -> list[tuple[int, np.ndarray]]:
+        return [(-1, np.arange(len(self)))]
+
+    def sizes(self, name: str, to: int = -1) -> np.ndarray:
+        return np.array([np.shape(record.get(name, ()))[-1:] or (0,) for record in self.records])[
+            :, 0
+        ]
 
 
-def mixture(composer: Composer, **settings: Any) -> Mixture:
-    return Mixture(
-        DataConfig(max_tokens=64, round_examples=30, **settings),
-        store=Memory(records_of(composer)),
-        composer=composer,
-        table=(ASR, TTS),
-        context=64,
-        seed=0,
-    )
+def mixture(formatter: PromptFormatter, **settings: Any) -> Mixture:
+    tokens = Memory(records_of(formatter))
+    changes = {"max_tokens": 64, "round_examples": 30, **settings}
+    return mixture_of(tokens, formatter, (ASR, TTS), seed=0, **changes)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_packed_streams_do_not_see_each_other(pattern: Pattern) -> None:
-    composer = composer_of(pattern)
-    model = model_of(composer, scale=4.0).eval()
-    player = NextToken(model, vocabulary=composer.vocabulary, tasks=["asr", "tts"])
+    formatter = composer_of(pattern)
+    model = model_of(formatter, scale=4.0).eval()
+    player = NextToken(model, vocabulary=formatter.vocabulary, tasks=["asr", "tts"])
     sums = []
     for packing in (False, True):
-        source = mixture(composer, packing=packing)
+        source = mixture(formatter, packing=packing)
         losses = [player(source.load(spec)) for spec in source.plan(0)]
         assert any(len(row) > 1 for spec in source.plan(0) for row in spec) == packing
         count = sum(int(loss.count) for loss in losses)
@@ -415,14 +423,14 @@ def test_packed_streams_do_not_see_each_other(pattern: Pattern) -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_masks_hide_codes_of_conditions_only(pattern: Pattern) -> None:
-    composer = composer_of(pattern)
-    mask = composer.vocabulary.id("<mask>")
+    formatter = composer_of(pattern)
+    mask = formatter.vocabulary.id("<mask>")
     hidden, whole = 0, 0
     for number, task in ((0, ASR), (1, TTS)):
-        for record_number, record in enumerate(records_of(composer)):
+        for record_number, record in enumerate(records_of(formatter)):
             item = Item(task=number, row=record_number, to=-1, draw=record_number)
-            found = mixture(composer, unit_mask=0.5)._example(item)
-            plain = composer.example(task, record)
+            found = mixture(formatter, unit_mask=0.5)._example(item)
+            plain = formatter.example(task, record)
             changed = (found.tokens != plain.tokens).reshape(len(plain), -1).any(axis=1)
             assert not (changed & plain.target).any()
             if task is TTS:
@@ -456,16 +464,16 @@ def test_rows_of_a_file_join_the_table(tmp_path: Path) -> None:
     }
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([row, row | {"name": "mine"}]))
-    rows_of_file = tasks.read(path)
+    rows_of_file = template.read(path)
     assert rows_of_file[0].decoding == Decoding(beam=4)
-    names = [task.name for task in tasks.extended(CODES, rows_of_file)]
+    names = [task.name for task in template.extended(CODES, rows_of_file)]
     assert names == ["asr", "tts", "continue", "mine"]
-    assert tasks.extended(CODES, rows_of_file)[0].template == row["template"]
+    assert template.extended(CODES, rows_of_file)[0].template == row["template"]
     path.write_text(json.dumps([row | {"templates": "x"}]))
     with pytest.raises(ConfigError, match="row 0: unknown field 'templates'"):
-        tasks.read(path)
+        template.read(path)
     with pytest.raises(ConfigError, match=r"--rows .*none\.json"):
-        tasks.read(tmp_path / "none.json")
+        template.read(tmp_path / "none.json")
     path.write_text("{}")
     with pytest.raises(ConfigError, match="expected a list of rows"):
-        tasks.read(path)
+        template.read(path)

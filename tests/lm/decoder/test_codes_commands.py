@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 import unitone
-from tests.lm.conftest import UNITS, World, vocabulary, write_corpus
+from tests.lm.conftest import UNITS, World, mixture_of, vocabulary, write_corpus
 from unitone.codecs import codec as codecs
 from unitone.codecs import encode as codes_encode
 from unitone.config import command_line
@@ -22,11 +22,13 @@ from unitone.errors import CheckpointError, ConfigError
 from unitone.lm import decode, family
 from unitone.lm import train as lm_train
 from unitone.lm.data import store
-from unitone.lm.data.sources import Rows, SourceConfig
-from unitone.lm.decoder.codes import CodesOfModel, Pattern
-from unitone.lm.decoder.layout import Composer
+from unitone.lm.data.fields import CodesOfModel, Fields, Pattern
+from unitone.lm.data.mixture import examples
+from unitone.lm.data.sources import Source, SourceConfig
+from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
-from unitone.lm.tasks import CODES
+from unitone.lm.decoder.template import CODES
+from unitone.lm.decoder.training import DecoderConfig
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers import build, encode
 from unitone.tokenizers.shards import TokenShards
@@ -65,7 +67,7 @@ def coded(
 
 def arguments(coded: Coded, out: Path, *more: str) -> list[str]:
     return [
-        *("--data", str(coded.codes), "--out", str(out), "--table", "codes"),
+        *("--tokens", str(coded.codes), "--out", str(out), "--table", "codes"),
         *("--config", "lm-tiny", "--device", "cpu"),
         *("--valid-utterances", "1", "--threads", "1", "--context", "400"),
         *more,
@@ -91,7 +93,7 @@ def model(coded: Coded, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         model=made,
         vocabulary=words,
-        tasks=short,
+        table=short,
         tokenizer=coded.codes / "tokenizer",
         decoder=coded.codec,
         codes=codes,
@@ -109,18 +111,20 @@ def test_the_store_has_the_codes_and_their_lengths(
 ) -> None:
     shards = TokenShards(coded.codes)
     words = vocabulary(tables=CODES, codes=(16, 16), passport=shards.passport.hash)
-    composer = Composer.open(coded.codes / "tokenizer", words, pattern=pattern)
-    made = store.build(tmp_path / "store", shards=shards, composer=composer, split=None)
+    formatter = PromptFormatter(Fields.open(coded.codes / "tokenizer", words), pattern=pattern)
+    made = store.build(tmp_path / "store", shards=shards, fields=formatter.fields, split=None)
     made = pickle.loads(pickle.dumps(made))
     for number, row in enumerate(shards.rows()):
         found = made.record(number)["codes"]
-        np.testing.assert_array_equal(composer.codes.decode(found), row["codes"][:2])
+        np.testing.assert_array_equal(formatter.fields.codes_of(found), row["codes"][:2])
     for task in CODES:
-        numbers, _, lengths = made.examples(task, composer)
+        batching = mixture_of(made, formatter, [task], max_tokens=4096, context=4096).batching
+        numbers, _, costs = examples(made, batching, 0, name=task.name)
+        lengths = costs + 1
         assert len(numbers) == 6
-        examples = [composer.example(task, made.record(int(number))) for number in numbers]
-        assert lengths.tolist() == [len(example) for example in examples]
-    again = store.build(tmp_path / "store", shards=shards, composer=composer, split=None)
+        made_of = [formatter.example(task, made.record(int(number))) for number in numbers]
+        assert lengths.tolist() == [len(example) for example in made_of]
+    again = store.build(tmp_path / "store", shards=shards, fields=formatter.fields, split=None)
     assert again.identity == made.identity
 
 
@@ -141,7 +145,7 @@ def test_recordings_and_shards_give_the_same(coded: Coded, model: Path, tmp_path
 def test_units_and_codes_at_once_come_from_shards(coded: Coded, model: Path) -> None:
     loaded, needs = family.load(model, device="cpu"), frozenset({"units", "codes"})
     with pytest.raises(ConfigError, match="come from shards; give --tokens"):
-        Rows(SourceConfig(manifest=coded.manifest), loaded, needs=needs)
+        Source(SourceConfig(manifest=coded.manifest), loaded, needs=needs)
 
 
 def test_given_frames_are_heard_and_gone_on_from(coded: Coded, model: Path, tmp_path: Path) -> None:
@@ -188,7 +192,7 @@ def test_another_codec_is_refused_wherever_it_comes_in(
 def test_training_on_codes_names_what_lacks(
     coded: Coded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = ["--data", str(coded.units), "--out", str(tmp_path / "run")]
+    run = ["--tokens", str(coded.units), "--out", str(tmp_path / "run")]
     assert lm_train.main([*run, "--table", "codes"]) == 2
     assert "python -m unitone.codecs.encode --tokens" in capsys.readouterr().err
     assert lm_train.main([*run, "--code-levels", "2"]) == 2
@@ -218,8 +222,8 @@ def test_model_directories_say_what_their_codes_are(
         family.load(tmp_path / model.parent.name, device="cpu")
 
 
-def command(coded: Coded, out: Path, *more: str) -> lm_train.LmConfig:
-    return command_line(lm_train.LmConfig, arguments(coded, out, *more), None)
+def command(coded: Coded, out: Path, *more: str) -> DecoderConfig:
+    return command_line(DecoderConfig, arguments(coded, out, *more), None)
 
 
 @pytest.mark.slow

@@ -17,19 +17,21 @@ from tests.lm.conftest import rows, vocabulary
 from unitone import seeding
 from unitone.lm import family
 from unitone.lm import train as lm_train
-from unitone.lm.data.mixture import collate
-from unitone.lm.decoder.layout import Composer, Example
+from unitone.lm.data.fields import Fields
+from unitone.lm.decoder.batch import collate
+from unitone.lm.decoder.layout import Example, PromptFormatter
 from unitone.lm.decoder.speech_ctc import SpeechCtc, reads
-from unitone.lm.tasks import POLYSPEECH, TASKS, Task, select
+from unitone.lm.decoder.template import POLYSPEECH, TASKS, DecoderTask
+from unitone.lm.tasks import select
 from unitone.tokenizers.text.text import ByteText
 
 WIDTH = 6
 WORDS = vocabulary()
-COMPOSER = Composer(vocabulary=WORDS, text=ByteText(), pieces=None)
+FORMATTER = PromptFormatter(Fields(vocabulary=WORDS, text=ByteText(), subwords=None))
 ASR, MT, TTS = (select(TASKS, [name])[0] for name in ("asr", "mt", "tts"))
 
 
-def ctc(tasks: tuple[Task, ...]) -> SpeechCtc:
+def ctc(tasks: tuple[DecoderTask, ...]) -> SpeechCtc:
     made = SpeechCtc(WIDTH, vocabulary=WORDS, tasks=tasks)
     generator = seeding.torch_generator(1)
     for parameter in made.parameters():
@@ -37,10 +39,10 @@ def ctc(tasks: tuple[Task, ...]) -> SpeechCtc:
     return made
 
 
-def spoken(units: list[int], text: str, *, task: Task = ASR) -> Example:
-    record = COMPOSER.record({"id": "x", "units": units, "text": text, "language": "en"})
+def spoken(units: list[int], text: str, *, task: DecoderTask = ASR) -> Example:
+    record = FORMATTER.fields.record({"id": "x", "units": units, "text": text, "language": "en"})
     record |= {"to": "de", "translation": record.get("text"), "speaker": "ann"}
-    return COMPOSER.example(task, record)
+    return FORMATTER.example(task, record)
 
 
 def expected(loss: SpeechCtc, states: torch.Tensor, example: Example) -> torch.Tensor:
@@ -65,7 +67,7 @@ def test_which_rows_of_the_tables_write_down_what_they_hear() -> None:
     assert [task.name for task in POLYSPEECH if reads(task)] == ["asr"]
     both = replace(ASR, template="<bos> {units} <sep> [ {translation} <sep> {text} <eos> ]")
     assert not reads(both)
-    prompted = replace(ASR, template="<bos> {sample} {units} <sep> [ {text} <eos> ]")
+    prompted = replace(ASR, template="<bos> {prompt_units} {units} <sep> [ {text} <eos> ]")
     assert not reads(prompted)
 
 
@@ -130,9 +132,11 @@ def test_a_batch_without_recognition_costs_nothing() -> None:
 def test_vectors_are_speech_too() -> None:
     (task,) = select(POLYSPEECH, ["asr"])
     words = vocabulary(tables=POLYSPEECH)
-    composer = Composer(vocabulary=words, text=ByteText(), pieces=None)
-    record = composer.record({"id": "x", "features": np.ones((5, 2), np.float32), "text": "ab"})
-    batch = collate([[(0, composer.example(task, record))]])
+    formatter = PromptFormatter(Fields(vocabulary=words, text=ByteText(), subwords=None))
+    record = formatter.fields.record(
+        {"id": "x", "features": np.ones((5, 2), np.float32), "text": "ab"}
+    )
+    batch = collate([[(0, formatter.example(task, record))]])
     loss = SpeechCtc(WIDTH, vocabulary=words, tasks=[task])
     states = torch.zeros(*batch.tokens.shape, WIDTH)
     total, count = loss(states, batch)
@@ -150,7 +154,7 @@ def test_training_with_it(make_shards: Callable[..., Path], tmp_path: Path) -> N
         *("--config", "lm-tiny", "--max-tokens", "512", "--round-examples", "64"),
         *("--valid-utterances", "2", "--threads", "1", "--device", "cpu", "--log-every", "1"),
     ]
-    arguments = ["--data", str(data), "--out", str(out), *small, "--steps", "2"]
+    arguments = ["--tokens", str(data), "--out", str(out), *small, "--steps", "2"]
     assert lm_train.main([*arguments, "--tasks", "asr", "mt", "--ctc", "0.3"]) == 0
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert any(line.get("parts", {}).get("ctc", 0) > 0 for line in lines)
@@ -158,7 +162,7 @@ def test_training_with_it(make_shards: Callable[..., Path], tmp_path: Path) -> N
     tasks = (validation["asr/loss"], validation["mt/loss"])
     assert validation["loss"] == pytest.approx(sum(tasks) / 2)  # of the tasks alone
     assert validation["ctc/loss"] > 0
-    assert family.load(out / "last", device="cpu").tasks == select(TASKS, ["asr", "mt"])
+    assert family.load(out / "last", device="cpu").table == select(TASKS, ["asr", "mt"])
     saved = load_file(out / "last" / "model.safetensors")
     assert not any(weight.shape[0] == 257 for weight in saved.values())  # bytes and blank: the head
 
@@ -169,7 +173,7 @@ def test_what_cannot_be_trained_with_it(
     data, named = make_shards(rows(8)), tmp_path / "rows.json"
     row = {"name": "ctc", "template": ASR.template, "emits": ["text"], "metric": "wer"}
     named.write_text(json.dumps([row]), encoding="utf-8")
-    arguments = ["--data", str(data), "--out", str(tmp_path / "run"), "--config", "lm-tiny"]
+    arguments = ["--tokens", str(data), "--out", str(tmp_path / "run"), "--config", "lm-tiny"]
     for options, complaint in (
         (("--tasks", "mt", "--ctc", "0.3"), "no task writes down speech"),
         (("--rows", str(named), "--ctc", "0.3"), "a task has this name too"),

@@ -18,8 +18,8 @@ from unitone.lm.decoder.layout import Example
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.decoder.packed import is_prepared
 from unitone.lm.decoder.sampling import choose, constrain
+from unitone.lm.decoder.template import Decoding
 from unitone.lm.interop.opt import OptConfig, OptModel
-from unitone.lm.tasks import Decoding
 from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 

@@ -13,8 +13,8 @@ from unitone.lm import family
 from unitone.lm import train as lm_train
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, size
+from unitone.lm.decoder.template import TASKS
 from unitone.lm.interop import finetune
-from unitone.lm.tasks import TASKS
 
 MakeShards = Callable[..., Path]
 SMALL = [
@@ -39,7 +39,7 @@ def test_a_run_goes_on_from_another_with_other_tasks(
     make_shards: MakeShards, tmp_path: Path
 ) -> None:
     data = make_shards(rows(24))
-    options = ["--data", str(data), *SMALL]
+    options = ["--tokens", str(data), *SMALL]
     first = ["--out", str(tmp_path / "first"), "--steps", "2", "--tasks", "asr", "lid"]
     assert lm_train.main([*options, *first]) == 0
     start = tmp_path / "first" / "last"
@@ -61,7 +61,7 @@ def test_another_tokenizer_is_refused(
     old = Vocabulary.build(text=300, units=5, passport="another")
     shape = size("lm-tiny", vocab_size=len(old))
     model = LanguageModel(shape, generator=torch.Generator().manual_seed(0))
-    family.save(tmp_path / "old", model=model, vocabulary=old, tasks=TASKS[:1])
-    options = ["--data", str(data), "--out", str(tmp_path / "run"), *SMALL, "--steps", "1"]
+    family.save(tmp_path / "old", model=model, vocabulary=old, table=TASKS[:1])
+    options = ["--tokens", str(data), "--out", str(tmp_path / "run"), *SMALL, "--steps", "1"]
     assert lm_train.main([*options, "--init", str(tmp_path / "old")]) == 2
     assert "of another tokenizer than the shards'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Generated units or codes to sound, through the unit decoder or codec of a model directory."""
+"""Predicted units or codes to sound, through the unit decoder or codec of a model directory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +10,8 @@ from unitone.codecs import codec, unit_decoder
 from unitone.codecs.codec import Codec, Sound
 from unitone.codecs.synthesize import write_wave
 from unitone.errors import ConfigError
-from unitone.lm.decoder.codes import CodesOfModel
-from unitone.lm.family import Loaded
+from unitone.lm.data.fields import CodesOfModel
+from unitone.lm.family import LoadedModel
 from unitone.tokenizers.passport import require_same
 
 Speech = Literal["units", "codes"]
@@ -30,25 +30,24 @@ def open_codec(folder: Path, codes: CodesOfModel, *, device: str = "cpu") -> Cod
     return opened
 
 
-def codec_of(loaded: Loaded, decoder: Path | None) -> Codec:
+def codec_of(loaded: LoadedModel, decoder: Path | None) -> Codec:
     """Open ``decoder``, or the model's own codec; errors as `open_codec`."""
     folder = decoder or loaded.decoder
     if loaded.codes is None:
-        raise ConfigError(f"{loaded.folder} knows no codes of a codec")
+        raise ConfigError(f"{loaded.folder} has no codes of a codec")
     if folder is None:
         raise ConfigError(
             f"{loaded.folder} has no codec of its own: name the directory of "
             f"{loaded.codes.codec} with --decoder"
         )
-    device = str(next(loaded.model.parameters()).device)
-    return open_codec(folder, loaded.codes, device=device)
+    return open_codec(folder, loaded.codes, device=loaded.device)
 
 
-class Voice:
+class SpeechDecoder:
     """A unit decoder or codec that fits a model."""
 
     def __init__(
-        self, loaded: Loaded, *, decoder: Path | None = None, speech: Speech = "units"
+        self, loaded: LoadedModel, *, decoder: Path | None = None, speech: Speech = "units"
     ) -> None:
         """Open ``decoder``, or the model's own.
 
@@ -60,20 +59,21 @@ class Voice:
         if self._codec is None:
             self._open_decoder(loaded, decoder)
 
-    def _open_decoder(self, loaded: Loaded, decoder: Path | None) -> None:
+    def _open_decoder(self, loaded: LoadedModel, decoder: Path | None) -> None:
         folder = decoder or loaded.decoder
         if folder is None:
             raise ConfigError(
-                f"{loaded.folder} has no unit decoder, so it can't be heard: train one with "
+                f"{loaded.folder} has no unit decoder, so it can't speak: train one with "
                 "`python -m unitone.codecs.train` and name it with --decoder"
             )
-        device = str(next(loaded.model.parameters()).device)
         name = codec.read_config(folder)["codec"]
         if name != unit_decoder.NAME:
             raise ConfigError(f"{folder} holds a {name}, which does not take units")
-        self._decoder = unit_decoder.load(folder, device=device)
+        self._decoder = unit_decoder.load(folder, device=loaded.device)
         if self._decoder.network.config.speaker_dim is not None:
-            raise ConfigError(f"{folder} speaks by embeddings; give a decoder of named voices")
+            raise ConfigError(
+                f"{folder} speaks by speaker embeddings; give a decoder of named speakers"
+            )
         if loaded.passport is not None:
             require_same(loaded.passport, self._decoder.passport, what=str(folder))
         self._timing: Any = "frames"
@@ -82,37 +82,37 @@ class Voice:
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Names of the voices it has; none where codes say whose voice it is."""
+        """Names of the speakers it has; none where codes say whose voice it is."""
         return () if self._codec is not None else tuple(self._decoder.speakers)
 
-    def say(
-        self, spoken: Sequence[np.ndarray | None], *, speakers: Sequence[str | None]
+    def decode(
+        self, speech: Sequence[np.ndarray | None], *, speakers: Sequence[str | None]
     ) -> list[Sound | None]:
         """Return the sound of each sequence, None where it is empty; an unknown name is no name.
 
-        The decoder's voices and the model's speakers may differ: who was only heard has no voice.
+        The decoder's speakers and the model's may differ.
         """
         known = [name if name in self.speakers else None for name in speakers]
         # one by one: padding to the longest costs more than a batch saves
         return [
             None if one is None or not one.size else self._sound(one, name)
-            for one, name in zip(spoken, known, strict=True)
+            for one, name in zip(speech, known, strict=True)
         ]
 
-    def _sound(self, spoken: np.ndarray, speaker: str | None) -> Sound:
+    def _sound(self, tokens: np.ndarray, speaker: str | None) -> Sound:
         if self._codec is not None:
-            return self._codec.decode(spoken)
-        return self._decoder.decode(spoken, speaker=speaker, durations=self._timing)
+            return self._codec.decode(tokens)
+        return self._decoder.decode(tokens, speaker=speaker, durations=self._timing)
 
     def write(
         self,
-        spoken: Sequence[np.ndarray | None],
+        speech: Sequence[np.ndarray | None],
         *,
         speakers: Sequence[str | None],
         files_at: Sequence[Path],
     ) -> list[Path | None]:
         """Write the sound of each sequence; return the paths, None where it is empty."""
-        sounds = self.say(spoken, speakers=speakers)
+        sounds = self.decode(speech, speakers=speakers)
         for sound, path in zip(sounds, files_at, strict=True):
             if sound is not None:
                 write_wave(path, sound)

@@ -1,0 +1,160 @@
+"""The fields of an utterance as token ids, and ids as fields again; every model family uses it.
+
+What a shard or a manifest says of an utterance (a row) becomes a record: text, units and codes as
+tokens of the vocabulary, labels and vectors as they are. How a record becomes the sequence of a
+model is the family's.
+
+Axes: L positions, Q levels of a codec, T frames.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int, Int32
+
+from unitone.errors import ConfigError, CorpusError
+from unitone.lm.data.vocabulary import Vocabulary
+from unitone.lm.tasks import CLASSES
+from unitone.tokenizers.passport import CodecPassport, Passport
+from unitone.tokenizers.text.subwords import UnitPieces
+from unitone.tokenizers.text.text import TextTokenizer, load_text
+
+Record = Mapping[str, Any]
+"""The fields of an utterance as tokens, labels and vectors; `Fields.record` makes it."""
+
+Pattern = Literal["delay", "flat"]
+"""How the levels of codes lie in a sequence: side by side, each a step later, or in turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesOfModel:
+    """What the codes of a model are."""
+
+    codec: CodecPassport
+    levels: int
+    """The first so many of the codec's."""
+    pattern: Pattern
+
+
+class Fields:
+    """Turns rows into records, and tokens into what they stand for, over one vocabulary."""
+
+    def __init__(
+        self, *, vocabulary: Vocabulary, text: TextTokenizer, subwords: UnitPieces | None
+    ) -> None:
+        """Check that vocabulary and tokenizers belong together; no ``subwords``: units as they are.
+
+        Raises:
+            ConfigError: the vocabulary has another number of text or unit tokens.
+        """
+        for name, size in (("text", text.size), ("unit", subwords and subwords.num_pieces)):
+            block = vocabulary.block(name)
+            if size is not None and block.size not in (0, size):
+                raise ConfigError(
+                    f"the vocabulary has {block.size} {name} tokens, the tokenizer {size}: use the "
+                    "tokenizer directory that lies beside the model"
+                )
+        self.vocabulary, self.text, self.subwords = vocabulary, text, subwords
+
+    @classmethod
+    def open(cls, tokenizer: Path, vocabulary: Vocabulary) -> "Fields":
+        """Read the text and unit models of a tokenizer directory.
+
+        Raises:
+            ConfigError: the vocabulary belongs to another tokenizer.
+            CheckpointError: a model is missing or damaged.
+        """
+        passport = Passport.load(tokenizer)
+        if vocabulary.passport is not None:
+            vocabulary.require_passport(passport.hash, of=str(tokenizer))
+        text = load_text(passport.text.kind, tokenizer)
+        subwords = UnitPieces.load(tokenizer / "units.model") if passport.unit_pieces else None
+        return cls(vocabulary=vocabulary, text=text, subwords=subwords)
+
+    def record(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the record of a row; what the row has not, the record has not.
+
+        Raises:
+            CorpusError: text, units or codes are not of this vocabulary; the utterance is named.
+        """
+        record: dict[str, Any] = {"id": row["id"]}
+        try:
+            for name in ("units", "prompt_units"):
+                if row.get(name) is not None:
+                    record[name] = self.unit_tokens(np.asarray(row[name], np.int32))
+            if row.get("text"):
+                record["text"] = self.text_tokens(row["text"])
+            if row.get("codes") is not None and self.vocabulary.codes:
+                record["codes"] = self.code_tokens(np.asarray(row["codes"]))
+            record["translations"] = {
+                language: self.text_tokens(text)
+                for language, text in _translations(row.get("translation")).items()
+            }
+        except ValueError as error:
+            raise CorpusError(f"{row['id']}: {error}") from error
+        for name in ("language", "gender", "speaker"):
+            if row.get(name) is not None:
+                record[name] = row[name]
+        for name in ("features", "voice"):
+            if row.get(name) is not None:
+                record[name] = np.asarray(row[name])
+        return record
+
+    def text_tokens(self, text: str) -> Int32[np.ndarray, "L"]:
+        """Return the tokens of ``text``."""
+        ids = np.asarray(self.text.encode(text), np.int32)
+        return self.vocabulary.block("text").encode(ids)
+
+    def unit_tokens(self, units: Int[np.ndarray, "T"]) -> Int32[np.ndarray, "L"]:
+        """Return the tokens of units, deduplicated or not as the tokenizer has made them."""
+        ids = units.astype(np.int32) if self.subwords is None else self.subwords.encode(units)
+        return self.vocabulary.block("unit").encode(ids)
+
+    def code_tokens(self, codes: Int[np.ndarray, "R T"]) -> Int32[np.ndarray, "Q T"]:
+        """Return the tokens of the first Q levels of codes.
+
+        Raises:
+            ValueError: there are fewer levels, or a code is outside its codebook.
+        """
+        blocks = self.vocabulary.codes
+        if codes.ndim != 2 or len(codes) < len(blocks):
+            raise ValueError(
+                f"codes of shape {codes.shape}, the vocabulary has {len(blocks)} levels"
+            )
+        rows = zip(blocks, codes.astype(np.int32), strict=False)
+        return np.stack([block.encode(row) for block, row in rows])
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """Return the text of text tokens; others among them are dropped."""
+        return self.text.decode(self.vocabulary.block("text").decode(self._of("text", tokens)))
+
+    def units_of(self, tokens: Sequence[int]) -> Int32[np.ndarray, "T"]:
+        """Return the units of unit tokens; others among them are dropped."""
+        block = self.vocabulary.block("unit")
+        ids = np.asarray(block.decode(self._of("unit", tokens)), np.int32)
+        return ids if self.subwords is None else self.subwords.decode(ids)
+
+    def codes_of(self, tokens: Int[np.ndarray, "Q T"]) -> Int32[np.ndarray, "Q T"]:
+        """Return the codes of code tokens."""
+        rows = zip(self.vocabulary.codes, tokens.astype(np.int32), strict=True)
+        return np.stack([block.decode(row) for block, row in rows])
+
+    def label_of(self, field: str, tokens: Sequence[int]) -> str | None:
+        """Return the label of the first class token of ``field``; None where there is none."""
+        block = self.vocabulary.block(CLASSES[field])
+        labels = self._of(CLASSES[field], tokens)
+        return block.labels[labels[0] - block.start] if labels else None
+
+    def _of(self, block: str, tokens: Sequence[int]) -> list[int]:
+        return [token for token in tokens if self.vocabulary.block_of(token) == block]
+
+
+def _translations(value: Any) -> dict[str, str]:
+    if not value:
+        return {}
+    if isinstance(value, Mapping):
+        return {str(language): text for language, text in value.items() if text}
+    return {item["language"]: item["text"] for item in value if item["text"]}

@@ -1,0 +1,247 @@
+"""Training the decoder-only model: its options of ``lm.train``, and what is made of them."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from unitone import seeding
+from unitone.errors import ConfigError
+from unitone.lm import tasks
+from unitone.lm.data.fields import CodesOfModel, Pattern
+from unitone.lm.data.store import TokenStore
+from unitone.lm.data.vocabulary import Vocabulary
+from unitone.lm.decoder import template
+from unitone.lm.decoder.batch import BatchConfig, DecoderBatching
+from unitone.lm.decoder.layout import PromptFormatter
+from unitone.lm.decoder.model import LanguageModel, size
+from unitone.lm.decoder.objective import NextToken
+from unitone.lm.decoder.predictor import DecoderPredictor
+from unitone.lm.decoder.speech_ctc import SpeechCtc, reads
+from unitone.lm.decoder.template import DecoderTask
+from unitone.lm.interop import finetune, pretrained
+from unitone.lm.interop.opt import OptConfig, OptModel
+from unitone.lm.interop.pretrained import Pretrained
+from unitone.lm.interop.token_rows import shared_rows
+from unitone.lm.training import LmConfig, Training, Words, open_stores, open_words
+from unitone.tokenizers.shards import TokenShards
+from unitone.train.distributed import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    init: Path | None = None
+    """Start from this model; its shape replaces --config. One of ours, for shards of the same
+    tokenizer, or a text model, a Hugging Face directory of the Llama or OPT kind. It has to stay
+    until the run is done."""
+    table: Literal["unitone", "voxtlm", "polyspeech", "codes"] = "unitone"
+    """Task table: how the tasks are laid out."""
+    rows: Path | None = None
+    """JSON list of rows that join the table, or take the place of those with their names."""
+    codes_pattern: Pattern | None = None
+    """How codec codes lie in a sequence, for tasks with {codes}: delay (side by side, each level a
+    step later; the default) or flat (one after the other)."""
+    code_levels: int | None = None
+    """The first so many levels of the codes; default: all that the shards have."""
+    dropout: float = 0.0
+    """Of what attention and feed-forward add."""
+    label_smoothing: float = 0.0
+    """Share of a target's probability that is spread over the vocabulary; 0.1 is usual."""
+    ctc: float = 0.0
+    """Weight of a CTC loss at the positions of the speech, in recognition; 0.3 to 1 is usual. It
+    finds the alignment where there is little data. Speech shorter than its text, in tokens, counts
+    nothing; units without subwords are long enough."""
+    checkpoint_activations: bool = False
+    """Compute the blocks' inside again in the backward pass: less memory, a third more work."""
+    prompt_tokens: int | None = None
+    """Unit tokens of {prompt_units} at the most; default: what the row of the table says."""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+
+    def __post_init__(self) -> None:
+        if self.prompt_tokens is not None and self.prompt_tokens < 1:
+            raise ConfigError(f"--prompt-tokens must be at least 1, got {self.prompt_tokens}")
+
+
+DecoderConfig = LmConfig[Options]
+
+
+def table_of(config: DecoderConfig) -> tuple[DecoderTask, ...]:
+    """Return the rows that are trained."""
+    table = template.TABLES[config.options.table]
+    if config.options.rows is not None:
+        table = template.extended(table, template.read(config.options.rows))
+    rows = tasks.select(table, config.tasks) if config.tasks else table
+    weights = config.mixture.weights
+    tasks.select(rows, weights)  # refuses names that aren't there
+    return tuple(
+        dataclasses.replace(
+            row,
+            weight=weights.get(row.name, row.weight),
+            prompt_tokens=config.options.prompt_tokens or row.prompt_tokens,
+        )
+        for row in rows
+    )
+
+
+def prepare(config: DecoderConfig, world: World) -> Training:
+    """Open the data and build the model; what is written, the first process writes.
+
+    Raises:
+        ConfigError: options or artefacts that don't go together.
+        CheckpointError: an artefact is missing or damaged.
+    """
+    options, table = config.options, table_of(config)
+    if config.speaker_embeddings is not None and not any("voice" in row.fields for row in table):
+        raise ConfigError(
+            "--speaker-embeddings: no task reads {voice}; add a row that does, or leave it out"
+        )
+    shards = TokenShards(config.tokens)
+    words = open_words(
+        config,
+        tokens=(part.name for row in table for part in row.parts if part.kind == "token"),
+        fields={name for row in table for name in row.fields},
+        shards=shards,
+        codes=_codes(config, shards, table),
+    )
+    pattern = words.codes.pattern if words.codes else "delay"
+    formatter = PromptFormatter(words.fields, pattern=pattern)
+    for row in table:
+        formatter.check(row)
+    training, valid = open_stores(config, words, world)
+    model = _model(config, words, data=training)
+    batching = DecoderBatching(
+        formatter=formatter,
+        tasks=table,
+        context=model.config.context,
+        max_tokens=config.mixture.max_tokens,
+        config=options.batch,
+    )
+
+    def predictor(task: str) -> DecoderPredictor:
+        (row,) = tasks.select(table, [task])
+        return DecoderPredictor(model, row, table=table, formatter=formatter)
+
+    return Training(
+        words=words,
+        model=model,
+        objective=NextToken(
+            model,
+            vocabulary=words.vocabulary,
+            tasks=[row.name for row in table],
+            label_smoothing=options.label_smoothing,
+            ctc=_ctc(options, model, words.vocabulary, table),
+            ctc_weight=options.ctc,
+        ),
+        table=table,
+        train=training,
+        valid=valid,
+        batching=batching,
+        plain=dataclasses.replace(batching, config=BatchConfig()),
+        predictor=predictor,
+        settings={"templates": {row.name: row.template for row in table}} if options.rows else {},
+    )
+
+
+def _codes(
+    config: DecoderConfig, shards: TokenShards, table: Sequence[DecoderTask]
+) -> CodesOfModel | None:
+    """Return what the codes of the model will be; None where no task has any."""
+    if not any("codes" in row.fields for row in table):
+        for option, value in (
+            ("codes-pattern", config.options.codes_pattern),
+            ("code-levels", config.options.code_levels),
+        ):
+            if value is not None:
+                raise ConfigError(f"--{option}: no task has {{codes}}; try --table codes")
+        return None
+    found = shards.require_codes()
+    levels = found.levels if config.options.code_levels is None else config.options.code_levels
+    if not 1 <= levels <= found.levels:
+        raise ConfigError(
+            f"--code-levels {levels}: the shards in {config.tokens} have 1 to {found.levels}; "
+            "`python -m unitone.codecs.encode --levels` makes more"
+        )
+    return CodesOfModel(
+        codec=found.codec, levels=levels, pattern=config.options.codes_pattern or "delay"
+    )
+
+
+def _model(config: DecoderConfig, words: Words, *, data: TokenStore) -> LanguageModel | OptModel:
+    vocabulary, init = words.vocabulary, config.options.init
+    if init is not None:
+        if finetune.is_ours(init):
+            read, rows = finetune.read(init, vocabulary, codes=words.codes)
+        else:
+            read = pretrained.read(init)
+            rows = shared_rows(read, vocabulary, tokenizer=words.tokenizer)
+        return _from_pretrained(config, vocabulary, read, rows=rows, data=data)
+    shape = size(
+        config.config, vocab_size=len(vocabulary), context=config.context, features=data.width
+    )
+    transformer = dataclasses.replace(
+        shape.transformer,
+        dropout=config.options.dropout,
+        checkpoint_activations=config.options.checkpoint_activations,
+    )
+    shape = dataclasses.replace(shape, transformer=transformer, voice=data.voice_width)
+    generator = seeding.torch_generator(config.train.seed, "weights")
+    return LanguageModel(shape, generator=generator)
+
+
+def _from_pretrained(
+    config: DecoderConfig,
+    vocabulary: Vocabulary,
+    read: Pretrained,
+    *,
+    rows: Mapping[int, int],
+    data: TokenStore,
+) -> LanguageModel | OptModel:
+    generator = seeding.torch_generator(config.train.seed, "rows")
+    shape = dataclasses.replace(
+        read.config,
+        vocab_size=len(vocabulary),
+        context=min(config.context, read.config.context),
+        transformer=dataclasses.replace(
+            read.config.transformer,
+            dropout=config.options.dropout,
+            checkpoint_activations=config.options.checkpoint_activations,
+        ),
+    )
+    model: LanguageModel | OptModel
+    if isinstance(shape, OptConfig):
+        for option, width in (
+            ("features", data.width),
+            ("speaker-embeddings", data.voice_width),
+        ):
+            if width:
+                raise ConfigError(
+                    f"--{option}: a model of the OPT kind takes none; use a Llama one"
+                )
+        if len(vocabulary.codes) > 1 and config.options.codes_pattern != "flat":
+            raise ConfigError("a model of the OPT kind has one stream; use --codes-pattern flat")
+        model = OptModel(shape, generator=generator)
+    else:
+        shape = dataclasses.replace(shape, features=data.width, voice=data.voice_width)
+        model = LanguageModel(shape, generator=generator)
+    pretrained.initialise(model, read, rows=rows, generator=generator)
+    return model
+
+
+def _ctc(
+    options: Options,
+    model: LanguageModel | OptModel,
+    vocabulary: Vocabulary,
+    table: Sequence[DecoderTask],
+) -> SpeechCtc | None:
+    if not options.ctc:
+        return None
+    if not 0 < options.ctc < math.inf:
+        raise ConfigError(f"--ctc must be 0 or more, got {options.ctc:g}")
+    if not any(map(reads, table)):
+        raise ConfigError("--ctc: no task writes down speech; leave it out")
+    if any(row.name == "ctc" for row in table):
+        raise ConfigError("--ctc: a task has this name too; the log could not tell them apart")
+    width = model.embedding.weight.shape[1]
+    return SpeechCtc(width, vocabulary=vocabulary, tasks=table)

@@ -1,0 +1,110 @@
+"""What every model family offers to decode with: requests in, predictions out.
+
+    predictor = loaded.predictor("asr")
+    requests = [predictor.request(loaded.fields.record(row)) for row in rows]
+    for batch in predictor.batches(requests, max_tokens=16_384):
+        found = predictor.predict([requests[number] for number in batch])
+
+`lm.decode`, validation, `unitone.load` and the tour use nothing else of a model.
+
+Axes: T frames or units, Q levels, M mel bands, N samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from unitone.lm.data.fields import Record
+from unitone.lm.tasks import Task
+
+MAX_TOKENS = 16_384
+"""Prompt tokens of a batch, padding included, unless the user says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a model has made of a request; one of the first six is there."""
+
+    text: str | None = None
+    label: str | None = None
+    units: Int32[np.ndarray, "T"] | None = None
+    codes: Int32[np.ndarray, "Q T"] | None = None
+    mel: Float32[np.ndarray, "T M"] | None = None
+    waveform: Float32[np.ndarray, "N"] | None = None
+    score: float = 0.0
+    """Log-probability, as the family normalizes it; higher is likelier."""
+    truncated: bool = False
+    """Whether it was cut off at the cap on its length."""
+
+    @property
+    def speech(self) -> Int32[np.ndarray, "..."] | None:
+        """Units or codes, where it is speech in tokens."""
+        return self.units if self.codes is None else self.codes
+
+
+@runtime_checkable
+class Request(Protocol):
+    """One utterance, ready to be predicted for."""
+
+    @property
+    def id(self) -> str:
+        """Of the utterance."""
+        ...
+
+    @property
+    def to(self) -> str | None:
+        """Language of the output, where the task has a choice."""
+        ...
+
+
+AnyRequest = TypeVar("AnyRequest", bound=Request)
+
+
+@runtime_checkable
+class Predictor(Protocol[AnyRequest]):
+    """A model that is ready to do one task."""
+
+    @property
+    def task(self) -> Task:
+        """What it does."""
+        ...
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it searches, as JSON values: part of what a file of hypotheses was made by."""
+        ...
+
+    def request(self, record: Record, *, prefix: int = 0) -> AnyRequest:
+        """Return the request of a record of `unitone.lm.data.fields`, with ``to`` where it chooses.
+
+        Args:
+            record: the utterance.
+            prefix: tokens of its output, or frames of codes, that are given.
+
+        Raises:
+            CorpusError: something that the task needs is missing or unknown to the vocabulary, or
+                too long for the model; the utterance is named.
+        """
+        ...
+
+    def batches(self, requests: Sequence[AnyRequest], *, max_tokens: int) -> list[list[int]]:
+        """Return the numbers of requests that go together, under a budget of prompt tokens."""
+        ...
+
+    def predict(self, requests: Sequence[AnyRequest]) -> list[Prediction]:
+        """Return the predictions of one batch; none depends on the others in it."""
+        ...
+
+
+def predict_all(
+    predictor: Predictor[Any], requests: Sequence[Any], *, max_tokens: int = MAX_TOKENS
+) -> list[Prediction]:
+    """Return the predictions of requests, batch by batch, in the order of the requests."""
+    found: dict[int, Prediction] = {}
+    for batch in predictor.batches(requests, max_tokens=max_tokens):
+        made = predictor.predict([requests[number] for number in batch])
+        found |= dict(zip(batch, made, strict=True))
+    return [found[number] for number in range(len(requests))]
