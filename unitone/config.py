@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -97,7 +97,7 @@ def option_value(argv: list[str] | None, option: str) -> str | None:
 
 
 def command_line(
-    kind: type[Config],
+    kind: Callable[..., Config],
     argv: list[str] | None,
     description: str | None,
     *,

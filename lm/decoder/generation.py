@@ -1,8 +1,14 @@
 """Generation: prompts in, hypotheses out; greedy, sampled or by beam search, a batch at a time.
 
     model = prepare(model)                                  # once, for speed
-    found = generate(model, prompts, allowed=composer.allowed(task), eos=vocabulary.eos_id,
+    found = generate(model, prompts, allowed=formatter.allowed(task), eos=vocabulary.eos_id,
                      decoding=task.decoding)
+
+The loop is `_Batch.steps`: the stepper reads the prompts and gives logits; rules take some of the
+columns away; a column is chosen; the stepper puts its token after the row and gives logits again.
+Rows that have ended leave. Beam search and codes with a delay drive the same stepper by other rules
+(`unitone.lm.decoder.search`). What is fast is in `unitone.lm.decoder.kernels`, and nothing here
+depends on it.
 
 The softmax is over the tokens that may be generated only, so nothing else can be. What a row says
 does not depend on its neighbours in the batch (but for the rounding of sums): not through padding,
@@ -21,16 +27,16 @@ from torch import Tensor
 
 from unitone import seeding
 from unitone.errors import ConfigError
-from unitone.lm.decoder.beam import BeamSearch
+from unitone.lm.decoder import template
 from unitone.lm.decoder.codes import Levels
-from unitone.lm.decoder.delayed import DelayedSearch
+from unitone.lm.decoder.kernels import Model, prepare
 from unitone.lm.decoder.layout import Example
-from unitone.lm.decoder.levels import DelayedStepper, open_stepper
-from unitone.lm.decoder.packed import Model, prepare
 from unitone.lm.decoder.sampling import choose, constrain
+from unitone.lm.decoder.search import BeamSearch, DelayedSearch
+from unitone.lm.decoder.stepping import DelayedStepper, open_stepper
 from unitone.lm.decoder.template import Decoding
 
-__all__ = ["Hypothesis", "Model", "check", "generate", "groups", "prepare", "stream"]
+__all__ = ["Hypothesis", "Model", "generate", "groups", "prepare", "stream"]
 
 SPARE = 0.25
 """Finished rows leave the batch when they are more than this share of it: it costs a copy of the
@@ -54,31 +60,7 @@ def check(decoding: Decoding, *, levels: Levels | None = None) -> None:
     Raises:
         ConfigError: naming the setting.
     """
-    least = {
-        "beam": 1, "temperature": 0, "top_k": 0, "no_repeat": 0, "max_tokens": 1, "max_ratio": 0,
-        "min_tokens": 0, "candidates": 1,
-    }  # fmt: skip
-    for name, bound in least.items():
-        value = getattr(decoding, name)
-        if not bound <= value < float("inf"):
-            raise ConfigError(f"decoding: {name} must be {bound} or more, got {value}")
-    if not 0 < decoding.top_p <= 1:
-        raise ConfigError(f"decoding: top_p must be above 0 and at most 1, got {decoding.top_p}")
-    if not decoding.repetition_penalty > 0:
-        raise ConfigError(
-            f"decoding: repetition_penalty must be above 0, got {decoding.repetition_penalty}"
-        )
-    if decoding.beam > 1 and decoding.temperature > 0:
-        raise ConfigError("decoding: beam search doesn't draw; use beam 1 or temperature 0")
-    if decoding.temperature == 0 and (decoding.top_k or decoding.top_p < 1):
-        raise ConfigError("decoding: top_k and top_p need a temperature above 0")
-    if decoding.candidates > 1 and decoding.temperature == 0:
-        raise ConfigError("decoding: candidates are drawn; give a temperature above 0")
-    if decoding.min_tokens > decoding.max_tokens:
-        raise ConfigError(
-            f"decoding: min_tokens {decoding.min_tokens} is more than max_tokens "
-            f"{decoding.max_tokens}"
-        )
+    template.check(decoding)
     if levels is not None and levels.delayed and decoding.beam > 1:
         raise ConfigError(
             "decoding: no beam search over codes with a delay; use beam 1, or train with "
@@ -302,7 +284,7 @@ class _Batch:
 
 
 def _limit(length: int, decoding: Decoding, *, context: int) -> int:
-    """Return the cap of new tokens behind a prompt."""
+    """Return the cap of new tokens after a prompt."""
     rest = context - length
     if rest < 1:
         raise ConfigError(

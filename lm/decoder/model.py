@@ -136,10 +136,10 @@ class LanguageModel(Decoder):
             }
         )
         if generator is not None:
-            self.initialise(generator)
+            self.initialize(generator)
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         """Draw normal weights, deviation 0.02, less for what adds to the residual stream (GPT-2).
 
         The small embedding starts the tied softmax near uniform.
@@ -184,7 +184,9 @@ class LanguageModel(Decoder):
         if segments is not None:
             mask = packed_mask(segments)
         x = self.embed(tokens, vectors or {})
-        states: Tensor = self.transformer(x, positions=positions, mask=mask, cache=cache)
+        states: Tensor = self.transformer(
+            x, positions=positions, causal=mask is None, mask=mask, cache=cache
+        )
         return states
 
     def embed(

@@ -56,6 +56,39 @@ class Decoding:
     """End of sequence is forbidden before."""
 
 
+def check(decoding: Decoding) -> None:
+    """Refuse settings that can't work together, or at all.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    least = {
+        "beam": 1, "temperature": 0, "top_k": 0, "no_repeat": 0, "max_tokens": 1, "max_ratio": 0,
+        "min_tokens": 0, "candidates": 1,
+    }  # fmt: skip
+    for name, bound in least.items():
+        value = getattr(decoding, name)
+        if not bound <= value < float("inf"):
+            raise ConfigError(f"decoding: {name} must be {bound} or more, got {value}")
+    if not 0 < decoding.top_p <= 1:
+        raise ConfigError(f"decoding: top_p must be above 0 and at most 1, got {decoding.top_p}")
+    if not decoding.repetition_penalty > 0:
+        raise ConfigError(
+            f"decoding: repetition_penalty must be above 0, got {decoding.repetition_penalty}"
+        )
+    if decoding.beam > 1 and decoding.temperature > 0:
+        raise ConfigError("decoding: beam search doesn't draw; use beam 1 or temperature 0")
+    if decoding.temperature == 0 and (decoding.top_k or decoding.top_p < 1):
+        raise ConfigError("decoding: top_k and top_p need a temperature above 0")
+    if decoding.candidates > 1 and decoding.temperature == 0:
+        raise ConfigError("decoding: candidates are drawn; give a temperature above 0")
+    if decoding.min_tokens > decoding.max_tokens:
+        raise ConfigError(
+            f"decoding: min_tokens {decoding.min_tokens} is more than max_tokens "
+            f"{decoding.max_tokens}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One item of a template."""

@@ -225,7 +225,7 @@ def _from_pretrained(
     else:
         shape = dataclasses.replace(shape, features=data.width, voice=data.voice_width)
         model = LanguageModel(shape, generator=generator)
-    pretrained.initialise(model, read, rows=rows, generator=generator)
+    pretrained.initialize(model, read, rows=rows, generator=generator)
     return model
 
 

@@ -94,7 +94,7 @@ class OptBlock(nn.Module):
         query, key, value = heads.unbind(0)
         if cache is not None:
             key, value = cache.extend(layer, key, value)
-        mixed = attend(query, key, value, mask=mask)
+        mixed = attend(query, key, value, mask=mask, causal=mask is None)
         joined: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return joined
 
@@ -115,10 +115,10 @@ class OptModel(Decoder):
         self.project_out = nn.Linear(dim, width, bias=False) if config.projected else None
         self.output = None if config.tied else nn.Linear(width, config.rows, bias=False)
         if generator is not None:
-            self.initialise(generator)
+            self.initialize(generator)
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         """Draw normal weights, deviation 0.02; biases are zero, norms one."""
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:

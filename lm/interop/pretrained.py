@@ -9,7 +9,7 @@ one, and no two are alike.
     pretrained = read(directory)
     model = LanguageModel(replace(pretrained.config, vocab_size=len(vocabulary)), generator=g)
     rows = shared_rows(pretrained, vocabulary, tokenizer=folder)  # unitone.lm.interop.token_rows
-    initialise(model, pretrained, rows=rows, generator=g)
+    initialize(model, pretrained, rows=rows, generator=g)
 """
 
 import json
@@ -116,7 +116,7 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def initialise(
+def initialize(
     model: LanguageModel | OptModel,
     pretrained: Pretrained,
     *,

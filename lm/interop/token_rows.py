@@ -28,7 +28,7 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 def shared_rows(
     pretrained: Pretrained, vocabulary: Vocabulary, *, tokenizer: Path
 ) -> dict[int, int]:
-    """Return our token → its row in the pretrained tables, for `initialise`.
+    """Return our token → its row in the pretrained tables, for `initialize`.
 
     If ``text.model`` is the very ``tokenizer.model`` of the pretrained directory, its numbers are
     the rows, in order. Otherwise text tokens are matched by what they spell. ``<bos>``, ``<eos>``

@@ -87,7 +87,7 @@ def _speak(library: ctypes.CDLL, folder: str, request: str) -> tuple[str, bytes]
     callback = _CALLBACK(receive)
     sample_rate = library.espeak_Initialize(_SYNCHRONOUS, 0, folder.encode(), _PHONEME_EVENTS)
     if sample_rate <= 0:
-        raise SystemExit(f"eSpeak NG: cannot initialise from {folder} (status {sample_rate})")
+        raise SystemExit(f"eSpeak NG: cannot initialize from {folder} (status {sample_rate})")
     library.espeak_SetSynthCallback(callback)
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # espeak_Initialize seeds it with the time
     _check(library.espeak_SetVoiceByName(voice.encode()), f"setting the voice {voice}")

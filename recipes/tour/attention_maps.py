@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unitone.errors import ConfigError
 from unitone.lm.decoder.layout import Example
 from unitone.lm.decoder.model import LanguageModel
-from unitone.nn.transformer import Attention, Rows, rotate
+from unitone.nn.transformer import Attention, AttentionContext, rotate
 
 
 @torch.no_grad()
@@ -58,12 +58,12 @@ def weights(
 
 
 def _weights(
-    module: Attention, x: Float[Tensor, "B L D"], rows: Rows
+    module: Attention, x: Float[Tensor, "B L D"], context: AttentionContext
 ) -> Float32[Tensor, "B H L L"]:
     """Return the causal softmax that `Attention` mixes with, in fp32."""
     heads, groups = module.heads, module.kv_heads
     qkv = module.qkv(x).unflatten(-1, (-1, module.head_dim))
-    turned = rotate(qkv[:, :, : heads + groups], rows.cos, rows.sin).transpose(1, 2).float()
+    turned = rotate(qkv[:, :, : heads + groups], context.cos, context.sin).transpose(1, 2).float()
     query, key = turned.split([heads, groups], dim=1)
     key = key.repeat_interleave(heads // groups, dim=1)
     scores = query @ key.transpose(-1, -2) * module.head_dim**-0.5

@@ -66,13 +66,15 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class AttentionContext:
     """Where the positions of a batch stand and what they may see."""
 
     cos: Float[Tensor, "B L 1 K"]
     sin: Float[Tensor, "B L 1 K"]
     mask: Bool[Tensor, "B 1 L S"] | None
-    """True where a position may look; None is plain causal attention over the row."""
+    """True where a position may look; None leaves it to ``causal``."""
+    causal: bool
+    """A position sees itself and what is before it. A single query, after a cache, sees all."""
 
 
 class Cache:
@@ -106,7 +108,7 @@ class Cache:
     def extend(
         self, layer: int, key: Float[Tensor, "B G L K"], value: Float[Tensor, "B G L K"]
     ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S K"]]:
-        """Put the keys and values of L new positions behind the others; return all of them."""
+        """Put the keys and values of L new positions after the others; return all of them."""
         end = self.filled + key.shape[2]
         if end > self.slots:
             filled = self._store[:, :, :, :, : self.filled]
@@ -150,11 +152,20 @@ def attend(
     value: Float[Tensor, "B G S K"],
     *,
     mask: Bool[Tensor, "B 1 L S"] | None,
+    causal: bool,
 ) -> Float[Tensor, "B H L K"]:
-    """Scaled dot-product attention; without a mask causal, a single query sees everything."""
+    """Scaled dot-product attention.
+
+    Args:
+        query: of the positions that look; with ``causal`` they are all, or one: the last.
+        key: of the positions looked at.
+        value: of the same.
+        mask: True where a position may look.
+        causal: instead of a mask: look at the positions up to one's own; without either, at all.
+    """
     if key.dtype != query.dtype:  # out of a cache on a CPU
-        return attend(query.to(key.dtype), key, value, mask=mask).to(query.dtype)
-    causal = mask is None and query.shape[2] > 1
+        return attend(query.to(key.dtype), key, value, mask=mask, causal=causal).to(query.dtype)
+    causal = causal and query.shape[2] > 1
     if query.device.type == "cpu" and torch.is_grad_enabled() and key.shape[2] <= SHORT:
         return _attend_short(query, key, value, mask=mask, causal=causal)
     return F.scaled_dot_product_attention(
@@ -196,7 +207,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Attention(nn.Module):
-    """Causal grouped-query self-attention with rotary positions."""
+    """Grouped-query self-attention with rotary positions."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -207,16 +218,21 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.heads * config.head_dim, config.dim, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "B L D"], rows: Rows, *, cache: Cache | None, layer: int
+        self,
+        x: Float[Tensor, "B L D"],
+        context: AttentionContext,
+        *,
+        cache: Cache | None,
+        layer: int,
     ) -> Float[Tensor, "B L D"]:
         """Mix the positions of each row."""
         qkv = self.qkv(x).unflatten(-1, (-1, self.head_dim))
-        turned = rotate(qkv[:, :, : self.heads + self.kv_heads], rows.cos, rows.sin)
+        turned = rotate(qkv[:, :, : self.heads + self.kv_heads], context.cos, context.sin)
         query, key = turned.transpose(1, 2).split([self.heads, self.kv_heads], dim=1)
         value = qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
         if cache is not None:
             key, value = cache.extend(layer, key, value)
-        mixed = attend(query, key, value, mask=rows.mask)
+        mixed = attend(query, key, value, mask=context.mask, causal=context.causal)
         joined: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return joined
 
@@ -237,7 +253,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each behind a norm and added to the residual stream."""
+    """Attention and feed-forward, each after a norm and added to the residual stream."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -250,19 +266,19 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B L D"],
-        rows: Rows,
+        context: AttentionContext,
         cache: Cache | None = None,
         layer: int = 0,
     ) -> Float[Tensor, "B L D"]:
-        """Return the residual stream behind this block."""
-        mixed = self.attention(self.attention_norm(x), rows, cache=cache, layer=layer)
+        """Return the residual stream after this block."""
+        mixed = self.attention(self.attention_norm(x), context, cache=cache, layer=layer)
         x = x + self.dropout(mixed)
         added: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         return added
 
 
 class Transformer(nn.Module):
-    """The blocks and the norm behind them."""
+    """The blocks and the norm after them."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -275,6 +291,7 @@ class Transformer(nn.Module):
         x: Float[Tensor, "B L D"],
         *,
         positions: Int[Tensor, "B L"],
+        causal: bool,
         mask: Bool[Tensor, "B 1 L S"] | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "B L D"]:
@@ -283,19 +300,19 @@ class Transformer(nn.Module):
         Args:
             x: embeddings.
             positions: place of each position in its own sequence, from 0.
-            mask: True where position l may look at s; None is causal over the row, or, for one new
-                position, everything in the cache.
+            causal: a position sees those up to its own; a single new one, everything in the cache.
+            mask: True where position l may look at s; instead of ``causal``.
             cache: the positions before ``x``; those of ``x`` are added to it.
         """
         cos, sin = self.angles(positions, x.dtype)
-        rows = Rows(cos=cos, sin=sin, mask=mask)
+        context = AttentionContext(cos=cos, sin=sin, mask=mask, causal=causal)
         for layer, block in enumerate(self.blocks):
             if cache is not None:  # not what training may have compiled
-                x = block.forward(x, rows, cache, layer)
+                x = block.forward(x, context, cache, layer)
             elif self.config.checkpoint_activations and self.training:
-                x = checkpoint(block, x, rows, use_reentrant=False)
+                x = checkpoint(block, x, context, use_reentrant=False)
             else:  # without the number of the layer, so that all blocks compile to one
-                x = block(x, rows)
+                x = block(x, context)
         if cache is not None:
             cache.filled += x.shape[1]
         normed: Tensor = self.norm(x)

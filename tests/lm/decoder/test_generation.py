@@ -14,9 +14,9 @@ from torch import Tensor
 from unitone import seeding
 from unitone.errors import ConfigError
 from unitone.lm.decoder.generation import Hypothesis, check, generate, groups, prepare, stream
+from unitone.lm.decoder.kernels import is_prepared
 from unitone.lm.decoder.layout import Example
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
-from unitone.lm.decoder.packed import is_prepared
 from unitone.lm.decoder.sampling import choose, constrain
 from unitone.lm.decoder.template import Decoding
 from unitone.lm.interop.opt import OptConfig, OptModel
@@ -122,7 +122,7 @@ def test_a_row_does_not_depend_on_its_neighbours(decoding: Decoding) -> None:
 
 
 def test_a_beam_of_one_is_greedy() -> None:
-    from unitone.lm.decoder.beam import BeamSearch
+    from unitone.lm.decoder.search import BeamSearch
     from unitone.lm.decoder.stepping import Stepper
 
     model, decoding = tiny(), Decoding(max_tokens=15)

@@ -60,17 +60,17 @@ def test_no_position_sees_a_later_one(grad: bool) -> None:
     x = torch.randn(1, 9, 32, generator=seeding.torch_generator(0)).requires_grad_()
     positions = torch.arange(9)[None]
     if grad:
-        lm.transformer(x, positions=positions)[0, 5].sum().backward()
+        lm.transformer(x, positions=positions, causal=True)[0, 5].sum().backward()
         assert x.grad is not None
         seen = x.grad[0].abs().sum(-1)
         assert (seen[:6] > 0).all()
         assert (seen[6:] == 0).all()
     else:  # the other kernel, by changing the input
         with torch.no_grad():
-            before = lm.transformer(x, positions=positions)
+            before = lm.transformer(x, positions=positions, causal=True)
             changed = x.clone()
             changed[0, 6:] += 1.0
-            after = lm.transformer(changed, positions=positions)
+            after = lm.transformer(changed, positions=positions, causal=True)
         torch.testing.assert_close(before[:, :6], after[:, :6])
         assert (before[:, 6:] - after[:, 6:]).abs().min() > 0
 

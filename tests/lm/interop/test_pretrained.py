@@ -21,7 +21,7 @@ from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.interop.llama import llama_config, read_llama_config, to_llama
 from unitone.lm.interop.opt import OptConfig, OptModel
 from unitone.lm.interop.opt_weights import opt_config, to_opt
-from unitone.lm.interop.pretrained import Pretrained, extend_table, initialise, read
+from unitone.lm.interop.pretrained import Pretrained, extend_table, initialize, read
 from unitone.lm.interop.token_rows import shared_rows
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.passport import Passport
@@ -58,7 +58,7 @@ def test_shared_tokens_behave_as_before(tmp_path: Path) -> None:
     pretrained, text = read(tmp_path), OURS.block("text").start
     model = start(CONFIG)
     rows = {text + number: 50 + number for number in range(20)}
-    taken = initialise(model, pretrained, rows=rows, generator=generator())
+    taken = initialize(model, pretrained, rows=rows, generator=generator())
     assert (taken.old, taken.new) == (20, len(OURS) - 20)
     tokens = torch.arange(text, text + 20)[None]
     ours = model.head(model(tokens))[..., text : text + 20]
@@ -91,7 +91,7 @@ def test_every_row_is_old_or_finite(rows: dict[int, int]) -> None:
 def test_a_tied_start_fills_an_untied_model(tmp_path: Path) -> None:
     write_llama(tmp_path, dataclasses.replace(CONFIG, tied=True))
     model = start(CONFIG)
-    initialise(model, read(tmp_path), rows={4: 2}, generator=generator())
+    initialize(model, read(tmp_path), rows={4: 2}, generator=generator())
     assert model.output is not None
     assert torch.equal(model.output.weight[4], model.embedding.weight[4])
 
@@ -100,7 +100,7 @@ def test_projections_stay_as_they_are(tmp_path: Path) -> None:
     write_llama(tmp_path)
     model = start(dataclasses.replace(CONFIG, features=3))
     before = model.state_dict()["projections.features.1.weight"].clone()
-    initialise(model, read(tmp_path), rows={}, generator=generator())
+    initialize(model, read(tmp_path), rows={}, generator=generator())
     assert torch.equal(model.state_dict()["projections.features.1.weight"], before)
 
 
@@ -109,15 +109,15 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     pretrained = read(tmp_path)
     model = start(dataclasses.replace(CONFIG, tied=True))
     with pytest.raises(ConfigError, match="set tied=False"):
-        initialise(model, pretrained, rows={}, generator=generator())
+        initialize(model, pretrained, rows={}, generator=generator())
     wide = dataclasses.replace(SHAPE, ffn=32)
     model = start(dataclasses.replace(CONFIG, transformer=wide))
     with pytest.raises(ConfigError, match="build the model from the pretrained config"):
-        initialise(model, pretrained, rows={}, generator=generator())
+        initialize(model, pretrained, rows={}, generator=generator())
     with pytest.raises(ValueError, match=r"row 90 is not in 0\.\.89"):
-        initialise(start(CONFIG), pretrained, rows={0: 90}, generator=generator())
+        initialize(start(CONFIG), pretrained, rows={0: 90}, generator=generator())
     with pytest.raises(ValueError, match=r"token 59 is not in 0\.\.58"):
-        initialise(start(CONFIG), pretrained, rows={59: 0}, generator=generator())
+        initialize(start(CONFIG), pretrained, rows={59: 0}, generator=generator())
 
 
 @torch.no_grad()
@@ -133,7 +133,7 @@ def test_opt_with_a_shorter_context(tmp_path: Path) -> None:
     assert pretrained.config == config
     ours = dataclasses.replace(config, vocab_size=len(OURS), context=10, tied=False)
     model = OptModel(ours)
-    taken = initialise(model, pretrained, rows={0: 5, 1: 6}, generator=generator())
+    taken = initialize(model, pretrained, rows={0: 5, 1: 6}, generator=generator())
     assert taken.old == 2
     tokens = torch.tensor([[0, 1, 1, 0]])
     torch.testing.assert_close(model(tokens), theirs(tokens + 5), atol=1e-5, rtol=1e-5)

@@ -1,26 +1,82 @@
-"""The transformer as generation on a CPU runs it: the same sums in fewer passes and fewer calls.
+"""Fast generation on a CPU, behind two names: `prepare` a model, and `PackedLinear`, its head.
 
-A decoding step is a few rows through many small operations, so that each call counts, and what is
-not a matrix product should not cost as much as one. Query and key are laid out so that a rotary
-pair lies side by side and is turned by one complex product (Su et al. 2021, arXiv 2104.09864,
-section 3.2.2); what a block adds is added by the product itself.
+The product of a matrix with the few rows of a decoding step is bound by how the matrix lies in
+memory. oneDNN reads it in blocks of its own; a matrix that is brought into that order once is
+multiplied two to three times as fast, in fp32 and in bf16.
+
+A step is a few rows through many small operations, so that each call counts, and what is not a
+matrix product should not cost as much as one. Query and key are laid out so that a rotary pair lies
+side by side and is turned by one complex product (Su et al. 2021, arXiv 2104.09864, section
+3.2.2); what a block adds is added by the product itself.
 
 Axes: B rows, L positions, S slots of the cache, D model width, H query heads, G key and value
 heads, K width of a head.
 """
 
 import math
-from typing import TypeGuard, cast
+from typing import TypeGuard, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from unitone.lm.decoder.model import LanguageModel
+from unitone.lm.interop.opt import OptModel
 from unitone.nn.transformer import Attention, Block, Cache, RMSNorm, Transformer, attend
+
+Model = LanguageModel | OptModel
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 TYPICAL_ROWS = 16
 """Rows of a product that the blocks are chosen for; the choice is good for 1 to 1000."""
+
+
+class PackedLinear(nn.Module):
+    """A linear layer that computes and does not learn; it shares the weight it was made from."""
+
+    def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
+        """Bring the matrix into the order of the processor, where that is possible."""
+        super().__init__()
+        self.weight, self.bias = weight, bias
+        self._packed = pack(weight)
+
+    def forward(self, x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
+        """Return x W^T + b."""
+        if self._packed is None:
+            return F.linear(x, self.weight, self.bias)
+        return multiply(x, self._packed, self.bias)
+
+
+def prepare(model: Model) -> Model:
+    """Return a copy of ``model`` for `generate`; it is a snapshot, but shares what isn't packed.
+
+    Generating with one copy again and again saves the packing, 20 ms for 29M weights. While it is
+    there, the packed matrices take as much memory as the model's own.
+    """
+    if is_prepared(model):
+        return model
+    with torch.no_grad():
+        return _copy(model).eval()
+
+
+def is_prepared(model: nn.Module) -> bool:
+    """Tell whether `prepare` made this model."""
+    return any(isinstance(module, PackedLinear | FusedTransformer) for module in model.modules())
+
+
+def _copy(module: AnyModule) -> AnyModule:
+    """Copy the tree of modules, not the weights."""
+    made = object.__new__(type(module))  # copy.copy refuses what FSDP has wrapped
+    made.__dict__ |= module.__dict__ | {"_modules": {}}
+    for name, child in module._modules.items():
+        if fits(child):
+            made._modules[name] = FusedTransformer(child)
+        elif isinstance(child, nn.Linear):
+            made._modules[name] = PackedLinear(child.weight.detach(), child.bias)
+        else:
+            made._modules[name] = None if child is None else _copy(child)
+    return made
 
 
 def pack(weight: Float[Tensor, "O I"]) -> Tensor | None:
@@ -59,6 +115,7 @@ class FusedTransformer(nn.Module):
         x: Float[Tensor, "B L D"],
         *,
         positions: Int[Tensor, "B L"],
+        causal: bool,
         mask: Bool[Tensor, "B 1 L S"] | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "B L D"]:
@@ -68,7 +125,7 @@ class FusedTransformer(nn.Module):
             self._turns = self._factors(2 * end)
         turn = self._turns[positions]
         for layer, block in enumerate(self._blocks):
-            x = block.run(x, turn, mask, cache, layer)
+            x = block.run(x, turn, mask, cache, layer, causal=causal)
         if cache is not None:
             cache.filled += x.shape[1]
         return self._norm(x)
@@ -114,9 +171,16 @@ class _Block:
         self._down = _packed(block.feed_forward.down.weight)
 
     def run(
-        self, x: Tensor, turn: Tensor, mask: Tensor | None, cache: Cache | None, layer: int
+        self,
+        x: Tensor,
+        turn: Tensor,
+        mask: Tensor | None,
+        cache: Cache | None,
+        layer: int,
+        *,
+        causal: bool,
     ) -> Tensor:
-        """Return the residual stream behind this block."""
+        """Return the residual stream after this block."""
         rows, length, _ = x.shape
         heads, turned = self._heads, self._heads + self._groups
         qkv = multiply(self._before(x), self._qkv).float()
@@ -127,7 +191,7 @@ class _Block:
         value = qkv[:, :, turned:].transpose(1, 2)
         if cache is not None:
             key, value = cache.extend(layer, key, value)
-        mixed = attend(query, key, value, mask=mask)
+        mixed = attend(query, key, value, mask=mask, causal=causal)
         mixed = mixed.transpose(1, 2).reshape(rows, length, -1).to(x.dtype)
         x = _sum(mixed, x, self._out, None, "add")
         gate, up = multiply(self._between(x), self._gate_up).chunk(2, -1)
