@@ -180,7 +180,8 @@ class Mixture:
     ) -> list[list[list[Item]]]:
         capacity = self.batching.capacity
         if capacity is None:
-            groups = batches.bucket(costs, max_tokens=self._config.max_tokens, generator=generator)
+            bucket = batches.bucket if costs.ndim == 1 else batches.bucket_pairs
+            groups = bucket(costs, max_tokens=self._config.max_tokens, generator=generator)
             return [[[items[index]] for index in group] for group in groups]
         packed = batches.pack(costs, capacity=capacity)
         per_batch = max(1, self._config.max_tokens // capacity)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from unitone.errors import ConfigError
 from unitone.seeding import stream
-from unitone.train.batches import MemoryModel, bucket, pack, padding_share
+from unitone.train.batches import MemoryModel, bucket, bucket_pairs, pack, padding_share
 
 MANY = st.lists(st.integers(1, 64), max_size=200)
 
@@ -23,6 +23,28 @@ def test_buckets_hold_every_item_once_within_the_budget(
     for items in batches:
         padded = -(-array[items].max() // multiple_of) * multiple_of
         assert len(items) * padded <= max_tokens
+
+
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 64), st.integers(1, 64)), max_size=200),
+    max_tokens=st.integers(128, 600),
+)
+def test_buckets_of_pairs_hold_every_item_once_within_the_budget(
+    lengths: list[tuple[int, int]], max_tokens: int
+) -> None:
+    array = np.array(lengths, dtype=np.int64).reshape(-1, 2)
+    batches = bucket_pairs(array, max_tokens=max_tokens, generator=stream(0), multiple_of=8)
+    again = bucket_pairs(array, max_tokens=max_tokens, generator=stream(0), multiple_of=8)
+    assert [items.tolist() for items in batches] == [items.tolist() for items in again]
+    assert sorted(index for items in batches for index in items.tolist()) == list(range(len(array)))
+    for items in batches:
+        padded = -(-array[items].max(axis=0) // 8) * 8
+        assert len(items) * padded.sum() <= max_tokens
+
+
+def test_a_pair_longer_than_a_batch_is_refused() -> None:
+    with pytest.raises(ConfigError, match="item 1 has 72 tokens, more than the 64"):
+        bucket_pairs(np.array([[8, 8], [33, 30]]), max_tokens=64, generator=stream(0))
 
 
 @given(lengths=MANY, seed=st.integers(0, 5))

@@ -54,6 +54,34 @@ def bucket(
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
+def bucket_pairs(
+    lengths: Int[np.ndarray, "N 2"],
+    *,
+    max_tokens: int,
+    generator: np.random.Generator,
+    multiple_of: int = 8,
+) -> list[Rows]:
+    """Group items of two lengths, (source, target), into batches, in random order.
+
+    Every item is in one batch. A batch is padded to its longest source and its longest target, and
+    rows times the sum of the two is at most ``max_tokens``; arguments and errors as `bucket`.
+    """
+    padded = np.stack([_round_up(column, multiple_of) for column in lengths.T], axis=1)
+    _checked(padded.sum(axis=1), limit=max_tokens, multiple_of=1, names=None)
+    shuffled = generator.permutation(len(lengths))
+    order = shuffled[np.lexsort((-padded[shuffled, 1], -padded[shuffled, 0]))]
+    batches: list[Rows] = []
+    start, widest = 0, np.zeros(2, np.int64)
+    for place, item in enumerate(order):
+        wider = np.maximum(widest, padded[item])
+        if (place - start + 1) * int(wider.sum()) > max_tokens:
+            batches.append(order[start:place])
+            start, wider = place, padded[item]
+        widest = wider
+    batches += [order[start:]] if len(order) else []
+    return [batches[index] for index in generator.permutation(len(batches))]
+
+
 def pack(lengths: Lengths, *, capacity: int, names: Sequence[str] | None = None) -> list[Rows]:
     """Lay items behind one another in rows of ``capacity``, longest first, each where it fits best.
 

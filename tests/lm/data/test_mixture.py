@@ -76,7 +76,9 @@ def test_a_split_of_nobody(make_shards: MakeShards, tmp_path: Path) -> None:
 
 def test_a_missing_column_is_named(make_shards: MakeShards, tmp_path: Path) -> None:
     table = [row | {"gender": None} for row in rows(8)]
-    with pytest.raises(ConfigError, match="task gid: no utterance has units, gender; gender is missing"):
+    with pytest.raises(
+        ConfigError, match="task gid: no utterance has units, gender; gender is missing"
+    ):
         mixture(make_shards(table), tmp_path / "store")
 
 
