@@ -70,7 +70,7 @@ def steps(config: RecognitionConfig) -> Iterator[Step]:
     tokenizer, tokens = str(out / "tokenizer"), str(out / "tokens")
     manifest = str(corpus / "manifest.jsonl")
     yield Step(
-        module="unitone.corpus.perturb",
+        module="tokenizers.perturb",
         arguments=(
             *("--manifest", str(config.manifest), "--out", str(corpus)),
             *("--speeds", *map(str, config.speeds)),

@@ -26,6 +26,7 @@ from unitone import __version__, devices, files, program
 from unitone import config as configs
 from unitone.config import command_line
 from unitone.corpus.corpus import Corpus
+from unitone.corpus.reading import ReadingConfig
 from unitone.errors import ConfigError
 from unitone.logs import RunLog
 from unitone.tokenizers import passport
@@ -38,7 +39,6 @@ from unitone.tokenizers.passport import FramesPassport, KMeansPassport, Passport
 from unitone.tokenizers.quality.quality import UtteranceUnits, measure
 from unitone.tokenizers.quality.report import write_report
 from unitone.tokenizers.quality.statistics_pass import Surveyed, survey
-from unitone.tokenizers.reading import ReadingConfig
 from unitone.tokenizers.text.subwords import UnitPieces
 from unitone.tokenizers.text.text import TextKind, TextTokenizer, train_text
 from unitone.tokenizers.tokenizer import BUILD, CENTROIDS, encoder_passport

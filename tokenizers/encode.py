@@ -19,6 +19,7 @@ from unitone import files, program
 from unitone.audio import SAMPLE_RATE
 from unitone.config import command_line
 from unitone.corpus.corpus import Corpus
+from unitone.corpus.reading import ReadingConfig
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CorpusError
 from unitone.logs import Progress, RunLog
@@ -27,7 +28,6 @@ from unitone.tokenizers.engines import Engine
 from unitone.tokenizers.extract import ExtractorConfig, Features, extract
 from unitone.tokenizers.formats import Format, export
 from unitone.tokenizers.kmeans.units import deduplicate
-from unitone.tokenizers.reading import ReadingConfig
 from unitone.tokenizers.shards import ShardWriter, Tokens, TokenShards
 from unitone.tokenizers.tokenizer import FOLDER, Tokenizer, copy
 
