@@ -29,6 +29,7 @@ from unitone.corpus.corpus import Corpus
 from unitone.corpus.reading import ReadingConfig
 from unitone.errors import ConfigError
 from unitone.logs import RunLog
+from unitone.resume import require_unchanged
 from unitone.tokenizers import passport
 from unitone.tokenizers.engines import Engine
 from unitone.tokenizers.extract import Extractor, ExtractorConfig
@@ -346,24 +347,9 @@ def _is_finished(out: Path, record: dict[str, Any]) -> bool:
     found = files.read_json(path)
     if isinstance(found.get("options"), dict):  # there was no penalty before there was this option
         found["options"].setdefault("switch_penalty", 0.0)
-    for name in ("options", "manifest_sha256"):
-        if found.get(name) != record[name]:
-            changed = _changed(found.get(name), record[name]) or name
-            raise ConfigError(
-                f"{out} holds a tokeniser of other options ({changed}); "
-                "choose another --out or remove it"
-            )
+    compared = {name: record[name] for name in ("options", "manifest_sha256")}
+    require_unchanged(found, compared, where=out)
     return True
-
-
-def _changed(before: Any, now: Any) -> str:
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return ""
-    return ", ".join(
-        f"--{name.replace('_', '-')} {before.get(name)}, now {value}"
-        for name, value in now.items()
-        if before.get(name) != value
-    )
 
 
 def _environment() -> dict[str, str]:

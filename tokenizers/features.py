@@ -23,6 +23,7 @@ from unitone.corpus.reading import ReadingConfig
 from unitone.corpus.utterance import Skipped, file_name
 from unitone.errors import ConfigError, CorpusError
 from unitone.logs import Progress
+from unitone.resume import require_unchanged
 from unitone.tokenizers.extract import ExtractorConfig, Features, extract
 from unitone.tokenizers.tokenizer import encoder_passport
 
@@ -100,11 +101,8 @@ def _write_missing(config: FeaturesConfig, corpus: Corpus) -> list[Skipped]:
 
 def _check_folder(out: Path, made_by: dict[str, Any]) -> None:
     path = out / "features.json"
-    if path.is_file() and files.read_json(path) != made_by:
-        raise ConfigError(
-            f"{out} holds features of another encoder, layer, frame policy or manifest "
-            "(features.json); choose another --out"
-        )
+    if path.is_file():
+        require_unchanged(files.read_json(path), made_by, where=out)
     if (out / "passport.json").is_file():
         raise ConfigError(f"--out {out} holds other artefacts; choose another --out")
     files.write_json(path, made_by)

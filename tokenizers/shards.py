@@ -29,7 +29,7 @@ from unitone import config, files
 from unitone.corpus.corpus import Corpus
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CheckpointError, ConfigError, CorpusError
-from unitone.resume import Journal
+from unitone.resume import Journal, require_unchanged
 from unitone.tokenizers.passport import CodecPassport, Passport, require_same
 
 INDEX = "tokens.json"
@@ -204,18 +204,12 @@ class ShardWriter:
         for path in (self._out / INDEX, begun):
             if path.is_file():
                 found = files.read_json(path)
-                theirs = _codes_in(found, path)
-                if theirs != self._codes:
-                    raise ConfigError(
-                        f"{self._out} holds shards made with other codes ({theirs or 'none'}, now "
-                        f"{self._codes or 'none'}); choose another --out or remove it"
-                    )
-                for name, ours in self._identity().items():
-                    if found.get(name) != ours:
-                        raise ConfigError(
-                            f"{self._out} holds shards made with another {name} "
-                            f"({found.get(name)}, now {ours}); choose another --out or remove it"
-                        )
+                codes = _codes_in(found, path)
+                require_unchanged(
+                    found | {"codes": config.to_dict(codes) if codes else {}},
+                    {"codes": {}} | self._identity(),
+                    where=self._out,
+                )
         if not (self._out / INDEX).is_file():
             self._out.mkdir(parents=True, exist_ok=True)
             files.write_json(begun, self._identity())
