@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from unitone.errors import CheckpointError
-from unitone.tokenizers.encoders import _hub, _unpickle
+from unitone.safe_pickle import load_torch, plain
+from unitone.tokenizers.encoders import _hub
 from unitone.train.checkpoint import weight_hash
 
 PREFIXES = ("w2v_encoder.w2v_model.", "hubert.", "wavlm.")
@@ -187,7 +188,7 @@ def _read_weights(file: Path) -> dict[str, object]:
             return dict(load_file(file))
         except SafetensorError as error:
             raise CheckpointError(f"{file} is damaged ({error}); fetch it again") from error
-    return _state_dict(_unpickle.load(file), where=file)
+    return _state_dict(load_torch(file), where=file)
 
 
 def _state_dict(value: object, *, where: Path) -> dict[str, object]:
@@ -214,7 +215,7 @@ def _hugging_face_hints(config: Mapping[str, Any], *, where: Path) -> Hints:
 
 
 def _read_fairseq(path: Path) -> tuple[dict[str, object], Hints]:
-    top = _unpickle.load(path)
+    top = load_torch(path)
     if not isinstance(top, dict):
         raise CheckpointError(f"{path} is no fairseq, unilm or s3prl checkpoint")
     for key in ("model", "model_weight"):
@@ -227,10 +228,10 @@ def _read_fairseq(path: Path) -> tuple[dict[str, object], Hints]:
 
 def _fairseq_hints(top: Mapping[str, Any]) -> Hints:
     """Read ``cfg`` (fairseq: model and task; unilm: flat), legacy ``args``, or s3prl's two."""
-    config = _unpickle.plain(top.get("cfg") or top.get("args") or {})
+    config = plain(top.get("cfg") or top.get("args") or {})
     config = config if isinstance(config, dict) else {}
-    model = _unpickle.plain(top.get("model_cfg")) or config.get("model", config)
-    task = _unpickle.plain(top.get("task_cfg")) or config.get("task", config)
+    model = plain(top.get("model_cfg")) or config.get("model", config)
+    task = plain(top.get("task_cfg")) or config.get("task", config)
     model = model if isinstance(model, dict) else {}
     task = task if isinstance(task, dict) else {}
     inner = model.get("w2v_args")  # a fine-tuned model keeps its parent's configuration here

@@ -11,7 +11,7 @@ FAISS index         ``write_index`` of a flat index (``IndexFlatL2``, ``IndexFla
 ``.pt``             ``torch.save`` of a tensor, or of a dictionary holding one
 ==================  ==============================================================
 
-The kind is told by the first bytes, not by the name. Pickles go through ``_pickles``.
+The kind is told by the first bytes, not by the name. Pickles go through `unitone.safe_pickle`.
 """
 
 import bz2
@@ -32,7 +32,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from unitone.errors import CheckpointError
-from unitone.tokenizers.kmeans.pickles import ForeignPickleError, read_pickle
+from unitone.safe_pickle import load_arrays
 
 _NAMES = ("cluster_centers_", "centroids", "cluster_centers", "codebook", "embed", "weight")
 """What the matrix is called where a file holds more than one; the first that is there counts."""
@@ -55,7 +55,7 @@ def read_centroids(path: Path, *, dim: int | None = None) -> Float32[np.ndarray,
     try:
         found = _matrix(_parse(path))
     except (
-        *(ForeignPickleError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError),
+        *(OSError, EOFError, ValueError, KeyError, IndexError, TypeError),
         *(AttributeError, OverflowError, MemoryError, RuntimeError, struct.error),
         *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
     ) as error:
@@ -96,7 +96,7 @@ def _parse(path: Path) -> Any:
         from safetensors.torch import load
 
         return load(data)
-    return read_pickle(_decompressed(data))
+    return load_arrays(_decompressed(data))
 
 
 def _matrix(value: Any) -> NDArray[Any]:
