@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitone.lm.decoder.fused import FusedTransformer, fits, multiply, pack
+from unitone.lm.decoder.fused import FusedTransformer, fits
 from unitone.lm.decoder.model import LanguageModel
 from unitone.lm.interop.opt import OptModel
+from unitone.nn.linear import multiply, pack
 
 Model = LanguageModel | OptModel
 AnyModule = TypeVar("AnyModule", bound=nn.Module)

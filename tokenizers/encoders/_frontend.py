@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from unitone.nn.linear import LayerNorm, Linear, Precision
 from unitone.tokenizers.encoders._architecture import Architecture
-from unitone.tokenizers.encoders._linear import LayerNorm, Linear, Precision
 from unitone.tokenizers.encoders._weights import Checkpoint
 
 _TILE = 128  # frames of output computed at a time on a CPU
@@ -97,7 +97,7 @@ class FrontEnd:
         scale = self.gain * (variance + 1e-5).rsqrt()
         offset = self.offset - scale * (kernel @ mean)
         weight, bias = (kernel * scale[:, None]).float(), offset.float()
-        return Linear(weight, bias, precision=self.precision, device=self.device, pack=False)
+        return Linear(weight, bias, precision=self.precision, device=self.device, once=True)
 
 
 def windows(

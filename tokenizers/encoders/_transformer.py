@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from unitone.nn.linear import DTYPES, LayerNorm, Linear, Precision, product
 from unitone.tokenizers.encoders._architecture import Architecture, weights_of
-from unitone.tokenizers.encoders._linear import DTYPES, LayerNorm, Linear, Precision, product
 from unitone.tokenizers.encoders._weights import Checkpoint
 
 _LOGITS = 1 << 20  # logits computed at a time on a CPU: 4 MB of float32

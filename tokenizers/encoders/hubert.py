@@ -13,9 +13,9 @@ from collections.abc import Collection
 
 import torch
 
+from unitone.nn.linear import Precision
 from unitone.tokenizers.encoders._architecture import Architecture, infer
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
-from unitone.tokenizers.encoders._linear import Precision
 from unitone.tokenizers.encoders._transformer import Attention, SelfAttention
 from unitone.tokenizers.encoders._weights import Checkpoint
 

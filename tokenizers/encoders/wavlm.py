@@ -24,9 +24,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from unitone.nn.linear import Linear, Precision
 from unitone.tokenizers.encoders._architecture import Architecture, infer, weights_of
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
-from unitone.tokenizers.encoders._linear import Linear, Precision
 from unitone.tokenizers.encoders._transformer import Attention, HeadBias, attend, projections
 from unitone.tokenizers.encoders._weights import Checkpoint
 
