@@ -33,5 +33,5 @@ def test_flanks_in_mel_lie_above_those_in_hertz_on_the_way_up() -> None:
     in_hertz, in_mel = one("hertz"), one("mel")
     peak = int(in_hertz.argmax())
     assert in_mel.argmax() == peak
-    assert in_hertz[20] == in_mel[20] == 0
+    assert max(in_hertz[20], in_mel[20]) < 1e-9
     assert in_mel[peak // 2] > in_hertz[peak // 2]  # a logarithm lies above its chord
