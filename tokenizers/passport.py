@@ -55,7 +55,7 @@ class KMeansPassport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PiecesPassport:
+class SubwordsPassport:
     kind: Literal["sentencepiece", "characters", "bytes"]
     size: int
     """Entries."""
@@ -69,9 +69,9 @@ class Passport:
     kmeans: KMeansPassport
     deduplicate: bool
     """Whether runs of one unit are stored as the unit and its duration."""
-    unit_pieces: PiecesPassport | None
+    unit_pieces: SubwordsPassport | None
     """Subwords over the units; None = the units themselves."""
-    text: PiecesPassport
+    text: SubwordsPassport
     format: int = FORMAT
 
     @property

@@ -140,7 +140,7 @@ class UnitExtractor:
 
     def _units(self, features: Float[Tensor, "T D"]) -> Int32[np.ndarray, "T"]:
         penalty = self.passport.kmeans.switch_penalty
-        return units_of(features, self.centroids, switch_penalty=penalty)
+        return units_of(features, self.centroids, duration_penalty=penalty)
 
 
 def encoder_passport(extractor: Extractor, precision: str) -> EncoderPassport:

@@ -18,7 +18,7 @@ from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.codes import Levels, Pattern, widen
 from unitone.lm.tasks import CLASSES, VECTORS, Part, Task
 from unitone.tokenizers.passport import Passport
-from unitone.tokenizers.text.subwords import UnitPieces
+from unitone.tokenizers.text.subwords import UnitSubwords
 from unitone.tokenizers.text.text import TextTokenizer, load_text
 
 Record = Mapping[str, Any]
@@ -65,7 +65,7 @@ class Composer:
         *,
         vocabulary: Vocabulary,
         text: TextTokenizer,
-        pieces: UnitPieces | None,
+        pieces: UnitSubwords | None,
         pattern: Pattern = "delay",
     ) -> None:
         """Check that vocabulary and tokenisers belong together.
@@ -75,7 +75,7 @@ class Composer:
         """
         if pattern not in ("delay", "flat"):
             raise ConfigError(f"a code pattern is delay or flat, got {pattern!r}")
-        for name, size in (("text", text.size), ("unit", pieces and pieces.num_pieces)):
+        for name, size in (("text", text.size), ("unit", pieces and pieces.num_subwords)):
             block = vocabulary.block(name)
             if size is not None and block.size not in (0, size):
                 raise ConfigError(
@@ -99,7 +99,7 @@ class Composer:
         if vocabulary.passport is not None:
             vocabulary.require_passport(passport.hash, of=str(tokenizer))
         text = load_text(passport.text.kind, tokenizer)
-        pieces = UnitPieces.load(tokenizer / "units.model") if passport.unit_pieces else None
+        pieces = UnitSubwords.load(tokenizer / "units.model") if passport.unit_pieces else None
         return cls(vocabulary=vocabulary, text=text, pieces=pieces, pattern=pattern)
 
     def check(self, task: Task) -> None:

@@ -129,7 +129,7 @@ def test_build_is_repeatable_and_does_nothing_twice(
 
     assert "nothing to do" in build(corpus, tmp_path / "again")
     message = build(corpus, tmp_path / "again", "--seed", 5, expect=2)
-    assert "--seed 0, now 5" in message
+    assert "seed = 0, now it is 5" in message
 
 
 def test_encode_gives_the_nearest_centroid_of_every_frame(
@@ -274,8 +274,14 @@ def test_a_bad_utterance_among_good_ones_is_listed(
         (["--ssl", "mfcc", "--k", "8", "--layer", "3"], 2, "mfcc has no layers"),
         (["--ssl", "nothing-like-this", "--layer", "3", "--k", "8"], 2, "nothing-like-this"),
         (["--ssl", "mfcc", "--k", "8", "--split", "dev"], 2, "--split dev"),
-        (["--ssl", "mfcc", "--k", "8", "--pieces", "5"], 2, "--pieces must be more than k"),
+        (
+            ["--ssl", "mfcc", "--k", "8", "--unit-subwords", "5"],
+            2,
+            "--unit-subwords must be more than k",
+        ),
         (["--ssl", "mfcc", "--k", "eight"], 2, "--k"),
+        (["--k", "8", "--switch-penalty", "2"], 2, "is called --duration-penalty now"),
+        (["--k", "8", "--pieces=20"], 2, "--pieces is called --unit-subwords now"),
     ],
 )
 def test_options_out_of_range_are_usage_errors(

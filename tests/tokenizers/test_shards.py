@@ -21,7 +21,7 @@ from unitone.tokenizers.passport import (
     FramesPassport,
     KMeansPassport,
     Passport,
-    PiecesPassport,
+    SubwordsPassport,
 )
 from unitone.tokenizers.shards import ShardWriter, Tokens, TokenShards
 
@@ -33,7 +33,7 @@ PASSPORT = Passport(
     kmeans=KMeansPassport(k=8, centroid_hash="b"),
     deduplicate=True,
     unit_pieces=None,
-    text=PiecesPassport(kind="bytes", size=256, model_hash="c"),
+    text=SubwordsPassport(kind="bytes", size=256, model_hash="c"),
 )
 OTHER = dataclasses.replace(PASSPORT, kmeans=KMeansPassport(k=9, centroid_hash="b"))
 

@@ -99,7 +99,6 @@ def product(left: Float[Tensor, "M I"], right: Float[Tensor, "O I"]) -> Float[Te
 
 
 @functools.cache
-@torch.autocast("cpu", enabled=False)
 def has_onednn(dtype: torch.dtype) -> bool:
     """Say whether oneDNN's operators are there for ``dtype`` and compute what they should."""
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
@@ -116,7 +115,8 @@ def has_onednn(dtype: torch.dtype) -> bool:
         for tried in (weight, torch.ops.mkldnn._reorder_linear_weight(weight, MANY_ROWS)):
             for gelu in (False, True):
                 fast = multiply(rows, tried, bias, gelu=gelu).float()
-                plain = _plain(rows.float(), weight.float(), bias.float(), gelu=gelu)
+                with torch.autocast("cpu", enabled=False):
+                    plain = _plain(rows.float(), weight.float(), bias.float(), gelu=gelu)
                 if not torch.allclose(fast, plain, rtol=tolerance, atol=tolerance):
                     return False
     except (RuntimeError, AttributeError, NotImplementedError):

@@ -33,7 +33,7 @@ def report(*, labels: bool = True, text: bool = True, pieces: bool = True) -> Qu
                 num_samples=320 * units.size,
                 labels=tuple(spans) if labels else None,
                 text="some words" if text else None,
-                pieces=9 if pieces else None,
+                subwords=9 if pieces else None,
             )
         )
     return measure(
@@ -41,7 +41,7 @@ def report(*, labels: bool = True, text: bool = True, pieces: bool = True) -> Qu
         k=8,
         frame_rate=50.0,
         inertia=1.25 if pieces else None,
-        piece_vocabulary=20 if pieces else None,
+        num_subwords=20 if pieces else None,
     )
 
 
@@ -141,7 +141,7 @@ def test_the_approximation_is_called_one_and_stands_beside_chance(page: str) -> 
 
 
 def test_sections_without_data_are_left_out() -> None:
-    bare = render(report(labels=False, text=False, pieces=False), passport={}, run={})
+    bare = render(report(labels=False, text=False, subwords=False), passport={}, run={})
 
     assert "about phones" not in bare
     assert "about the text" not in bare
