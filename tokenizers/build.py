@@ -1,9 +1,9 @@
-"""A tokeniser from recordings: ``python -m tokenizers.build --layer 21 --k 2000 --manifest M …``.
+"""A tokenizer from recordings: ``python -m tokenizers.build --layer 21 --k 2000 --manifest M …``.
 
 One streaming pass draws a uniform sample of frames (never a file of features), k-means runs on the
 sample, and a second pass over a few hours gives the units from which subwords are learnt and the
 quality report is made. Killed at any moment and run again, it goes on from its last saved step and
-ends in the same tokeniser.
+ends in the same tokenizer.
 """
 
 import json
@@ -62,7 +62,7 @@ RENAMED = {
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
     out: Path
-    """Directory for the tokeniser."""
+    """Directory for the tokenizer."""
     reading: ReadingConfig
     k: int = 2000
     """Number of units."""
@@ -142,7 +142,7 @@ class BuildConfig:
 
 
 def build(config: BuildConfig) -> None:
-    """Build the tokeniser, or what of it is missing."""
+    """Build the tokenizer, or what of it is missing."""
     corpus = config.reading.corpus()
     with files.locked(config.out):
         record = _record(config, corpus)
@@ -231,7 +231,7 @@ def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLo
     files.write_text(config.out / "README.md", _readme(made, corpus, sample))
     made.save(config.out)  # last: its presence says that everything else is there
     sampling.forget(work)
-    logger.info("tokeniser in %s; open %s", config.out, config.out / "report.html")
+    logger.info("tokenizer in %s; open %s", config.out, config.out / "report.html")
 
 
 def _centroids(
@@ -361,7 +361,7 @@ def _record(config: BuildConfig, corpus: Corpus) -> dict[str, Any]:
 
 
 def _is_finished(out: Path, record: dict[str, Any]) -> bool:
-    """Tell whether ``out`` holds this very tokeniser; refuse one of other options."""
+    """Tell whether ``out`` holds this very tokenizer; refuse one of other options."""
     path = out / BUILD
     if not path.is_file() or not (out / passport.FILE).is_file():
         return False  # what an unfinished build left is looked at by each step

@@ -3,12 +3,12 @@
 Part p holds entries ``p * shard_size`` to ``(p + 1) * shard_size`` of the manifest. While a part is
 under way every finished utterance is a line of its journal; when all are there, the part is written
 from the journal in the manifest's order, under a temporary name, and renamed. So a run that was
-killed goes on behind its last utterance, and its parts have the bytes of an uninterrupted run,
+killed goes on after its last utterance, and its parts have the bytes of an uninterrupted run,
 whatever the order in which the utterances were finished.
 
     OUT/part-00000.parquet …   columns as `SCHEMA`, and `CODES` where there are some
     OUT/tokens.json            index: passport hash, parts with their first rows, totals
-    OUT/passport.json          of the tokeniser
+    OUT/passport.json          of the tokenizer
     OUT/skipped.jsonl          utterances without a row, and why
 """
 
@@ -76,7 +76,7 @@ class Tokens:
     """Position among the manifest's entries."""
     units: Int32[np.ndarray, "S"]
     durations: Int32[np.ndarray, "S"]
-    """Frames each unit lasts; all 1 where the tokeniser doesn't deduplicate."""
+    """Frames each unit lasts; all 1 where the tokenizer doesn't deduplicate."""
     num_samples: int
     """At 16 kHz."""
     codes: Int32[np.ndarray, "Q T"] | None = None
@@ -197,9 +197,9 @@ class ShardWriter:
         return identity
 
     def _check_folder(self) -> None:
-        """Refuse a folder that holds the shards of another corpus, tokeniser or shard size."""
+        """Refuse a folder that holds the shards of another corpus, tokenizer or shard size."""
         if (self._out / "build.json").is_file():
-            raise ConfigError(f"--out {self._out} is a tokeniser directory; choose another --out")
+            raise ConfigError(f"--out {self._out} is a tokenizer directory; choose another --out")
         begun = self._out / ".journal" / "run.json"
         for path in (self._out / INDEX, begun):
             if path.is_file():
@@ -340,7 +340,7 @@ class TokenShards:
     """Rows of finished shards by number, a row group in memory at a time."""
 
     def __init__(self, folder: Path, *, passport: Passport | None = None) -> None:
-        """Open ``folder``; with ``passport``, refuse shards of another tokeniser.
+        """Open ``folder``; with ``passport``, refuse shards of another tokenizer.
 
         Raises:
             CheckpointError: the folder holds no finished shards.

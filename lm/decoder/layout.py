@@ -68,7 +68,7 @@ class Composer:
         pieces: UnitSubwords | None,
         pattern: Pattern = "delay",
     ) -> None:
-        """Check that vocabulary and tokenisers belong together.
+        """Check that vocabulary and tokenizers belong together.
 
         ``pieces`` None is units as they are; ``pattern`` is how codec codes lie in a sequence, see
         `unitone.lm.decoder.codes`.

@@ -75,7 +75,7 @@ def test_every_field_counts() -> None:
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="not a finished tokeniser"):
+    with pytest.raises(CheckpointError, match="not a finished tokenizer"):
         Passport.load(tmp_path)
     passport().save(tmp_path)
     path = tmp_path / "passport.json"

@@ -166,7 +166,7 @@ def test_a_folder_of_another_job_is_refused(corpus: Corpus, tmp_path: Path) -> N
         TokenShards(tmp_path / "out")
 
 
-def test_shards_of_another_tokeniser_are_refused(corpus: Corpus, tmp_path: Path) -> None:
+def test_shards_of_another_tokenizer_are_refused(corpus: Corpus, tmp_path: Path) -> None:
     write(tmp_path / "out", corpus, USABLE).finish()
 
     with pytest.raises(ConfigError, match=r"kmeans\.k"):

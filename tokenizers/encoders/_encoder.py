@@ -1,4 +1,4 @@
-"""Front end, projection and transformer behind the ``Encoder`` protocol.
+"""Front end, projection and transformer as one ``Encoder``.
 
 Axes: B batch, N samples (16 kHz), T frames, D width.
 """

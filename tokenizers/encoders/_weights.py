@@ -175,7 +175,7 @@ def _read_weights(file: Path) -> dict[str, object]:
         shards = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
         absent = [shard for shard in shards if not (file.parent / shard).exists()]
         if absent:
-            raise CheckpointError(f"{file.parent} lacks {listing(absent)}; fetch it again")
+            raise CheckpointError(f"{file.parent} has no {listing(absent)}; fetch it again")
         weights: dict[str, object] = {}
         for shard in sorted(shards):
             weights |= _read_weights(file.parent / shard)

@@ -29,7 +29,7 @@ PUBLISHED = {
 _SIZES = {(12, 768): "hubert-base", (24, 1024): "hubert-large", (48, 1280): "hubert-xlarge"}
 
 
-def recognises(names: Collection[str]) -> bool:
+def recognizes(names: Collection[str]) -> bool:
     """Say whether weights of these canonical names are a HuBERT: no relative position bias."""
     return "bias.weight" not in names
 

@@ -40,7 +40,7 @@ PUBLISHED = {
 _SIZES = {(12, 768): "wavlm-base", (24, 1024): "wavlm-large"}
 
 
-def recognises(names: Collection[str]) -> bool:
+def recognizes(names: Collection[str]) -> bool:
     """Say whether weights of these canonical names are a WavLM: with a relative position bias."""
     return "bias.weight" in names
 

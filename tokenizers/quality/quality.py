@@ -240,7 +240,7 @@ class _Tally:
             return
         self._characters.add(characters, units)
         self._texts.append((text, units))
-        if len(self._texts) > _CHANCE_WINDOW + 1:  # two stay behind, so that none is ever alone
+        if len(self._texts) > _CHANCE_WINDOW + 1:  # two are kept, so that none is ever alone
             self._shuffle(self._texts[:_CHANCE_WINDOW])
             self._texts = self._texts[_CHANCE_WINDOW:]
 

@@ -106,7 +106,7 @@ class Cache:
     def extend(
         self, layer: int, key: Float[Tensor, "B G L K"], value: Float[Tensor, "B G L K"]
     ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S K"]]:
-        """Put the keys and values of L new positions behind the others; return all of them."""
+        """Put the keys and values of L new positions after the others; return all of them."""
         end = self.filled + key.shape[2]
         if end > self.slots:
             filled = self._store[:, :, :, :, : self.filled]
@@ -237,7 +237,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each behind a norm and added to the residual stream."""
+    """Attention and feed-forward, each after a norm and added to the residual stream."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ class Block(nn.Module):
         cache: Cache | None = None,
         layer: int = 0,
     ) -> Float[Tensor, "B L D"]:
-        """Return the residual stream behind this block."""
+        """Return the residual stream after this block."""
         mixed = self.attention(self.attention_norm(x), rows, cache=cache, layer=layer)
         x = x + self.dropout(mixed)
         added: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
@@ -262,7 +262,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The blocks and the norm behind them."""
+    """The blocks and the norm after them."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

@@ -304,7 +304,7 @@ def test_missing_left_over_and_misshapen_weights_are_listed(tmp_path: Path) -> N
     weights = fairseq() | {"encoder.adapter.weight": torch.ones(1)}
     with pytest.raises(CheckpointError, match=r"no known part: encoder\.adapter\.weight"):
         load(fairseq_file(tmp_path / "unknown.pt", weights))
-    with pytest.raises(CheckpointError, match="lacks weights of a HuBERT or WavLM"):
+    with pytest.raises(CheckpointError, match="has not all weights of a HuBERT or WavLM"):
         load(fairseq_file(tmp_path / "part.pt", {"post_extract_proj.bias": torch.ones(3)}))
 
 
