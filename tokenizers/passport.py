@@ -100,12 +100,7 @@ class Passport:
                 f"{folder} holds no {FILE}: not a finished tokenizer; "
                 "run `python -m tokenizers.build` to the end"
             )
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{path} is damaged ({error}); build the tokenizer again"
-            ) from error
+        values = files.read_json(path, cure="build the tokenizer again")
         if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
             raise CheckpointError(
                 f"{path} has format {values['format']}, this version reads format {FORMAT}"

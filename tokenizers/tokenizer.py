@@ -1,6 +1,5 @@
 """A finished tokenizer directory: passport, centroids, and the encoder they belong to."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,8 +179,9 @@ def check_encoder(passport: Passport, extractor: Extractor, *, ssl: str) -> None
 
 def _source(folder: Path) -> str:
     try:
-        return str(json.loads((folder / BUILD).read_text(encoding="utf-8"))["options"]["ssl"])
-    except (OSError, ValueError, KeyError) as error:
+        made_by = files.read_json(folder / BUILD, cure="build the tokenizer again")
+        return str(made_by["options"]["ssl"])
+    except (OSError, KeyError) as error:
         raise CheckpointError(
             f"{folder / BUILD} is missing or damaged; build the tokenizer again"
         ) from error

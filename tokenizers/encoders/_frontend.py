@@ -14,6 +14,7 @@ Axes: N samples, T frames, C channels.
 """
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,7 +46,7 @@ class FrontEnd:
         self.offset = weights["conv.0.norm.bias"].to(device)
         self.convs = [
             Linear(
-                weights[f"conv.{i}.weight"].transpose(1, 2).flatten(1),
+                rearrange(weights[f"conv.{i}.weight"], "out c kernel -> out (kernel c)"),
                 weights.get(f"conv.{i}.bias"),
                 precision=precision,
                 device=device,

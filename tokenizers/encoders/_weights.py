@@ -8,7 +8,6 @@ What the tensors do not say is taken from the checkpoint's own configuration whe
 (``Hints``); where it has none, the family's rule applies.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unitone import files
 from unitone.errors import CheckpointError
 from unitone.safe_pickle import load_torch, plain
 from unitone.tokenizers.encoders import _hub
@@ -162,7 +162,7 @@ def _read_directory(path: Path) -> tuple[dict[str, object], Hints]:
     config_file = path / "config.json"
     if not config_file.exists():
         raise CheckpointError(f"{path} has no config.json; pass a Hugging Face model directory")
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = files.read_json(config_file, cure="fetch it again")
     for name in _hub.WEIGHT_FILES:
         file = path / name
         if file.exists():
@@ -172,12 +172,12 @@ def _read_directory(path: Path) -> tuple[dict[str, object], Hints]:
 
 def _read_weights(file: Path) -> dict[str, object]:
     if file.name.endswith(".index.json"):
-        shards = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
+        shards = _hub.shards_of(file)
         absent = [shard for shard in shards if not (file.parent / shard).exists()]
         if absent:
             raise CheckpointError(f"{file.parent} has no {listing(absent)}; fetch it again")
         weights: dict[str, object] = {}
-        for shard in sorted(shards):
+        for shard in shards:
             weights |= _read_weights(file.parent / shard)
         return weights
     if file.suffix == ".safetensors":

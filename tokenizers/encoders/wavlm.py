@@ -20,6 +20,7 @@ import math
 from collections.abc import Collection, Sequence
 
 import torch
+from einops import reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -110,8 +111,10 @@ class GatedAttention:
         self.bias = bias
         self.scale = weights["gate.scale"].flatten().to(device)  # (H,)
         self.num_heads = len(self.scale)
-        self.gate_weight = weights["gate.weight"].unflatten(0, (2, 4)).sum(dim=1).to(device)
-        self.gate_bias = weights["gate.bias"].unflatten(0, (2, 4)).sum(dim=1).to(device)
+        self.gate_weight, self.gate_bias = (  # both gates are sums of four outputs
+            reduce(weights[f"gate.{part}"], "(gate four) ... -> gate ...", "sum", gate=2).to(device)
+            for part in ("weight", "bias")
+        )
         self.qkv = projections(weights, self.num_heads, precision=precision, device=device)
         self.out = Linear(
             weights["out.weight"], weights["out.bias"], precision=precision, device=device
