@@ -42,15 +42,11 @@ _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 _FLAT_INDEXES = (b"IxF2", b"IxFI", b"IxFl")
 
 
-def read_centroids(path: Path, *, dim: int | None = None) -> Float32[np.ndarray, "K D"]:
-    """Return the centroids in the file ``path``.
-
-    Args:
-        path: A file of any kind in the table above.
-        dim: Width that the features have; None accepts any.
+def read_centroids(path: Path) -> Float32[np.ndarray, "K D"]:
+    """Return the centroids in the file ``path``, of any kind in the table above.
 
     Raises:
-        CheckpointError: The file can't be read, holds no matrix, or the matrix does not fit.
+        CheckpointError: The file can't be read or holds no matrix of finite numbers.
     """
     try:
         found = _matrix(_parse(path))
@@ -68,11 +64,6 @@ def read_centroids(path: Path, *, dim: int | None = None) -> Float32[np.ndarray,
         raise CheckpointError(
             f"{path} holds an array of shape {found.shape} and type {found.dtype}; "
             "centroids are a matrix of numbers (k, width)"
-        )
-    if dim is not None and found.shape[1] != dim:
-        raise CheckpointError(
-            f"the centroids in {path} have width {found.shape[1]}, the features have width {dim}; "
-            "choose the encoder and layer that the centroids were trained on"
         )
     centroids = np.ascontiguousarray(found, dtype=np.float32)
     if not np.isfinite(centroids).all():

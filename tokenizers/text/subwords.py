@@ -12,7 +12,6 @@ piece by itself, seen in training or not, so ``encode`` is total. Axes: T units,
 import hashlib
 import heapq
 import io
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -134,26 +133,6 @@ class UnitSubwords:
         tokens = self._processor.encode(self._to_text(units))
         return np.asarray(tokens, np.int32) - np.int32(1)
 
-    def sample(
-        self, units: Int[np.ndarray, "T"], *, alpha: float, generator: np.random.Generator
-    ) -> Int32[np.ndarray, "P"]:
-        """Draw pieces from all segmentations x, p(x) ~ exp(alpha * log p(x)), as augmentation.
-
-        SentencePiece's own sampler (alpha 0.4, nbest -1 in the usual recipes) draws from state that
-        cannot be seeded per call; this one is exact too and draws from ``generator`` alone.
-        """
-        text = self._to_text(units)
-        inside = _inside(text, self._scores(), alpha=alpha)
-        pieces, end = [], len(text)
-        while end:
-            log_p = np.array([value for _, _, value in inside[end]])
-            p = np.exp(log_p - log_p.max())
-            choice = int(generator.choice(len(p), p=p / p.sum()))
-            piece, start, _ = inside[end][choice]
-            pieces.append(piece)
-            end = start
-        return np.array(pieces[::-1], np.int32)
-
     def decode(self, pieces: Int[np.ndarray, "P"]) -> Int32[np.ndarray, "T"]:
         """Return the units that the pieces spell.
 
@@ -169,34 +148,6 @@ class UnitSubwords:
     def _to_text(self, units: Int[np.ndarray, "T"]) -> str:
         _check_range("unit", units, self.k)
         return _to_text(units)
-
-    def _scores(self) -> dict[str, tuple[int, float]]:
-        """Piece and log-probability by spelling, made at the first draw."""
-        if "_spellings" not in self.__dict__:
-            self._spellings = {
-                self._processor.id_to_piece(token): (token - 1, self._processor.get_score(token))
-                for token in range(1, self.num_subwords + 1)
-            }
-        return self._spellings
-
-
-def _inside(
-    text: str, scores: dict[str, tuple[int, float]], *, alpha: float
-) -> list[list[tuple[int, int, float]]]:
-    """For each end position: (piece, start, log weight of all segmentations that end with it)."""
-    longest = max(map(len, scores))
-    total = [0.0]
-    arcs: list[list[tuple[int, int, float]]] = [[]]
-    for end in range(1, len(text) + 1):
-        here = []
-        for start in range(max(0, end - longest), end):
-            found = scores.get(text[start:end])
-            if found is not None:
-                here.append((found[0], start, total[start] + alpha * found[1]))
-        top = max(weight for _, _, weight in here)
-        total.append(top + math.log(sum(math.exp(weight - top) for _, _, weight in here)))
-        arcs.append(here)
-    return arcs
 
 
 def _fit(

@@ -1,7 +1,4 @@
-import itertools
-import math
 import pickle
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,56 +59,6 @@ def test_every_piece_stands_for_units(pieces: UnitSubwords, ids: np.ndarray) -> 
 def test_recurring_units_become_shorter(pieces: UnitSubwords) -> None:
     units = next(phrases(seed=1))
     assert pieces.encode(units).size < 0.6 * units.size
-
-
-@given(
-    units=arrays(np.int64, st.integers(0, 30), elements=st.integers(0, K - 1)),
-    seed=st.integers(0, 1000),
-)
-def test_a_sampled_segmentation_spells_the_same_units(
-    pieces: UnitSubwords, units: np.ndarray, seed: int
-) -> None:
-    first = pieces.sample(units, alpha=0.4, generator=np.random.default_rng(seed))
-    again = pieces.sample(units, alpha=0.4, generator=np.random.default_rng(seed))
-
-    np.testing.assert_array_equal(pieces.decode(first), units)
-    np.testing.assert_array_equal(first, again)
-
-
-def test_sampling_follows_the_unigram_model_at_the_given_temperature(pieces: UnitSubwords) -> None:
-    units, alpha, draws = np.array([0, 1, 2, 3]), 0.4, 2000
-    scores = {
-        tuple(pieces.decode(np.array([piece])).tolist()): score
-        for piece, score in pieces._scores().values()
-    }
-    weights: dict[tuple[int, ...], float] = {}  # by lengths of the parts, all segmentations
-    for cuts in itertools.chain.from_iterable(
-        itertools.combinations((1, 2, 3), size) for size in range(4)
-    ):
-        bounds = (0, *cuts, 4)
-        parts = [tuple(units[a:b].tolist()) for a, b in itertools.pairwise(bounds)]
-        if all(part in scores for part in parts):
-            weights[tuple(map(len, parts))] = math.exp(alpha * sum(scores[part] for part in parts))
-
-    rng = np.random.default_rng(0)
-    counts = Counter(
-        tuple(
-            pieces.decode(np.array([p])).size
-            for p in pieces.sample(units, alpha=alpha, generator=rng)
-        )
-        for _ in range(draws)
-    )
-
-    assert len(weights) > 2
-    for lengths, weight in weights.items():
-        expected = weight / sum(weights.values())
-        assert counts[lengths] / draws == pytest.approx(expected, abs=0.045)  # 4 standard errors
-
-
-def test_a_very_high_alpha_draws_the_best_segmentation(pieces: UnitSubwords) -> None:
-    units = next(phrases(seed=2))
-    drawn = pieces.sample(units, alpha=500.0, generator=np.random.default_rng(0))
-    np.testing.assert_array_equal(drawn, pieces.encode(units))
 
 
 def test_training_is_repeatable_and_the_hash_is_that_of_the_file(
