@@ -2,7 +2,7 @@
 
 Writes new shards with the rows of ``--tokens`` and a column more, the codes of a codec. The
 recordings come from the manifest that the shards were made from, at the codec's own rate. The job
-may be killed at any moment and run again: it goes on behind the last finished utterance and writes
+may be killed at any moment and run again: it goes on after the last finished utterance and writes
 the same bytes.
 
 Axes: Q levels, T frames.
@@ -21,11 +21,11 @@ from unitone.codecs import codec as codecs
 from unitone.codecs.codec import Codec
 from unitone.config import command_line
 from unitone.corpus.corpus import Corpus
+from unitone.corpus.reading import ReadingConfig
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.corpus.waveforms import Loaded, load_ahead
 from unitone.errors import ConfigError
 from unitone.tokenizers.encode import add_all, finish
-from unitone.tokenizers.reading import ReadingConfig
 from unitone.tokenizers.shards import SKIPPED, Codes, ShardWriter, Tokens, TokenShards
 from unitone.tokenizers.tokenizer import FOLDER
 

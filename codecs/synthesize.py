@@ -20,6 +20,7 @@ from unitone.codecs.unit_decoder import WEIGHTS, UnitDecoder
 from unitone.config import command_line
 from unitone.errors import ConfigError
 from unitone.logs import Progress
+from unitone.resume import require_unchanged
 from unitone.tokenizers.passport import require_same
 from unitone.tokenizers.shards import TokenShards
 
@@ -148,13 +149,7 @@ def _check_folder(config: SynthesizeConfig, shards: TokenShards) -> None:
     path = config.out / MADE_BY
     if not path.is_file():
         files.write_json(path, ours)
-    theirs = files.read_json(path)
-    for name, value in ours.items():
-        if theirs.get(name) != value:
-            raise ConfigError(
-                f"--out {config.out} was begun with another {name} ({theirs.get(name)}, now "
-                f"{value}); choose another --out"
-            )
+    require_unchanged(files.read_json(path), ours, where=config.out)
 
 
 def _rows(shards: TokenShards, *, split: str | None) -> Iterator[dict[str, Any]]:

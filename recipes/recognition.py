@@ -70,7 +70,7 @@ def steps(config: RecognitionConfig) -> Iterator[Step]:
     tokenizer, tokens = str(out / "tokenizer"), str(out / "tokens")
     manifest = str(corpus / "manifest.jsonl")
     yield Step(
-        module="unitone.corpus.perturb",
+        module="tokenizers.perturb",
         arguments=(
             *("--manifest", str(config.manifest), "--out", str(corpus)),
             *("--speeds", *map(str, config.speeds)),
@@ -123,12 +123,12 @@ def steps(config: RecognitionConfig) -> Iterator[Step]:
 
 def _build(config: RecognitionConfig, *, manifest: str, tokenizer: str) -> Step:
     layer = () if config.layer is None else ("--layer", str(config.layer))
-    pieces = () if config.pieces is None else ("--pieces", str(config.pieces))
+    pieces = () if config.pieces is None else ("--unit-subwords", str(config.pieces))
     return Step(
         module="tokenizers.build",
         arguments=(
             *("--manifest", manifest, "--split", "train", "--ssl", config.ssl, *layer),
-            *("--k", str(config.k), "--switch-penalty", str(config.switch_penalty)),
+            *("--k", str(config.k), "--duration-penalty", str(config.switch_penalty)),
             *(*pieces, "--text", "characters", "--out", tokenizer),
         ),
         main=build.main,

@@ -135,7 +135,7 @@ def test_a_cut_off_flac_is_refused(tmp_path: Path, speech: Speech) -> None:
 def test_a_clip_outside_its_file_is_refused(tmp_path: Path, speech: Speech) -> None:
     write(tmp_path / "a.wav", speech(1.0), 16_000)
 
-    with pytest.raises(CorpusError, match="behind the end"):
+    with pytest.raises(CorpusError, match="after the end"):
         read(Clip(path=tmp_path / "a.wav", start=2.0))
     with pytest.raises(CorpusError, match="channel 3"):
         list(stream(Clip(path=tmp_path / "a.wav", channel=3)))

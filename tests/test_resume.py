@@ -1,12 +1,14 @@
-"""A journal keeps every whole record whatever happens to the process."""
+"""A journal keeps every whole record whatever happens; another job isn't gone on with."""
 
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitone.resume import Journal
+from unitone.errors import ConfigError
+from unitone.resume import Journal, require_unchanged
 
 
 @given(texts=st.lists(st.text(), min_size=1, max_size=6), cut=st.integers(0, 400))
@@ -35,3 +37,15 @@ def test_remove_leaves_nothing(tmp_path: Path) -> None:
 
     assert not journal.path.exists()
     assert journal.records() == []
+
+
+def test_other_settings_are_refused_by_name_and_value(tmp_path: Path) -> None:
+    before = {"train": {"lr": 0.1, "steps": 5}, "tasks": ["asr"], "more": 1}
+    now = {"train": {"lr": 0.1, "steps": 9}, "tasks": ("asr",)}
+    require_unchanged(before, now, where=tmp_path, may_differ=("steps",))
+    with pytest.raises(ConfigError, match=r"begun with train\.steps = 5, now it is 9; choose"):
+        require_unchanged(before, now, where=tmp_path)
+    with pytest.raises(ConfigError, match=r"train\.steps = 5, now it is None"):
+        require_unchanged(before, {"train": {"lr": 0.1}}, where=tmp_path)
+    with pytest.raises(ConfigError, match=r"seed = None, now it is 1; delete it"):
+        require_unchanged(before, {"seed": 1}, where=tmp_path, cure="delete it")

@@ -1,4 +1,4 @@
-"""Speech tokenisers: SSL features, k-means units, subwords. Import as ``unitone.tokenizers``."""
+"""Speech tokenizers: SSL features, k-means units, subwords. Import as ``unitone.tokenizers``."""
 
 if __name__ == "tokenizers":  # found from a checkout, hiding Hugging Face's package of that name
     from unitone._checkout import give_back

@@ -1,9 +1,9 @@
-"""A tokeniser from recordings: ``python -m tokenizers.build --layer 21 --k 2000 --manifest M …``.
+"""A tokenizer from recordings: ``python -m tokenizers.build --layer 21 --k 2000 --manifest M …``.
 
 One streaming pass draws a uniform sample of frames (never a file of features), k-means runs on the
 sample, and a second pass over a few hours gives the units from which subwords are learnt and the
 quality report is made. Killed at any moment and run again, it goes on from its last saved step and
-ends in the same tokeniser.
+ends in the same tokenizer.
 """
 
 import json
@@ -26,32 +26,43 @@ from unitone import __version__, devices, files, program
 from unitone import config as configs
 from unitone.config import command_line
 from unitone.corpus.corpus import Corpus
+from unitone.corpus.reading import ReadingConfig
 from unitone.errors import ConfigError
 from unitone.logs import RunLog
+from unitone.resume import require_unchanged
 from unitone.tokenizers import passport
 from unitone.tokenizers.engines import Engine
 from unitone.tokenizers.extract import Extractor, ExtractorConfig
 from unitone.tokenizers.kmeans import kmeans, sampling
 from unitone.tokenizers.kmeans.centroids import read_centroids
 from unitone.tokenizers.kmeans.sampling import Sample
-from unitone.tokenizers.passport import FramesPassport, KMeansPassport, Passport, PiecesPassport
+from unitone.tokenizers.passport import FramesPassport, KMeansPassport, Passport, SubwordsPassport
 from unitone.tokenizers.quality.quality import UtteranceUnits, measure
 from unitone.tokenizers.quality.report import write_report
-from unitone.tokenizers.quality.statistics_pass import Surveyed, survey
-from unitone.tokenizers.reading import ReadingConfig
-from unitone.tokenizers.text.subwords import UnitPieces
+from unitone.tokenizers.quality.statistics_pass import CollectedUnits, collect_units
+from unitone.tokenizers.text.subwords import UnitSubwords
 from unitone.tokenizers.text.text import TextKind, TextTokenizer, train_text
 from unitone.tokenizers.tokenizer import BUILD, CENTROIDS, encoder_passport
 
 logger = logging.getLogger(__name__)
 
 UNITS_MODEL = "units.model"
+RECORDED = {
+    "duration_penalty": "switch_penalty",
+    "unit_subwords": "pieces",
+    "text_subwords": "text_pieces",
+    "statistics_hours": "survey_hours",
+}
+"""Options that ``build.json`` knows by the names they had first."""
+RENAMED = {
+    f"--{old}".replace("_", "-"): f"--{new}".replace("_", "-") for new, old in RECORDED.items()
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
     out: Path
-    """Directory for the tokeniser."""
+    """Directory for the tokenizer."""
     reading: ReadingConfig
     k: int = 2000
     """Number of units."""
@@ -65,18 +76,18 @@ class BuildConfig:
     """Lloyd iterations at the most; they end earlier where they gain nothing."""
     centroids: Path | None = None
     """Take these instead of learning them: fairseq or ESPnet joblib, FAISS, .npy, .safetensors."""
-    switch_penalty: float = 0.0
+    duration_penalty: float = 0.0
     """Price of a change of unit, times the mean squared distance of a frame to its centroid: fewer
     and longer runs (Kamper & van Niekerk 2021); 1 to 4 are usual, 0 is the nearest centroid."""
     deduplicate: bool = True
     """Store runs of one unit as the unit and its duration."""
-    pieces: int | None = None
+    unit_subwords: int | None = None
     """Subwords over the units; 0 = none; default up to 2 k, as many as the data hold."""
     text: TextKind = "bytes"
     """How text becomes tokens."""
-    text_pieces: int | None = None
+    text_subwords: int | None = None
     """Entries of the text model; sentencepiece only."""
-    survey_hours: float = 2.0
+    statistics_hours: float = 2.0
     """Speech, drawn at random, that subwords and the report are made from."""
     seed: int = 0
     engine: Engine = "local"
@@ -85,18 +96,26 @@ class BuildConfig:
     def __post_init__(self) -> None:
         if not 2 <= self.k <= 65_534:
             raise ConfigError(f"--k must be 2..65534, got {self.k}")
-        if self.pieces is not None and self.pieces != 0 and self.pieces <= self.k:
-            raise ConfigError(f"--pieces must be more than k = {self.k}, or 0, got {self.pieces}")
+        if (
+            self.unit_subwords is not None
+            and self.unit_subwords != 0
+            and self.unit_subwords <= self.k
+        ):
+            raise ConfigError(
+                f"--unit-subwords must be more than k = {self.k}, or 0, got {self.unit_subwords}"
+            )
         if self.capacity < self.k:
             raise ConfigError(f"--sample-frames {self.sample_frames} is less than k = {self.k}")
-        if not 0 <= self.switch_penalty < math.inf:
-            raise ConfigError(f"--switch-penalty must be 0 or more, got {self.switch_penalty}")
-        if not self.survey_hours > 0:
-            raise ConfigError(f"--survey-hours must be more than 0, got {self.survey_hours}")
+        if not 0 <= self.duration_penalty < math.inf:
+            raise ConfigError(f"--duration-penalty must be 0 or more, got {self.duration_penalty}")
+        if not self.statistics_hours > 0:
+            raise ConfigError(
+                f"--statistics-hours must be more than 0, got {self.statistics_hours}"
+            )
         if self.centroids is not None and not self.centroids.is_file():
             raise ConfigError(f"--centroids {self.centroids}: no such file")
-        if (self.text == "sentencepiece") != (self.text_pieces is not None):
-            raise ConfigError("--text sentencepiece and --text-pieces N go together")
+        if (self.text == "sentencepiece") != (self.text_subwords is not None):
+            raise ConfigError("--text sentencepiece and --text-subwords N go together")
 
     @property
     def capacity(self) -> int:
@@ -118,11 +137,12 @@ class BuildConfig:
         reading, extractor = options.pop("reading"), options.pop("extractor")
         del options["out"], options["engine"], extractor["device"], extractor["threads"]
         frames = extractor.pop("frames")
-        return {**extractor, **frames, "split": reading["split"], **options}
+        known = {**extractor, **frames, "split": reading["split"], **options}
+        return {RECORDED.get(name, name): value for name, value in known.items()}
 
 
 def build(config: BuildConfig) -> None:
-    """Build the tokeniser, or what of it is missing."""
+    """Build the tokenizer, or what of it is missing."""
     corpus = config.reading.corpus()
     with files.locked(config.out):
         record = _record(config, corpus)
@@ -176,33 +196,33 @@ def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLo
     text = train_text(
         config.text,
         (u.text for u in corpus.utterances if u.text is not None),
-        size=config.text_pieces,
+        size=config.text_subwords,
     )
     text.save(config.out)
-    penalty = float(f"{config.switch_penalty * fitted['inertia']:.6g}")
-    found = survey(
+    penalty = float(f"{config.duration_penalty * fitted['inertia']:.6g}")
+    found = collect_units(
         corpus,
         extractor,
         centroids,
-        switch_penalty=penalty,
-        seconds=3600 * config.survey_hours,
+        duration_penalty=penalty,
+        seconds=3600 * config.statistics_hours,
         seed=config.seed,
         workers=config.reading.workers,
         batch_seconds=batch_seconds,
         journal=work / f"survey-{kmeans.centroid_hash(centroids)[:16]}-{penalty:g}.jsonl",
     )
-    pieces = _pieces(config, [item.sequence(deduplicated=config.deduplicate) for item in found])
+    subwords = _subwords(config, [item.sequence(deduplicated=config.deduplicate) for item in found])
     clusters = KMeansPassport(
         k=config.k, centroid_hash=kmeans.centroid_hash(centroids), switch_penalty=penalty
     )
-    made = _passport(config, extractor, clusters, pieces, text)
+    made = _passport(config, extractor, clusters, subwords, text)
     write_report(
         measure(
-            _measured(found, pieces, deduplicated=config.deduplicate),
+            _measured(found, subwords, deduplicated=config.deduplicate),
             k=config.k,
             frame_rate=extractor.frame_rate,
             inertia=float(fitted["inertia"]),
-            piece_vocabulary=None if pieces is None else pieces.num_pieces,
+            num_subwords=None if subwords is None else subwords.num_subwords,
         ),
         config.out,
         passport=configs.to_dict(made),
@@ -211,7 +231,7 @@ def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLo
     files.write_text(config.out / "README.md", _readme(made, corpus, sample))
     made.save(config.out)  # last: its presence says that everything else is there
     sampling.forget(work)
-    logger.info("tokeniser in %s; open %s", config.out, config.out / "report.html")
+    logger.info("tokenizer in %s; open %s", config.out, config.out / "report.html")
 
 
 def _centroids(
@@ -271,27 +291,27 @@ def _trained(
     }
 
 
-def _pieces(config: BuildConfig, sequences: list[Int32[np.ndarray, "_"]]) -> UnitPieces | None:
+def _subwords(config: BuildConfig, sequences: list[Int32[np.ndarray, "_"]]) -> UnitSubwords | None:
     """Learn subwords of the units: as many as asked for, by default up to 2 k or none."""
-    if config.pieces == 0:
+    if config.unit_subwords == 0:
         return None
-    pieces = UnitPieces.train(
+    subwords = UnitSubwords.train(
         sequences,
         k=config.k,
-        num_pieces=config.pieces or 2 * config.k,
+        num_subwords=config.unit_subwords or 2 * config.k,
         out=config.out / UNITS_MODEL,
         seed=config.seed,
-        allow_fewer=config.pieces is None,
+        allow_fewer=config.unit_subwords is None,
     )
-    if pieces.num_pieces > config.k:
-        return pieces
+    if subwords.num_subwords > config.k:
+        return subwords
     logger.info("the data hold no unit subwords worth having; units stay as they are")
     (config.out / UNITS_MODEL).unlink()
     return None
 
 
 def _measured(
-    found: list[Surveyed], pieces: UnitPieces | None, *, deduplicated: bool
+    found: list[CollectedUnits], subwords: UnitSubwords | None, *, deduplicated: bool
 ) -> Iterator[UtteranceUnits]:
     for item in found:
         sequence = item.sequence(deduplicated=deduplicated)
@@ -301,7 +321,7 @@ def _measured(
             num_samples=item.num_samples,
             labels=item.utterance.labels or None,
             text=item.utterance.text,
-            pieces=None if pieces is None else len(pieces.encode(sequence)),
+            subwords=None if subwords is None else len(subwords.encode(sequence)),
         )
 
 
@@ -309,7 +329,7 @@ def _passport(
     config: BuildConfig,
     extractor: Extractor,
     clusters: KMeansPassport,
-    pieces: UnitPieces | None,
+    subwords: UnitSubwords | None,
     text: TextTokenizer,
 ) -> Passport:
     return Passport(
@@ -323,9 +343,11 @@ def _passport(
         kmeans=clusters,
         deduplicate=config.deduplicate,
         unit_pieces=None
-        if pieces is None
-        else PiecesPassport(kind="sentencepiece", size=pieces.num_pieces, model_hash=pieces.hash),
-        text=PiecesPassport(kind=text.kind, size=text.size, model_hash=text.hash),
+        if subwords is None
+        else SubwordsPassport(
+            kind="sentencepiece", size=subwords.num_subwords, model_hash=subwords.hash
+        ),
+        text=SubwordsPassport(kind=text.kind, size=text.size, model_hash=text.hash),
     )
 
 
@@ -339,31 +361,20 @@ def _record(config: BuildConfig, corpus: Corpus) -> dict[str, Any]:
 
 
 def _is_finished(out: Path, record: dict[str, Any]) -> bool:
-    """Tell whether ``out`` holds this very tokeniser; refuse one of other options."""
+    """Tell whether ``out`` holds this very tokenizer; refuse one of other options."""
     path = out / BUILD
     if not path.is_file() or not (out / passport.FILE).is_file():
         return False  # what an unfinished build left is looked at by each step
     found = files.read_json(path)
-    if isinstance(found.get("options"), dict):  # there was no penalty before there was this option
-        found["options"].setdefault("switch_penalty", 0.0)
-    for name in ("options", "manifest_sha256"):
-        if found.get(name) != record[name]:
-            changed = _changed(found.get(name), record[name]) or name
-            raise ConfigError(
-                f"{out} holds a tokeniser of other options ({changed}); "
-                "choose another --out or remove it"
-            )
-    return True
-
-
-def _changed(before: Any, now: Any) -> str:
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return ""
-    return ", ".join(
-        f"--{name.replace('_', '-')} {before.get(name)}, now {value}"
-        for name, value in now.items()
-        if before.get(name) != value
+    names = {recorded: name for name, recorded in RECORDED.items()}
+    before, now = (
+        {names.get(name, name): value for name, value in made["options"].items()}
+        | {"manifest_sha256": made["manifest_sha256"]}
+        for made in (found, record)
     )
+    # there was no penalty before there was this option
+    require_unchanged({"duration_penalty": 0.0} | before, now, where=out)
+    return True
 
 
 def _environment() -> dict[str, str]:
@@ -399,7 +410,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
 
     def work() -> None:
-        build(command_line(BuildConfig, argv, __doc__))
+        build(command_line(BuildConfig, argv, __doc__, renamed=RENAMED))
 
     return program.run(work)
 

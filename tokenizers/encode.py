@@ -1,7 +1,7 @@
 """Recordings to token shards: ``python -m tokenizers.encode --tokenizer T --manifest M --out OUT``.
 
 Encoder and nearest centroid run together; features never leave the process. The job may be killed
-at any moment and run again: it goes on behind the last finished utterance and writes the same
+at any moment and run again: it goes on after the last finished utterance and writes the same
 bytes.
 """
 
@@ -19,6 +19,7 @@ from unitone import files, program
 from unitone.audio import SAMPLE_RATE
 from unitone.config import command_line
 from unitone.corpus.corpus import Corpus
+from unitone.corpus.reading import ReadingConfig
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CorpusError
 from unitone.logs import Progress, RunLog
@@ -27,7 +28,6 @@ from unitone.tokenizers.engines import Engine
 from unitone.tokenizers.extract import ExtractorConfig, Features, extract
 from unitone.tokenizers.formats import Format, export
 from unitone.tokenizers.kmeans.units import deduplicate
-from unitone.tokenizers.reading import ReadingConfig
 from unitone.tokenizers.shards import ShardWriter, Tokens, TokenShards
 from unitone.tokenizers.tokenizer import FOLDER, Tokenizer, copy
 
@@ -47,7 +47,7 @@ class EncodeConfig:
     """Directory for the shards."""
     reading: ReadingConfig
     ssl: str | None = None
-    """The encoder, where it lies elsewhere than when the tokeniser was built; its weights must be
+    """The encoder, where it lies elsewhere than when the tokenizer was built; its weights must be
     the same."""
     format: tuple[Format, ...] = ()
     """Also write these: fairseq (.km, .tsv, dict.km.txt), espnet (unit text), jsonl."""
@@ -241,9 +241,9 @@ def blocks_of(corpus: Corpus, missing: Sequence[int], *, whole: bool) -> list[Wo
             for index, entry in enumerate(corpus.entries[first : first + BLOCK], start=first)
             if isinstance(entry, Utterance)
         ]
-        lacking = [item for item in block if item[0] in wanted]
-        if lacking:
-            blocks.append(block if whole else lacking)
+        absent = [item for item in block if item[0] in wanted]
+        if absent:
+            blocks.append(block if whole else absent)
     return blocks
 
 

@@ -2,7 +2,7 @@
 
 The folder ``encoders/`` is the registry: each public module there is a family. A family either has
 ``load() -> Encoder`` and goes by its module's name (``mfcc``), or it is a transformer and offers
-``PUBLISHED`` (names and hub repositories), ``recognises``, ``describe`` and ``build``.
+``PUBLISHED`` (names and hub repositories), ``recognizes``, ``describe`` and ``build``.
 
 Axes: B batch, N samples (16 kHz), T frames, D width.
 """
@@ -66,7 +66,7 @@ class _Family(Protocol):
 
     PUBLISHED: Mapping[str, str]
 
-    def recognises(self, names: Collection[str]) -> bool: ...
+    def recognizes(self, names: Collection[str]) -> bool: ...
 
     def describe(self, checkpoint: "Checkpoint") -> tuple[str, "Architecture"]: ...
 
@@ -114,7 +114,7 @@ def load_encoder(
 
     checkpoint = _weights.read(_locate(ssl, published, standalone=standalone))
     for family in families:
-        if family.recognises(checkpoint.weights.keys()):
+        if family.recognizes(checkpoint.weights.keys()):
             break
     else:
         raise CheckpointError(f"{checkpoint.where} is of no known family: {', '.join(modules)}")

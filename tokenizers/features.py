@@ -5,14 +5,12 @@ to which id (ids may hold anything; file names are the ids percent-encoded). A f
 already is kept.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -21,19 +19,18 @@ from unitone import files, program
 from unitone.audio import SAMPLE_RATE
 from unitone.config import command_line
 from unitone.corpus.corpus import Corpus
-from unitone.corpus.utterance import Skipped
+from unitone.corpus.reading import ReadingConfig
+from unitone.corpus.utterance import Skipped, file_name
 from unitone.errors import ConfigError, CorpusError
 from unitone.logs import Progress
+from unitone.resume import require_unchanged
 from unitone.tokenizers.extract import ExtractorConfig, Features, extract
-from unitone.tokenizers.reading import ReadingConfig
 from unitone.tokenizers.tokenizer import encoder_passport
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 64
 """Utterances that are in memory together where they are batched."""
-LONGEST_NAME = 200
-"""Characters of a file name before a hash replaces its end; most file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +39,6 @@ class FeaturesConfig:
     """Directory for the .npy files."""
     reading: ReadingConfig
     extractor: ExtractorConfig = field(default_factory=ExtractorConfig)
-
-
-def file_name(utterance_id: str) -> str:
-    """Return a file name for an id: percent-encoded, cut with a hash where it gets too long."""
-    name = quote(utterance_id, safe=" ()+,=@[]{}")
-    if name.startswith("."):
-        name = "%2E" + name[1:]
-    if len(name) > LONGEST_NAME:
-        digest = hashlib.sha256(utterance_id.encode()).hexdigest()[:16]
-        name = f"{name[:LONGEST_NAME]}-{digest}"
-    return name + ".npy"
 
 
 def write_features(config: FeaturesConfig) -> None:
@@ -82,7 +68,7 @@ def _write_missing(config: FeaturesConfig, corpus: Corpus) -> list[Skipped]:
         "manifest_sha256": corpus.sha256,
     }
     _check_folder(config.out, made_by)
-    missing = [u for u in corpus.utterances if not (config.out / file_name(u.id)).is_file()]
+    missing = [u for u in corpus.utterances if not (config.out / file_name(u.id, ".npy")).is_file()]
     wanted = {utterance.id for utterance in missing}
     indices = [i for i, entry in enumerate(corpus.entries) if entry.id in wanted]
     skipped: list[Skipped] = []
@@ -99,7 +85,7 @@ def _write_missing(config: FeaturesConfig, corpus: Corpus) -> list[Skipped]:
     with Progress("features", total=corpus.stated_seconds(indices), unit="s of audio") as bar:
         for item in results:
             if isinstance(item, Features):
-                path = config.out / file_name(item.utterance.id)
+                path = config.out / file_name(item.utterance.id, ".npy")
                 try:
                     _write(path, item, extractor.encoder.dim)
                 except CorpusError as error:  # in the middle of a long recording
@@ -115,11 +101,8 @@ def _write_missing(config: FeaturesConfig, corpus: Corpus) -> list[Skipped]:
 
 def _check_folder(out: Path, made_by: dict[str, Any]) -> None:
     path = out / "features.json"
-    if path.is_file() and files.read_json(path) != made_by:
-        raise ConfigError(
-            f"{out} holds features of another encoder, layer, frame policy or manifest "
-            "(features.json); choose another --out"
-        )
+    if path.is_file():
+        require_unchanged(files.read_json(path), made_by, where=out)
     if (out / "passport.json").is_file():
         raise ConfigError(f"--out {out} holds other artefacts; choose another --out")
     files.write_json(path, made_by)
@@ -146,7 +129,7 @@ def _arrays(features: Features) -> Iterator[np.ndarray]:
 def _write_index(out: Path, corpus: Corpus, skipped: list[Skipped]) -> None:
     lost = {item.line for item in skipped}
     lines = [
-        json.dumps({"id": u.id, "file": file_name(u.id)}, ensure_ascii=False) + "\n"
+        json.dumps({"id": u.id, "file": file_name(u.id, ".npy")}, ensure_ascii=False) + "\n"
         for u in corpus.utterances
         if u.line not in lost
     ]

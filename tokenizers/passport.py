@@ -1,7 +1,7 @@
-"""The passport: what a tokeniser is, checked wherever two artefacts meet.
+"""The passport: what a tokenizer is, checked wherever two artefacts meet.
 
-Units of one tokeniser mean nothing to another. So whatever carries units (shards, a language model,
-a unit decoder) carries the passport of the tokeniser that made them, and two artefacts work
+Units of one tokenizer mean nothing to another. So whatever carries units (shards, a language model,
+a unit decoder) carries the passport of the tokenizer that made them, and two artefacts work
 together only if their passports agree in every field that decides what a unit is.
 """
 
@@ -55,7 +55,7 @@ class KMeansPassport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PiecesPassport:
+class SubwordsPassport:
     kind: Literal["sentencepiece", "characters", "bytes"]
     size: int
     """Entries."""
@@ -69,9 +69,9 @@ class Passport:
     kmeans: KMeansPassport
     deduplicate: bool
     """Whether runs of one unit are stored as the unit and its duration."""
-    unit_pieces: PiecesPassport | None
+    unit_pieces: SubwordsPassport | None
     """Subwords over the units; None = the units themselves."""
-    text: PiecesPassport
+    text: SubwordsPassport
     format: int = FORMAT
 
     @property
@@ -97,15 +97,10 @@ class Passport:
         path = folder / FILE
         if not path.is_file():
             raise CheckpointError(
-                f"{folder} holds no {FILE}: not a finished tokeniser; "
+                f"{folder} holds no {FILE}: not a finished tokenizer; "
                 "run `python -m tokenizers.build` to the end"
             )
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{path} is damaged ({error}); build the tokeniser again"
-            ) from error
+        values = files.read_json(path, cure="build the tokenizer again")
         if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
             raise CheckpointError(
                 f"{path} has format {values['format']}, this version reads format {FORMAT}"
@@ -142,7 +137,7 @@ def differences(ours: AnyPassport, theirs: AnyPassport) -> list[str]:
 
 
 def require_same(ours: AnyPassport, theirs: AnyPassport, *, what: str) -> None:
-    """Refuse to let two artefacts work together that different tokenisers or codecs have made.
+    """Refuse to let two artefacts work together that different tokenizers or codecs have made.
 
     Raises:
         ConfigError: naming every field that differs.

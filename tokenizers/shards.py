@@ -3,12 +3,12 @@
 Part p holds entries ``p * shard_size`` to ``(p + 1) * shard_size`` of the manifest. While a part is
 under way every finished utterance is a line of its journal; when all are there, the part is written
 from the journal in the manifest's order, under a temporary name, and renamed. So a run that was
-killed goes on behind its last utterance, and its parts have the bytes of an uninterrupted run,
+killed goes on after its last utterance, and its parts have the bytes of an uninterrupted run,
 whatever the order in which the utterances were finished.
 
     OUT/part-00000.parquet …   columns as `SCHEMA`, and `CODES` where there are some
     OUT/tokens.json            index: passport hash, parts with their first rows, totals
-    OUT/passport.json          of the tokeniser
+    OUT/passport.json          of the tokenizer
     OUT/skipped.jsonl          utterances without a row, and why
 """
 
@@ -29,7 +29,7 @@ from unitone import config, files
 from unitone.corpus.corpus import Corpus
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CheckpointError, ConfigError, CorpusError
-from unitone.resume import Journal
+from unitone.resume import Journal, require_unchanged
 from unitone.tokenizers.passport import CodecPassport, Passport, require_same
 
 INDEX = "tokens.json"
@@ -76,7 +76,7 @@ class Tokens:
     """Position among the manifest's entries."""
     units: Int32[np.ndarray, "S"]
     durations: Int32[np.ndarray, "S"]
-    """Frames each unit lasts; all 1 where the tokeniser doesn't deduplicate."""
+    """Frames each unit lasts; all 1 where the tokenizer doesn't deduplicate."""
     num_samples: int
     """At 16 kHz."""
     codes: Int32[np.ndarray, "Q T"] | None = None
@@ -197,25 +197,19 @@ class ShardWriter:
         return identity
 
     def _check_folder(self) -> None:
-        """Refuse a folder that holds the shards of another corpus, tokeniser or shard size."""
+        """Refuse a folder that holds the shards of another corpus, tokenizer or shard size."""
         if (self._out / "build.json").is_file():
-            raise ConfigError(f"--out {self._out} is a tokeniser directory; choose another --out")
+            raise ConfigError(f"--out {self._out} is a tokenizer directory; choose another --out")
         begun = self._out / ".journal" / "run.json"
         for path in (self._out / INDEX, begun):
             if path.is_file():
                 found = files.read_json(path)
-                theirs = _codes_in(found, path)
-                if theirs != self._codes:
-                    raise ConfigError(
-                        f"{self._out} holds shards made with other codes ({theirs or 'none'}, now "
-                        f"{self._codes or 'none'}); choose another --out or remove it"
-                    )
-                for name, ours in self._identity().items():
-                    if found.get(name) != ours:
-                        raise ConfigError(
-                            f"{self._out} holds shards made with another {name} "
-                            f"({found.get(name)}, now {ours}); choose another --out or remove it"
-                        )
+                codes = _codes_in(found, path)
+                require_unchanged(
+                    found | {"codes": config.to_dict(codes) if codes else {}},
+                    {"codes": {}} | self._identity(),
+                    where=self._out,
+                )
         if not (self._out / INDEX).is_file():
             self._out.mkdir(parents=True, exist_ok=True)
             files.write_json(begun, self._identity())
@@ -346,7 +340,7 @@ class TokenShards:
     """Rows of finished shards by number, a row group in memory at a time."""
 
     def __init__(self, folder: Path, *, passport: Passport | None = None) -> None:
-        """Open ``folder``; with ``passport``, refuse shards of another tokeniser.
+        """Open ``folder``; with ``passport``, refuse shards of another tokenizer.
 
         Raises:
             CheckpointError: the folder holds no finished shards.

@@ -1,6 +1,5 @@
-"""A finished tokeniser directory: passport, centroids, and the encoder they belong to."""
+"""A finished tokenizer directory: passport, centroids, and the encoder they belong to."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +18,16 @@ from unitone.tokenizers.kmeans.segments import units_of
 from unitone.tokenizers.passport import EncoderPassport, Passport
 
 BUILD = "build.json"
-"""What made the tokeniser: options, versions, counts. Only ``ssl`` is ever read back."""
+"""What made the tokenizer: options, versions, counts. Only ``ssl`` is ever read back."""
 CENTROIDS = "kmeans.safetensors"
 FOLDER = "tokenizer"
 """Where a copy lies inside token shards and model directories."""
 PARTS = ("passport.json", CENTROIDS, "units.model", "text.model", BUILD)
-"""What travels with whatever was made with a tokeniser; logs and reports stay behind."""
+"""What travels with whatever was made with a tokenizer; logs and reports don't."""
 
 
 def copy(tokenizer: Path, folder: Path) -> None:
-    """Copy the parts of a tokeniser directory that reading and writing tokens needs."""
+    """Copy the parts of a tokenizer directory that reading and writing tokens needs."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         if (tokenizer / name).is_file():
@@ -44,11 +43,11 @@ class Tokenizer:
     passport: Passport
     centroids: Float[np.ndarray, "K D"]
     ssl: str
-    """Where the encoder came from when the tokeniser was built."""
+    """Where the encoder came from when the tokenizer was built."""
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read a tokeniser directory and check that its parts belong together.
+        """Read a tokenizer directory and check that its parts belong together.
 
         Raises:
             ConfigError: there is no such directory.
@@ -58,11 +57,11 @@ class Tokenizer:
             raise ConfigError(f"--tokenizer {folder}: no such directory")
         passport = Passport.load(folder)
         if not (folder / CENTROIDS).is_file():
-            raise CheckpointError(f"{folder} holds no {CENTROIDS}: not a tokeniser directory")
+            raise CheckpointError(f"{folder} holds no {CENTROIDS}: not a tokenizer directory")
         centroids = kmeans.load(folder / CENTROIDS)
         if kmeans.centroid_hash(centroids) != passport.kmeans.centroid_hash:
             raise CheckpointError(
-                f"{folder / CENTROIDS} is not what the passport names; build the tokeniser again"
+                f"{folder / CENTROIDS} is not what the passport names; build the tokenizer again"
             )
         return cls(folder=folder, passport=passport, centroids=centroids, ssl=_source(folder))
 
@@ -74,7 +73,7 @@ class Tokenizer:
         >>> units = Tokenizer.load(Path("exp/an4-mfcc")).open()("a.wav")  # doctest: +SKIP
 
         Raises:
-            ConfigError: the encoder's weights aren't those the tokeniser was built with.
+            ConfigError: the encoder's weights aren't those the tokenizer was built with.
             CheckpointError: they can't be read.
         """
         return self.open_as(self.extractor(ssl=ssl, device=device, threads=threads))
@@ -108,7 +107,7 @@ class Tokenizer:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitExtractor:
-    """A tokeniser with its encoder loaded: recordings to units in one call."""
+    """A tokenizer with its encoder loaded: recordings to units in one call."""
 
     passport: Passport
     extractor: Extractor
@@ -140,7 +139,7 @@ class UnitExtractor:
 
     def _units(self, features: Float[Tensor, "T D"]) -> Int32[np.ndarray, "T"]:
         penalty = self.passport.kmeans.switch_penalty
-        return units_of(features, self.centroids, switch_penalty=penalty)
+        return units_of(features, self.centroids, duration_penalty=penalty)
 
 
 def encoder_passport(extractor: Extractor, precision: str) -> EncoderPassport:
@@ -158,7 +157,7 @@ def encoder_passport(extractor: Extractor, precision: str) -> EncoderPassport:
 
 
 def check_encoder(passport: Passport, extractor: Extractor, *, ssl: str) -> None:
-    """Refuse an encoder that isn't the one the tokeniser was built with.
+    """Refuse an encoder that isn't the one the tokenizer was built with.
 
     Raises:
         ConfigError: naming the fields that differ.
@@ -173,15 +172,16 @@ def check_encoder(passport: Passport, extractor: Extractor, *, ssl: str) -> None
     ]
     if differing:
         raise ConfigError(
-            f"--ssl {ssl}: not the encoder of this tokeniser's passport; they differ in "
+            f"--ssl {ssl}: not the encoder of this tokenizer's passport; they differ in "
             + ", ".join(differing)
         )
 
 
 def _source(folder: Path) -> str:
     try:
-        return str(json.loads((folder / BUILD).read_text(encoding="utf-8"))["options"]["ssl"])
-    except (OSError, ValueError, KeyError) as error:
+        made_by = files.read_json(folder / BUILD, cure="build the tokenizer again")
+        return str(made_by["options"]["ssl"])
+    except (OSError, KeyError) as error:
         raise CheckpointError(
-            f"{folder / BUILD} is missing or damaged; build the tokeniser again"
+            f"{folder / BUILD} is missing or damaged; build the tokenizer again"
         ) from error

@@ -1,7 +1,7 @@
 """Give a name back to the installed package that a folder of the checkout hides.
 
 In a checkout the top-level folder ``tokenizers`` comes before Hugging Face's package of the same
-name on ``sys.path``. Without this, whatever in Transformers needs a fast tokeniser would fail to
+name on ``sys.path``. Without this, whatever in Transformers needs a fast tokenizer would fail to
 import in every process started in the root of the checkout.
 """
 

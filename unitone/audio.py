@@ -143,7 +143,7 @@ def _seek(clip: Clip, file: "soundfile.SoundFile") -> int | None:
         first = round(clip.start * file.samplerate)
         if first >= file.frames:
             raise CorpusError(
-                f"{clip.path}: start {clip.start} s lies behind the end "
+                f"{clip.path}: start {clip.start} s lies after the end "
                 f"({file.frames / file.samplerate:.3f} s)"
             )
         file.seek(first)
@@ -153,7 +153,7 @@ def _seek(clip: Clip, file: "soundfile.SoundFile") -> int | None:
     rest: int = file.frames - round(clip.start * file.samplerate)
     if wanted > rest + file.samplerate // 10:  # stated durations are rounded, not by that much
         raise CorpusError(
-            f"{clip.path}: the clip ends {(wanted - rest) / file.samplerate:.2f} s behind the end"
+            f"{clip.path}: the clip ends {(wanted - rest) / file.samplerate:.2f} s after the end"
         )
     return wanted
 

@@ -40,8 +40,8 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file that this toolkit wrote.
+def read_json(path: Path, *, cure: str = "remove its folder") -> Any:
+    """Read a JSON file; ``cure`` is what to do if it is damaged, the default for our own.
 
     Raises:
         CheckpointError: it is damaged.
@@ -49,7 +49,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove its folder") from error
+        raise CheckpointError(f"{path} is damaged ({error}); {cure}") from error
 
 
 def sha256(path: Path) -> str:

@@ -53,7 +53,7 @@ class Progress:
         self._bar.update(amount)
 
     def note(self, **values: object) -> None:
-        """Show ``values`` behind the bar."""
+        """Show ``values`` after the bar."""
         self._bar.set_postfix(values, refresh=False)
 
     def __enter__(self) -> "Progress":

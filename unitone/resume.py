@@ -1,12 +1,16 @@
-"""An append-only file of JSON records that survives being killed at any moment.
+"""Going on after a kill: a journal of what is done, and the check that it is the same job.
 
-A record is one line and is handed to the operating system whole before `append` returns. What a
-kill or a full disk cut off is the last line only; it is dropped when the journal is opened again.
+A `Journal` is an append-only file of JSON records. A record is one line and is handed to the
+operating system whole before `append` returns. What a kill or a full disk cut off is the last line
+only; it is dropped when the journal is opened again.
 """
 
 import json
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
+
+from unitone.errors import ConfigError
 
 
 class Journal:
@@ -52,3 +56,38 @@ def _drop_torn_line(path: Path) -> None:
     if torn:
         with path.open("r+b") as file:
             file.truncate(len(whole) + len(newline))
+
+
+def require_unchanged(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    where: Path,
+    may_differ: Collection[str] = (),
+    cure: str = "choose another --out or remove it",
+) -> None:
+    """Compare the settings of now with those that a folder or file was begun with.
+
+    Args:
+        before: as read from JSON; a setting that ``now`` has not is not compared.
+        now: the settings; nested ones are named with dots, ``train.lr``.
+        where: what was begun, as the error names it.
+        may_differ: the last parts of the names that don't matter.
+        cure: what to do about it.
+
+    Raises:
+        ConfigError: one differs; names it, with both values.
+    """
+    plain = json.loads(json.dumps(now))
+    for name, old, new in _differences({key: before.get(key) for key in plain}, plain):
+        if name.rpartition(".")[2] not in may_differ:
+            raise ConfigError(f"{where} was begun with {name} = {old}, now it is {new}; {cure}")
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**now, **before}:
+            path = f"{name}.{key}" if name else key
+            yield from _differences(before.get(key), now.get(key), path)
+    elif before != now:
+        yield name, before, now

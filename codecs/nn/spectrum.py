@@ -19,6 +19,8 @@ from jaxtyping import Bool, Complex, Float
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from unitone.nn import mel
+
 FLOOR = 1e-5
 """Smallest magnitude before a logarithm, as in HiFi-GAN: -100 dB."""
 
@@ -115,26 +117,12 @@ def window(length: int) -> Float[Tensor, "L"]:
 
 @lru_cache(maxsize=16)
 def mel_filters(*, fft: int, num_mels: int, sample_rate: int) -> Float[Tensor, "F M"]:
-    """Return triangles of equal area on Slaney's scale, 0 Hz to Nyquist, as HiFi-GAN uses them.
-
-    Slaney 1998 (Auditory Toolbox): linear to 1 kHz, 15 mel; then 27 steps a factor of 6.4.
-    """
-    step = _to_mel(sample_rate / 2) / (num_mels + 1)
-    edges = np.array([_to_hertz(step * index) for index in range(num_mels + 2)])
-    bins = np.arange(fft // 2 + 1)[:, None] * (sample_rate / fft)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    up, down = (bins - left) / (centre - left), (right - bins) / (right - centre)
-    triangles = np.minimum(up, down).clip(min=0) * 2 / (right - left)
+    """Return triangles of equal area on Slaney's scale, 0 Hz to Nyquist, as HiFi-GAN uses them."""
+    filters = mel.mel_filters(
+        fft=fft, num_mels=num_mels, sample_rate=sample_rate, scale="slaney", equal_area=True
+    )
     with torch.inference_mode(False):
-        return torch.from_numpy(triangles.astype(np.float32))
-
-
-def _to_mel(hertz: float) -> float:
-    return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000, 6.4)
-
-
-def _to_hertz(mel: float) -> float:
-    return mel * 200 / 3 if mel < 15 else 1000 * 6.4 ** ((mel - 15) / 27)
+        return torch.from_numpy(filters.astype(np.float32))
 
 
 def log_mel(magnitudes: Float[Tensor, "B T F"], filters: Float[Tensor, "F M"]) -> Tensor:

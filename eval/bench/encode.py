@@ -1,6 +1,6 @@
 """How fast ``python -m tokenizers.encode`` is with MFCC, as a multiple of real time.
 
-``python -m unitone.eval.bench.encode [--manifest M]``: builds a tokeniser on the corpus once, then
+``python -m unitone.eval.bench.encode [--manifest M]``: builds a tokenizer on the corpus once, then
 encodes it ``--repeats`` times in a process of its own, start-up included, and prints the median
 against the goal of 500. Without a manifest the corpus is noise with speech's envelope.
 """

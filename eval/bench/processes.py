@@ -59,7 +59,7 @@ def write_shards(out: Path, *, rows: int = 400) -> None:
         kmeans=passport.KMeansPassport(k=200, centroid_hash="0" * 64),
         deduplicate=True,
         unit_pieces=None,
-        text=passport.PiecesPassport(kind="bytes", size=256, model_hash=ByteText.hash),
+        text=passport.SubwordsPassport(kind="bytes", size=256, model_hash=ByteText.hash),
     )
     table = [_row(number) for number in range(rows)]
     (out / "tokenizer").mkdir(parents=True)

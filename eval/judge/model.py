@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from unitone.audio import SAMPLE_RATE
 from unitone.errors import ConfigError
+from unitone.nn.mel import mel_filters
 from unitone.train.network import Loss
 
 WINDOW, HOP = 512, 160
@@ -112,14 +113,9 @@ def _window() -> Float32[np.ndarray, "W"]:
 
 @lru_cache(maxsize=4)
 def _filters(num_mels: int) -> Float32[np.ndarray, "F M"]:
-    """Return triangles from 0 Hz to Nyquist, equally wide on the scale 2595 log10(1 + f / 700)."""
-    top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
-    edges = 700 * (10 ** (np.linspace(0, top, num_mels + 2) / 2595) - 1)
-    bins = np.arange(WINDOW // 2 + 1)[:, None] * (SAMPLE_RATE / WINDOW)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    up, down = (bins - left) / (centre - left), (right - bins) / (right - centre)
-    triangles: np.ndarray = np.minimum(up, down).clip(min=0) / WINDOW
-    return triangles.astype(np.float32)
+    """Return triangles from 0 Hz to Nyquist, equally wide on HTK's mel scale."""
+    filters = mel_filters(fft=WINDOW, num_mels=num_mels, sample_rate=SAMPLE_RATE, scale="htk")
+    return (filters / WINDOW).astype(np.float32)
 
 
 def padded(rows: Sequence[Float32[np.ndarray, "_ M"]]) -> tuple[Tensor, Tensor]:

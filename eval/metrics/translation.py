@@ -1,7 +1,7 @@
 """BLEU and chrF of translations, as pure functions: sacreBLEU's, from counts that can be resampled.
 
 BLEU (Papineni et al. 2002) is the geometric mean of the 1- to 4-gram precisions times the brevity
-penalty, with sacreBLEU's (Post 2018) tokenisation and exponential smoothing; chrF2 (Popović 2015)
+penalty, with sacreBLEU's (Post 2018) tokenization and exponential smoothing; chrF2 (Popović 2015)
 the F2 of character 1- to 6-grams. Both run from 0 to 100 and are scores of a corpus, not means of
 sentences. sacreBLEU counts the n-grams; the two formulas stand here for many resamples at once.
 """
@@ -27,7 +27,7 @@ from unitone.eval.statistics import (
 )
 
 Tokenizer = Literal["auto", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "none"]
-"""sacreBLEU's tokenisers of words; auto = by the target language, see `tokenizer_of`."""
+"""sacreBLEU's tokenizers of words; auto = by the target language, see `tokenizer_of`."""
 
 _ORDER = 4
 _CHARACTER_ORDER = 6
@@ -78,7 +78,7 @@ class TranslationScore:
 
 
 def tokenizer_of(language: str) -> Tokenizer:
-    """Return the tokeniser that ``auto`` means for a target language.
+    """Return the tokenizer that ``auto`` means for a target language.
 
     Chinese has one of its own; of the other languages without spaces, characters are counted,
     since sacreBLEU's analysers for them are not installed with it.
@@ -136,7 +136,7 @@ def ngram_counts(
 
     Raises:
         CorpusError: there are no pairs, or not as many of both.
-        ConfigError: the tokeniser needs a package that isn't installed.
+        ConfigError: the tokenizer needs a package that isn't installed.
     """
     if len(references) != len(hypotheses) or not references:
         raise CorpusError(f"{len(references)} references, {len(hypotheses)} hypotheses")

@@ -19,7 +19,7 @@ from unitone.errors import ConfigError, CorpusError
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.tasks import CLASSES
 from unitone.tokenizers.passport import CodecPassport, Passport
-from unitone.tokenizers.text.subwords import UnitPieces
+from unitone.tokenizers.text.subwords import UnitSubwords
 from unitone.tokenizers.text.text import TextTokenizer, load_text
 
 Record = Mapping[str, Any]
@@ -43,14 +43,14 @@ class Fields:
     """Turns rows into records, and tokens into what they stand for, over one vocabulary."""
 
     def __init__(
-        self, *, vocabulary: Vocabulary, text: TextTokenizer, subwords: UnitPieces | None
+        self, *, vocabulary: Vocabulary, text: TextTokenizer, subwords: UnitSubwords | None
     ) -> None:
         """Check that vocabulary and tokenizers belong together; no ``subwords``: units as they are.
 
         Raises:
             ConfigError: the vocabulary has another number of text or unit tokens.
         """
-        for name, size in (("text", text.size), ("unit", subwords and subwords.num_pieces)):
+        for name, size in (("text", text.size), ("unit", subwords and subwords.num_subwords)):
             block = vocabulary.block(name)
             if size is not None and block.size not in (0, size):
                 raise ConfigError(
@@ -71,7 +71,7 @@ class Fields:
         if vocabulary.passport is not None:
             vocabulary.require_passport(passport.hash, of=str(tokenizer))
         text = load_text(passport.text.kind, tokenizer)
-        subwords = UnitPieces.load(tokenizer / "units.model") if passport.unit_pieces else None
+        subwords = UnitSubwords.load(tokenizer / "units.model") if passport.unit_pieces else None
         return cls(vocabulary=vocabulary, text=text, subwords=subwords)
 
     def record(self, row: Mapping[str, Any]) -> dict[str, Any]:

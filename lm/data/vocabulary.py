@@ -142,7 +142,7 @@ class Vocabulary:
 
         Args:
             text: ids of the text tokenizer, its ``size``.
-            units: k for raw units, ``num_pieces`` for unit subwords.
+            units: k for raw units, ``num_subwords`` for unit subwords.
             codes: codebook size of each codec level.
             tasks: names, as in the task table; labels without the brackets.
             languages: codes as the corpus writes them.

@@ -23,13 +23,11 @@ from torch import Tensor, nn
 
 from unitone.lm.decoder.model import LanguageModel
 from unitone.lm.interop.opt import OptModel
+from unitone.nn.linear import multiply, pack
 from unitone.nn.transformer import Attention, Block, Cache, RMSNorm, Transformer, attend
 
 Model = LanguageModel | OptModel
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
-
-TYPICAL_ROWS = 16
-"""Rows of a product that the blocks are chosen for; the choice is good for 1 to 1000."""
 
 
 class PackedLinear(nn.Module):
@@ -77,26 +75,6 @@ def _copy(module: AnyModule) -> AnyModule:
         else:
             made._modules[name] = None if child is None else _copy(child)
     return made
-
-
-def pack(weight: Float[Tensor, "O I"]) -> Tensor | None:
-    """Return the matrix in oneDNN's order, None where there is no such product."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return None
-    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return None
-    if weight.dtype not in (torch.float32, torch.bfloat16):
-        return None
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
-    return packed
-
-
-def multiply(
-    x: Float[Tensor, "*N I"], packed: Tensor, bias: Float[Tensor, "O"] | None = None
-) -> Float[Tensor, "*N O"]:
-    """Return x W^T + b of a matrix that `pack` returned."""
-    product: Tensor = _product(x, packed, bias, "none", [], "")
-    return product
 
 
 class FusedTransformer(nn.Module):
@@ -213,6 +191,5 @@ def _packed(weight: Tensor) -> Tensor:
     return packed
 
 
-if torch.backends.mkldnn.is_available():  # a PyTorch without oneDNN has no such operations
-    _product = torch.ops.mkldnn._linear_pointwise.default
+if torch.backends.mkldnn.is_available():  # a PyTorch without oneDNN has no such operation
     _sum = torch.ops.mkldnn._linear_pointwise.binary

@@ -12,7 +12,6 @@ one, and no two are alike.
     initialize(model, pretrained, rows=rows, generator=g)
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from unitone import files
 from unitone.errors import CheckpointError, ConfigError
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.interop.llama import from_llama, read_llama_config
@@ -223,12 +223,9 @@ def _first(value: Any) -> Any:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: missing; not a Hugging Face model directory?") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); fetch it again") from error
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing; not a Hugging Face model directory?")
+    values = files.read_json(path, cure="fetch it again")
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} is damaged (no JSON object); fetch it again")
     return values

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import sentencepiece
 
+from unitone import files
 from unitone.errors import CheckpointError
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.interop.pretrained import Pretrained
@@ -67,7 +68,7 @@ def _ours(tokenizer: Path) -> dict[int, bytes]:
         return {byte: bytes([byte]) for byte in range(256)}
     path = tokenizer / MODEL_NAME
     if kind == "characters":
-        symbols = json.loads(path.read_text(encoding="utf-8"))
+        symbols = files.read_json(path)
         return _spellings(
             {symbol: number for number, symbol in enumerate(symbols) if number}, "plain"
         )
@@ -79,10 +80,10 @@ def _theirs(directory: Path) -> dict[int, bytes]:
     path = directory / "tokenizer.json"
     try:
         if path.is_file():
-            return _fast(json.loads(path.read_text(encoding="utf-8")))
+            return _fast(files.read_json(path, cure="fetch it again"))
         path = directory / "vocab.json"
         if path.is_file():
-            return _spellings(json.loads(path.read_text(encoding="utf-8")), "byte-level")
+            return _spellings(files.read_json(path, cure="fetch it again"), "byte-level")
         path = directory / "tokenizer.model"
         if path.is_file():
             return _spellings(_sentencepiece(path), "sentencepiece")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unitone.errors import CheckpointError
-from unitone.tokenizers.encoders import _unpickle
+from unitone.safe_pickle import load_torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def read_torch(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; fetch it again")
-    content = _unpickle.load(path)
+    content = load_torch(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no state dictionary")
     return {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}

@@ -34,13 +34,13 @@ from typing import Any
 from unitone import __version__, program
 from unitone.config import command_line
 from unitone.errors import ConfigError
-from unitone.files import write_json, write_text
+from unitone.files import read_json, write_json, write_text
 from unitone.logs import Progress
 from unitone.recipes.espeak.clauses import Split, draw, split_of
 from unitone.recipes.espeak.grammar import LANGUAGES, Clause, Language, render
 from unitone.recipes.espeak.sound import Speech, speak, versions
 from unitone.recipes.espeak.voices import SPEAKERS, Speaker, VoiceSet
-from unitone.resume import Journal
+from unitone.resume import Journal, require_unchanged
 from unitone.seeding import stream
 
 MEAN_SECONDS = 1.88
@@ -213,15 +213,8 @@ def _claim(config: EspeakConfig, *, to_make: bool) -> None:
             )
         write_json(path, wanted)
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    defaults = {"voices": "main"}
-    for name, value in (defaults | wanted).items():
-        found = there.get(name, defaults.get(name))
-        if found != value:
-            raise ConfigError(
-                f"{config.out} holds a corpus with {name} {found}, not {value}: "
-                "choose another --out or delete it"
-            )
+    defaults = {"voices": "main"}  # not written where it is the default
+    require_unchanged(defaults | read_json(path), defaults | wanted, where=config.out)
 
 
 def _make(
@@ -279,7 +272,7 @@ def _readme(config: EspeakConfig, rows: Sequence[dict[str, Any]]) -> str:
     hours = sum(row["duration"] for row in rows) / 3600
     splits = Counter(row["split"] for row in rows)
     voices = "" if config.voices == "main" else f" --voices {config.voices}"
-    made_by = json.loads((config.out / "corpus.json").read_text(encoding="utf-8"))["versions"]
+    made_by = read_json(config.out / "corpus.json")["versions"]
     programs = ", ".join(f"{name} {version}" for name, version in made_by.items())
     return f"""\
 # Synthetic speech of eSpeak NG

@@ -17,7 +17,7 @@ from unitone.lm.tasks import select
 from unitone.recipes.tour import attention_maps
 from unitone.recipes.tour.files import Row, TourFiles
 from unitone.report import figures, page
-from unitone.tokenizers.text.subwords import UnitPieces
+from unitone.tokenizers.text.subwords import UnitSubwords
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,7 +117,7 @@ def _look(
     )
 
 
-def _edges(tour: TourFiles, row: Row, subwords: UnitPieces | None) -> Float[np.ndarray, "_"]:
+def _edges(tour: TourFiles, row: Row, subwords: UnitSubwords | None) -> Float[np.ndarray, "_"]:
     units = np.asarray(row["units"], np.int32)
     lasting = np.asarray(row["durations"] or np.ones(len(units)), np.float64)
     ends = np.concatenate([[0.0], np.cumsum(lasting)]) / tour.shards.passport.frames.frame_rate

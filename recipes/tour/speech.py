@@ -14,7 +14,7 @@ from unitone.errors import CorpusError, UnitoneError
 from unitone.recipes.tour.files import Row, TourFiles
 from unitone.report import page
 from unitone.report.page import Html
-from unitone.tokenizers.text.subwords import UnitPieces
+from unitone.tokenizers.text.subwords import UnitSubwords
 
 LONGEST = 6.0
 """Seconds of a sound that are put into the page: it stays small whatever the model says."""
@@ -174,7 +174,7 @@ def prompt_seconds(tour: TourFiles, row: Row, *, prefix: int) -> float | None:
     model = tour.folder / "lm" / "best" / "tokenizer" / "units.model"
     count = prefix
     if tour.shards.passport.unit_pieces:
-        pieces = UnitPieces.load(model)
+        pieces = UnitSubwords.load(model)
         tokens = pieces.encode(units)
         if len(tokens) <= prefix:
             return None

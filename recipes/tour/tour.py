@@ -75,9 +75,9 @@ def _data(config: TourConfig) -> Iterator[Step]:
         module="tokenizers.build",
         arguments=(
             *("--manifest", manifest, "--split", "train", "--ssl", "mfcc", "--k", str(config.k)),
-            *("--switch-penalty", str(config.switch_penalty), "--pieces", "0"),
+            *("--duration-penalty", str(config.switch_penalty), "--unit-subwords", "0"),
             *("--text", "sentencepiece"),
-            *("--text-pieces", str(config.text_pieces)),
+            *("--text-subwords", str(config.text_pieces)),
             *("--out", str(out / "tokenizer")),
         ),
         main=build.main,

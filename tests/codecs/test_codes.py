@@ -128,11 +128,11 @@ def test_codes_of_two_codecs_are_not_mixed(
     assert run(stages, encodec, tmp_path / "codes") == 0  # nothing left to do
     capsys.readouterr()
     assert run(stages, other, tmp_path / "codes") == 2
-    assert "made with other codes" in capsys.readouterr().err
+    assert "was begun with codes.codec.weight_hash" in capsys.readouterr().err
     assert run(stages, encodec, tmp_path / "codes", "--levels", "1") == 2
-    assert "1 of encodec's 3 levels" in capsys.readouterr().err
+    assert "codes.levels = 3, now it is 1;" in capsys.readouterr().err
     assert run(stages, encodec, stages.tokens) == 2
-    assert "made with other codes (none, now 3 of encodec's" in capsys.readouterr().err
+    assert "codes.codec = None, now it is {'name': 'encodec'" in capsys.readouterr().err
 
 
 def test_wrong_options_say_what_would_be_right(

@@ -11,8 +11,8 @@ import soundfile
 
 from unitone.corpus.corpus import read_corpus
 from unitone.corpus.cuts import CutsConfig, write_cuts
+from unitone.corpus.reading import ReadingConfig
 from unitone.errors import ConfigError, CorpusError
-from unitone.tokenizers.reading import ReadingConfig
 
 Speech = Callable[..., np.ndarray]
 

@@ -140,7 +140,7 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
             FramesPassport,
             KMeansPassport,
             Passport,
-            PiecesPassport,
+            SubwordsPassport,
         )
         from unitone.tokenizers.shards import SCHEMA
 
@@ -157,7 +157,7 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
             kmeans=KMeansPassport(k=UNITS, centroid_hash="1" * 64),
             deduplicate=True,
             unit_pieces=None,
-            text=PiecesPassport(kind="bytes", size=256, model_hash=ByteText.hash),
+            text=SubwordsPassport(kind="bytes", size=256, model_hash=ByteText.hash),
         )
         out = tmp_path / folder
         (out / "tokenizer").mkdir(parents=True)
@@ -254,7 +254,16 @@ def world(tmp_path_factory: pytest.TempPathFactory, speech: Callable[..., np.nda
 
     folder = tmp_path_factory.mktemp("world")
     manifest, tokenizer = write_corpus(folder, speech), folder / "tokenizer"
-    options = ["--manifest", str(manifest), "--ssl", "mfcc", "--k", str(UNITS), "--pieces", "0"]
+    options = [
+        "--manifest",
+        str(manifest),
+        "--ssl",
+        "mfcc",
+        "--k",
+        str(UNITS),
+        "--unit-subwords",
+        "0",
+    ]
     assert build.main([*options, "--out", str(tokenizer)]) == 0
     options = ["--manifest", str(manifest), "--tokenizer", str(tokenizer)]
     assert encode.main([*options, "--out", str(folder / "tokens")]) == 0

@@ -225,7 +225,7 @@ def test_shards_of_another_tokenizer(
 
     corpus = ["--manifest", str(world.manifest)]
     other = tmp_path / "other"
-    options = ["--ssl", "mfcc", "--k", "7", "--pieces", "0", "--out", str(other)]
+    options = ["--ssl", "mfcc", "--k", "7", "--unit-subwords", "0", "--out", str(other)]
     assert build.main([*corpus, *options]) == 0
     shards = ["--tokenizer", str(other), "--out", str(tmp_path / "tokens")]
     assert encode.main([*corpus, *shards]) == 0

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from unitone import safe_pickle
 from unitone.tokenizers.encoder import load_encoder
-from unitone.tokenizers.encoders import _unpickle
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
 
 REFERENCE = """
@@ -134,7 +134,7 @@ def to_hugging_face(folder: Path, changes: dict[str, object]) -> Path:
         (r"fc2", "feed_forward.output_dense"),
         (r"^mask_emb$", "masked_spec_embed"),
     )
-    top = _unpickle.load(folder / "hubert.pt")
+    top = safe_pickle.load_torch(folder / "hubert.pt")
     weights = {}
     for name, weight in (top.get("model") or top["model_weight"]).items():
         if name.startswith(("final_proj", "label_embs")):

@@ -17,7 +17,7 @@ from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.decoder.template import TASKS
 from unitone.lm.family import Precision
-from unitone.lm.interop.pretrained import initialise, read
+from unitone.lm.interop.pretrained import initialize, read
 from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 
@@ -197,7 +197,7 @@ torch.save(model(tokens).logits.detach(), sys.argv[1] + "/logits.pt")
     assert (shape.rope_scaling is None) == ("rope_scaling" not in changes)
     model = LanguageModel(pretrained.config).eval()
     rows = {row: row for row in range(101)}
-    initialise(model, pretrained, rows=rows, generator=torch.Generator().manual_seed(0))
+    initialize(model, pretrained, rows=rows, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = model.head(model(torch.arange(60)[None]))
     expected = torch.load(tmp_path / "logits.pt", weights_only=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from unitone.lm.interop.opt import OptModel
-from unitone.lm.interop.pretrained import initialise, read
+from unitone.lm.interop.pretrained import initialize, read
 
 REFERENCE = """
 import json, sys
@@ -89,5 +89,5 @@ def load(folder: Path) -> OptModel:
     pretrained = read(folder)
     model = OptModel(pretrained.config).eval()  # type: ignore[arg-type]
     rows = {row: row for row in range(99)}
-    initialise(model, pretrained, rows=rows, generator=torch.Generator().manual_seed(0))
+    initialize(model, pretrained, rows=rows, generator=torch.Generator().manual_seed(0))
     return model

@@ -234,7 +234,7 @@ def test_one_language_still_has_both_translations(tmp_path: Path) -> None:
 
 
 def test_another_corpus_is_not_overwritten(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"seed 0, not 1.*choose another --out"):
+    with pytest.raises(ConfigError, match=r"seed = 0, now it is 1.*choose another --out"):
         prepare(EspeakConfig(out=corpus, utterances=36, seed=1))
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="choose another --out"):
@@ -290,4 +290,4 @@ def test_the_command_line_prints_the_manifest(
     assert main(options) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "c" / "manifest.jsonl")
     assert main([*options, "--seed", "5"]) == 2
-    assert "holds a corpus with seed 0, not 5" in capsys.readouterr().err
+    assert "was begun with seed = 0, now it is 5" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 from unitone.recipes import an4, fsdd
 
 SMALL = [
-    *("--config", "lm-tiny", "--steps", "2", "--k", "8", "--pieces", "0", "--speeds", "1.1"),
+    *("--config", "lm-tiny", "--steps", "2", "--k", "8", "--unit-subwords", "0", "--speeds", "1.1"),
     *("--max-tokens", "512", "--threads", "1", "--no-compile"),
 ]
 

@@ -11,7 +11,7 @@ from unitone.recipes.tour.tour import TourConfig
 from unitone.recipes.tour.training import Training
 
 SMALL = (
-    "--utterances 120 --judge-utterances 36 --k 20 --text-pieces 300 --lm lm-tiny --lm-seconds 5 "
+    "--utterances 120 --judge-utterances 36 --k 20 --text-subwords 300 --lm lm-tiny --lm-seconds 5 "
     "--decoder-seconds 3 --judge-seconds 3 --spoken 3 --no-compile"
 )
 

@@ -51,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, speech: Speech) -> Path:
     _corpus(folder, speech)
     manifest = str(folder / "corpus" / "manifest.jsonl")
     tokenizer, tokens = str(folder / "tokenizer"), str(folder / "tokens")
-    options = ["--manifest", manifest, "--ssl", "mfcc", "--k", str(UNITS), "--pieces", "0"]
+    options = ["--manifest", manifest, "--ssl", "mfcc", "--k", str(UNITS), "--unit-subwords", "0"]
     assert build.main([*options, "--out", tokenizer]) == 0
     assert encode.main(["--manifest", manifest, "--tokenizer", tokenizer, "--out", tokens]) == 0
     _models(folder)

@@ -103,7 +103,7 @@ def test_the_commands_run_from_a_checkout(corpus: Path, tmp_path: Path) -> None:
     assert "x real time" in message
 
 
-def test_build_writes_a_whole_tokeniser(tokenizer: Path) -> None:
+def test_build_writes_a_whole_tokenizer(tokenizer: Path) -> None:
     names = {path.name for path in tokenizer.iterdir()}
     assert {
         "passport.json",
@@ -129,7 +129,7 @@ def test_build_is_repeatable_and_does_nothing_twice(
 
     assert "nothing to do" in build(corpus, tmp_path / "again")
     message = build(corpus, tmp_path / "again", "--seed", 5, expect=2)
-    assert "--seed 0, now 5" in message
+    assert "seed = 0, now it is 5" in message
 
 
 def test_encode_gives_the_nearest_centroid_of_every_frame(
@@ -205,7 +205,7 @@ def test_encode_killed_and_run_again_writes_the_same_bytes(
     assert same_tokens(tmp_path / "whole", out)
 
 
-def test_build_killed_and_run_again_ends_in_the_same_tokeniser(
+def test_build_killed_and_run_again_ends_in_the_same_tokenizer(
     tokenizer: Path, corpus: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
@@ -274,8 +274,14 @@ def test_a_bad_utterance_among_good_ones_is_listed(
         (["--ssl", "mfcc", "--k", "8", "--layer", "3"], 2, "mfcc has no layers"),
         (["--ssl", "nothing-like-this", "--layer", "3", "--k", "8"], 2, "nothing-like-this"),
         (["--ssl", "mfcc", "--k", "8", "--split", "dev"], 2, "--split dev"),
-        (["--ssl", "mfcc", "--k", "8", "--pieces", "5"], 2, "--pieces must be more than k"),
+        (
+            ["--ssl", "mfcc", "--k", "8", "--unit-subwords", "5"],
+            2,
+            "--unit-subwords must be more than k",
+        ),
         (["--ssl", "mfcc", "--k", "eight"], 2, "--k"),
+        (["--k", "8", "--switch-penalty", "2"], 2, "is called --duration-penalty now"),
+        (["--k", "8", "--pieces=20"], 2, "--pieces is called --unit-subwords now"),
     ],
 )
 def test_options_out_of_range_are_usage_errors(
@@ -289,7 +295,7 @@ def test_options_out_of_range_are_usage_errors(
     assert message in " ".join(said.split())
 
 
-def test_a_missing_manifest_and_tokeniser_are_usage_errors(
+def test_a_missing_manifest_and_tokenizer_are_usage_errors(
     tokenizer: Path, corpus: Path, tmp_path: Path
 ) -> None:
     out = ("--out", tmp_path / "out")
@@ -384,7 +390,7 @@ def test_folders_of_other_stages_are_left_alone(
     encode = ("--tokenizer", tokenizer, "--manifest", corpus)
     run("tokenizers.encode", *encode, "--out", tmp_path / "tokens")
 
-    assert "tokeniser directory" in run("tokenizers.encode", *encode, "--out", tokenizer, expect=2)
+    assert "tokenizer directory" in run("tokenizers.encode", *encode, "--out", tokenizer, expect=2)
     assert "other artefacts" in build(corpus, tmp_path / "tokens", expect=2)
     features = ("--ssl", "mfcc", "--manifest", corpus, "--out", tokenizer)
     assert "other artefacts" in run("tokenizers.features", *features, expect=2)

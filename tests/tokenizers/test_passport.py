@@ -13,7 +13,7 @@ from unitone.tokenizers.passport import (
     FramesPassport,
     KMeansPassport,
     Passport,
-    PiecesPassport,
+    SubwordsPassport,
     differences,
     require_same,
 )
@@ -33,13 +33,13 @@ def passport(**changes: object) -> Passport:
         kmeans=KMeansPassport(k=8, centroid_hash="cd" * 32),
         deduplicate=True,
         unit_pieces=None,
-        text=PiecesPassport(kind="bytes", size=256, model_hash="ef" * 32),
+        text=SubwordsPassport(kind="bytes", size=256, model_hash="ef" * 32),
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
 def test_it_survives_the_disk(tmp_path: Path) -> None:
-    made = passport(unit_pieces=PiecesPassport(kind="sentencepiece", size=20, model_hash="1"))
+    made = passport(unit_pieces=SubwordsPassport(kind="sentencepiece", size=20, model_hash="1"))
     made.save(tmp_path)
 
     assert Passport.load(tmp_path) == made
@@ -75,7 +75,7 @@ def test_every_field_counts() -> None:
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="not a finished tokeniser"):
+    with pytest.raises(CheckpointError, match="not a finished tokenizer"):
         Passport.load(tmp_path)
     passport().save(tmp_path)
     path = tmp_path / "passport.json"

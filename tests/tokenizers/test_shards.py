@@ -21,7 +21,7 @@ from unitone.tokenizers.passport import (
     FramesPassport,
     KMeansPassport,
     Passport,
-    PiecesPassport,
+    SubwordsPassport,
 )
 from unitone.tokenizers.shards import ShardWriter, Tokens, TokenShards
 
@@ -33,7 +33,7 @@ PASSPORT = Passport(
     kmeans=KMeansPassport(k=8, centroid_hash="b"),
     deduplicate=True,
     unit_pieces=None,
-    text=PiecesPassport(kind="bytes", size=256, model_hash="c"),
+    text=SubwordsPassport(kind="bytes", size=256, model_hash="c"),
 )
 OTHER = dataclasses.replace(PASSPORT, kmeans=KMeansPassport(k=9, centroid_hash="b"))
 
@@ -155,18 +155,18 @@ def test_a_finished_folder_misses_nothing(corpus: Corpus, tmp_path: Path) -> Non
 def test_a_folder_of_another_job_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     write(tmp_path / "out", corpus, [0])
 
-    with pytest.raises(ConfigError, match="another shard_size"):
+    with pytest.raises(ConfigError, match="begun with shard_size = 3, now it is 4"):
         ShardWriter(tmp_path / "out", corpus=corpus, passport=PASSPORT, shard_size=4)
     other = corpus.only("test")
-    with pytest.raises(ConfigError, match="another manifest_sha256"):
+    with pytest.raises(ConfigError, match="begun with manifest_sha256 = "):
         ShardWriter(tmp_path / "out", corpus=other, passport=PASSPORT, shard_size=3)
-    with pytest.raises(ConfigError, match="another passport_hash"):
+    with pytest.raises(ConfigError, match="begun with passport_hash = "):
         ShardWriter(tmp_path / "out", corpus=corpus, passport=OTHER, shard_size=3)
     with pytest.raises(CheckpointError, match="not finished"):
         TokenShards(tmp_path / "out")
 
 
-def test_shards_of_another_tokeniser_are_refused(corpus: Corpus, tmp_path: Path) -> None:
+def test_shards_of_another_tokenizer_are_refused(corpus: Corpus, tmp_path: Path) -> None:
     write(tmp_path / "out", corpus, USABLE).finish()
 
     with pytest.raises(ConfigError, match=r"kmeans\.k"):

@@ -21,7 +21,7 @@ def tokenizer(request: pytest.FixtureRequest, tiny_corpus: Path, tmp_path: Path)
     manifest = str(tiny_corpus / "manifest.jsonl")
     out = tmp_path / "tokenizer"
     arguments = ["--manifest", manifest, "--ssl", "mfcc", "--k", "4", "--out", str(out)]
-    assert build.main([*arguments, "--switch-penalty", request.param]) == 0
+    assert build.main([*arguments, "--duration-penalty", request.param]) == 0
     return out
 
 

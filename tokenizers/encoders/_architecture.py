@@ -73,8 +73,8 @@ def infer(checkpoint: Checkpoint, *, num_heads: int | None = None) -> Architectu
         architecture = _sizes(shapes, checkpoint, num_heads)
     except (KeyError, IndexError) as error:
         raise CheckpointError(
-            f"{checkpoint.where} lacks weights of a HuBERT or WavLM encoder, first of all {error}; "
-            f"it has {listing(shapes) or 'none'}"
+            f"{checkpoint.where} has not all weights of a HuBERT or WavLM encoder, first of all "
+            f"{error}; it has {listing(shapes) or 'none'}"
         ) from None
     expected = expected_shapes(architecture)
     problems = {

@@ -1,4 +1,4 @@
-"""Front end, projection and transformer behind the ``Encoder`` protocol.
+"""Front end, projection and transformer as one ``Encoder``.
 
 Axes: B batch, N samples (16 kHz), T frames, D width.
 """
@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from unitone.errors import ConfigError
+from unitone.nn.linear import LayerNorm, Linear, Precision
 from unitone.tokenizers.encoders._architecture import Architecture
 from unitone.tokenizers.encoders._frontend import FrontEnd
-from unitone.tokenizers.encoders._linear import LayerNorm, Linear, Precision
 from unitone.tokenizers.encoders._transformer import Attention, Transformer
 from unitone.tokenizers.encoders._weights import Checkpoint
 

@@ -14,12 +14,13 @@ Axes: N samples, T frames, C channels.
 """
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from unitone.nn.linear import LayerNorm, Linear, Precision
 from unitone.tokenizers.encoders._architecture import Architecture
-from unitone.tokenizers.encoders._linear import LayerNorm, Linear, Precision
 from unitone.tokenizers.encoders._weights import Checkpoint
 
 _TILE = 128  # frames of output computed at a time on a CPU
@@ -45,7 +46,7 @@ class FrontEnd:
         self.offset = weights["conv.0.norm.bias"].to(device)
         self.convs = [
             Linear(
-                weights[f"conv.{i}.weight"].transpose(1, 2).flatten(1),
+                rearrange(weights[f"conv.{i}.weight"], "out c kernel -> out (kernel c)"),
                 weights.get(f"conv.{i}.bias"),
                 precision=precision,
                 device=device,
@@ -97,7 +98,7 @@ class FrontEnd:
         scale = self.gain * (variance + 1e-5).rsqrt()
         offset = self.offset - scale * (kernel @ mean)
         weight, bias = (kernel * scale[:, None]).float(), offset.float()
-        return Linear(weight, bias, precision=self.precision, device=self.device, pack=False)
+        return Linear(weight, bias, precision=self.precision, device=self.device, once=True)
 
 
 def windows(

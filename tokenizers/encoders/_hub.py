@@ -8,6 +8,7 @@ import logging
 import os
 from pathlib import Path
 
+from unitone import files
 from unitone.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -91,8 +92,10 @@ def _download(repository: str, name: str) -> None:
 
     path = Path(hf_hub_download(repository, name))
     if name.endswith(".index.json"):
-        import json
-
-        shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-        for shard in sorted(shards):
+        for shard in shards_of(path):
             hf_hub_download(repository, shard)
+
+
+def shards_of(index: Path) -> list[str]:
+    """Return the names of the files that an index of sharded weights lists."""
+    return sorted(set(files.read_json(index, cure="fetch it again")["weight_map"].values()))

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from unitone.nn.linear import DTYPES, LayerNorm, Linear, Precision, product
 from unitone.tokenizers.encoders._architecture import Architecture, weights_of
-from unitone.tokenizers.encoders._linear import DTYPES, LayerNorm, Linear, Precision, product
 from unitone.tokenizers.encoders._weights import Checkpoint
 
 _LOGITS = 1 << 20  # logits computed at a time on a CPU: 4 MB of float32
@@ -114,7 +115,7 @@ def attend(
     qkv: Float[Tensor, "T E"], num_heads: int, bias: HeadBias | None = None
 ) -> Float[Tensor, "T D"]:
     """Return the attention of one utterance, whose queries are scaled; ``bias`` adds to logits."""
-    heads = qkv.unflatten(1, (3, num_heads, -1)).permute(1, 2, 0, 3)
+    heads = rearrange(qkv, "t (three h d) -> three h t d", three=3, h=num_heads)
     query, key, value = heads.contiguous() if qkv.device.type == "cpu" else heads  # (H, T, d)
     if bias is not None:
         key, value = key.flip(1), value.flip(1)  # attention does not depend on the order of keys
@@ -124,7 +125,7 @@ def attend(
     attended = F.scaled_dot_product_attention(
         query[None], key[None], value[None], attn_mask=mask, scale=1.0
     )
-    return attended[0].transpose(0, 1).flatten(1)
+    return rearrange(attended[0], "h t d -> t (h d)")
 
 
 def _attend_by_head(

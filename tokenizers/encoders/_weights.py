@@ -8,7 +8,6 @@ What the tensors do not say is taken from the checkpoint's own configuration whe
 (``Hints``); where it has none, the family's rule applies.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unitone import files
 from unitone.errors import CheckpointError
-from unitone.tokenizers.encoders import _hub, _unpickle
+from unitone.safe_pickle import load_torch, plain
+from unitone.tokenizers.encoders import _hub
 from unitone.train.checkpoint import weight_hash
 
 PREFIXES = ("w2v_encoder.w2v_model.", "hubert.", "wavlm.")
@@ -161,7 +162,7 @@ def _read_directory(path: Path) -> tuple[dict[str, object], Hints]:
     config_file = path / "config.json"
     if not config_file.exists():
         raise CheckpointError(f"{path} has no config.json; pass a Hugging Face model directory")
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = files.read_json(config_file, cure="fetch it again")
     for name in _hub.WEIGHT_FILES:
         file = path / name
         if file.exists():
@@ -171,12 +172,12 @@ def _read_directory(path: Path) -> tuple[dict[str, object], Hints]:
 
 def _read_weights(file: Path) -> dict[str, object]:
     if file.name.endswith(".index.json"):
-        shards = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
+        shards = _hub.shards_of(file)
         absent = [shard for shard in shards if not (file.parent / shard).exists()]
         if absent:
-            raise CheckpointError(f"{file.parent} lacks {listing(absent)}; fetch it again")
+            raise CheckpointError(f"{file.parent} has no {listing(absent)}; fetch it again")
         weights: dict[str, object] = {}
-        for shard in sorted(shards):
+        for shard in shards:
             weights |= _read_weights(file.parent / shard)
         return weights
     if file.suffix == ".safetensors":
@@ -187,7 +188,7 @@ def _read_weights(file: Path) -> dict[str, object]:
             return dict(load_file(file))
         except SafetensorError as error:
             raise CheckpointError(f"{file} is damaged ({error}); fetch it again") from error
-    return _state_dict(_unpickle.load(file), where=file)
+    return _state_dict(load_torch(file), where=file)
 
 
 def _state_dict(value: object, *, where: Path) -> dict[str, object]:
@@ -214,7 +215,7 @@ def _hugging_face_hints(config: Mapping[str, Any], *, where: Path) -> Hints:
 
 
 def _read_fairseq(path: Path) -> tuple[dict[str, object], Hints]:
-    top = _unpickle.load(path)
+    top = load_torch(path)
     if not isinstance(top, dict):
         raise CheckpointError(f"{path} is no fairseq, unilm or s3prl checkpoint")
     for key in ("model", "model_weight"):
@@ -227,10 +228,10 @@ def _read_fairseq(path: Path) -> tuple[dict[str, object], Hints]:
 
 def _fairseq_hints(top: Mapping[str, Any]) -> Hints:
     """Read ``cfg`` (fairseq: model and task; unilm: flat), legacy ``args``, or s3prl's two."""
-    config = _unpickle.plain(top.get("cfg") or top.get("args") or {})
+    config = plain(top.get("cfg") or top.get("args") or {})
     config = config if isinstance(config, dict) else {}
-    model = _unpickle.plain(top.get("model_cfg")) or config.get("model", config)
-    task = _unpickle.plain(top.get("task_cfg")) or config.get("task", config)
+    model = plain(top.get("model_cfg")) or config.get("model", config)
+    task = plain(top.get("task_cfg")) or config.get("task", config)
     model = model if isinstance(model, dict) else {}
     task = task if isinstance(task, dict) else {}
     inner = model.get("w2v_args")  # a fine-tuned model keeps its parent's configuration here

@@ -13,9 +13,9 @@ from collections.abc import Collection
 
 import torch
 
+from unitone.nn.linear import Precision
 from unitone.tokenizers.encoders._architecture import Architecture, infer
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
-from unitone.tokenizers.encoders._linear import Precision
 from unitone.tokenizers.encoders._transformer import Attention, SelfAttention
 from unitone.tokenizers.encoders._weights import Checkpoint
 
@@ -29,7 +29,7 @@ PUBLISHED = {
 _SIZES = {(12, 768): "hubert-base", (24, 1024): "hubert-large", (48, 1280): "hubert-xlarge"}
 
 
-def recognises(names: Collection[str]) -> bool:
+def recognizes(names: Collection[str]) -> bool:
     """Say whether weights of these canonical names are a HuBERT: no relative position bias."""
     return "bias.weight" not in names
 

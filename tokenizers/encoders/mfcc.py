@@ -19,12 +19,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unitone.nn.mel import mel_filters
+
 NUM_COEFFICIENTS = 13
 NUM_MELS = 23
 FFT = 512
 FRAME, HOP = 400, 160
 """Samples at 16 kHz: 25 ms and 10 ms."""
-LOW, HIGH = 20.0, 8000.0
+LOW = 20.0
+"""Hz; the highest band ends at Nyquist."""
 PREEMPHASIS = 0.97
 LIFTER = 22
 FLOOR = torch.finfo(torch.float32).eps
@@ -45,7 +48,7 @@ class MFCC:
     def features(
         self, waveforms: Float[Tensor, "B N"], lengths: Int[Tensor, "B"], *, layer: int = 0
     ) -> Float[Tensor, "B T D"]:
-        """Return coefficients and differences; frames behind an utterance's last are zero."""
+        """Return coefficients and differences; frames after an utterance's last are zero."""
         num_frames = torch.div(lengths - FRAME, HOP, rounding_mode="floor") + 1
         static = cepstra(waveforms)
         last = (num_frames - 1).clamp(min=0)
@@ -80,7 +83,7 @@ def cepstra(waveforms: Float[Tensor, "B N"]) -> Float[Tensor, "B T 13"]:
 def differences(values: Float[Tensor, "B T D"], last: Int[Tensor, "B"]) -> Float[Tensor, "B T D"]:
     """Return sum_n n (c[t+n] - c[t-n]) / 10 over n = 1, 2, edge frames repeated.
 
-    ``last`` is the index of each row's last valid frame: what lies behind it is never looked at.
+    ``last`` is the index of each row's last valid frame: what comes after it is never looked at.
     """
     time = torch.arange(values.shape[1], device=values.device)
 
@@ -102,20 +105,13 @@ def _constants() -> tuple[Tensor, Tensor, Tensor]:
     i = torch.arange(NUM_COEFFICIENTS, dtype=torch.float64)
     transform = torch.cos(math.pi / NUM_MELS * (j[:, None] + 0.5) * i) * math.sqrt(2 / NUM_MELS)
     transform[:, 0] = math.sqrt(1 / NUM_MELS)
+    # Kaldi's triangles are straight in mel, and it leaves the Nyquist bin out
+    filters = mel_filters(
+        fft=FFT, num_mels=NUM_MELS, sample_rate=16_000, scale="htk", low=LOW, flanks="mel"
+    )
     lifter = 1 + LIFTER / 2 * torch.sin(math.pi * i / LIFTER)
-    return window.float(), _mel_filters().float(), (transform * lifter).float()
-
-
-def _mel_filters() -> Float[Tensor, "256 23"]:
-    """Triangles that are straight in mel, 1127 ln(1 + f / 700); the Nyquist bin is left out."""
-
-    def mel(frequency: Tensor) -> Tensor:
-        return 1127.0 * torch.log(1 + frequency / 700)
-
-    low, high = mel(torch.tensor([LOW, HIGH], dtype=torch.float64))
-    edges = torch.linspace(float(low), float(high), NUM_MELS + 2, dtype=torch.float64)
-    bins = mel(torch.arange(FFT // 2, dtype=torch.float64) * (16_000 / FFT))[:, None]
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    up = (bins - left) / (centre - left)
-    down = (right - bins) / (right - centre)
-    return torch.minimum(up, down).clamp(min=0)
+    return (
+        window.float(),
+        torch.from_numpy(filters[: FFT // 2]).float(),
+        (transform * lifter).float(),
+    )

@@ -20,13 +20,14 @@ import math
 from collections.abc import Collection, Sequence
 
 import torch
+from einops import reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from unitone.nn.linear import Linear, Precision
 from unitone.tokenizers.encoders._architecture import Architecture, infer, weights_of
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
-from unitone.tokenizers.encoders._linear import Linear, Precision
 from unitone.tokenizers.encoders._transformer import Attention, HeadBias, attend, projections
 from unitone.tokenizers.encoders._weights import Checkpoint
 
@@ -40,7 +41,7 @@ PUBLISHED = {
 _SIZES = {(12, 768): "wavlm-base", (24, 1024): "wavlm-large"}
 
 
-def recognises(names: Collection[str]) -> bool:
+def recognizes(names: Collection[str]) -> bool:
     """Say whether weights of these canonical names are a WavLM: with a relative position bias."""
     return "bias.weight" in names
 
@@ -110,8 +111,10 @@ class GatedAttention:
         self.bias = bias
         self.scale = weights["gate.scale"].flatten().to(device)  # (H,)
         self.num_heads = len(self.scale)
-        self.gate_weight = weights["gate.weight"].unflatten(0, (2, 4)).sum(dim=1).to(device)
-        self.gate_bias = weights["gate.bias"].unflatten(0, (2, 4)).sum(dim=1).to(device)
+        self.gate_weight, self.gate_bias = (  # both gates are sums of four outputs
+            reduce(weights[f"gate.{part}"], "(gate four) ... -> gate ...", "sum", gate=2).to(device)
+            for part in ("weight", "bias")
+        )
         self.qkv = projections(weights, self.num_heads, precision=precision, device=device)
         self.out = Linear(
             weights["out.weight"], weights["out.bias"], precision=precision, device=device

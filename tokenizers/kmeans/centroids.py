@@ -11,7 +11,7 @@ FAISS index         ``write_index`` of a flat index (``IndexFlatL2``, ``IndexFla
 ``.pt``             ``torch.save`` of a tensor, or of a dictionary holding one
 ==================  ==============================================================
 
-The kind is told by the first bytes, not by the name. Pickles go through ``_pickles``.
+The kind is told by the first bytes, not by the name. Pickles go through `unitone.safe_pickle`.
 """
 
 import bz2
@@ -32,7 +32,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from unitone.errors import CheckpointError
-from unitone.tokenizers.kmeans.pickles import ForeignPickleError, read_pickle
+from unitone.safe_pickle import load_arrays
 
 _NAMES = ("cluster_centers_", "centroids", "cluster_centers", "codebook", "embed", "weight")
 """What the matrix is called where a file holds more than one; the first that is there counts."""
@@ -42,20 +42,16 @@ _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 _FLAT_INDEXES = (b"IxF2", b"IxFI", b"IxFl")
 
 
-def read_centroids(path: Path, *, dim: int | None = None) -> Float32[np.ndarray, "K D"]:
-    """Return the centroids in the file ``path``.
-
-    Args:
-        path: A file of any kind in the table above.
-        dim: Width that the features have; None accepts any.
+def read_centroids(path: Path) -> Float32[np.ndarray, "K D"]:
+    """Return the centroids in the file ``path``, of any kind in the table above.
 
     Raises:
-        CheckpointError: The file can't be read, holds no matrix, or the matrix does not fit.
+        CheckpointError: The file can't be read or holds no matrix of finite numbers.
     """
     try:
         found = _matrix(_parse(path))
     except (
-        *(ForeignPickleError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError),
+        *(OSError, EOFError, ValueError, KeyError, IndexError, TypeError),
         *(AttributeError, OverflowError, MemoryError, RuntimeError, struct.error),
         *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
     ) as error:
@@ -68,11 +64,6 @@ def read_centroids(path: Path, *, dim: int | None = None) -> Float32[np.ndarray,
         raise CheckpointError(
             f"{path} holds an array of shape {found.shape} and type {found.dtype}; "
             "centroids are a matrix of numbers (k, width)"
-        )
-    if dim is not None and found.shape[1] != dim:
-        raise CheckpointError(
-            f"the centroids in {path} have width {found.shape[1]}, the features have width {dim}; "
-            "choose the encoder and layer that the centroids were trained on"
         )
     centroids = np.ascontiguousarray(found, dtype=np.float32)
     if not np.isfinite(centroids).all():
@@ -96,7 +87,7 @@ def _parse(path: Path) -> Any:
         from safetensors.torch import load
 
         return load(data)
-    return read_pickle(_decompressed(data))
+    return load_arrays(_decompressed(data))
 
 
 def _matrix(value: Any) -> NDArray[Any]:

@@ -164,7 +164,7 @@ def load(path: Path) -> Float32[np.ndarray, "K D"]:
     if metadata.get("centroid_hash") != centroid_hash(centroids):
         raise CheckpointError(
             f"the centroids in {path} do not match the hash stored with them; copy or build the "
-            "tokeniser again, and import foreign centroids with --centroids"
+            "tokenizer again, and import foreign centroids with --centroids"
         )
     return centroids
 

@@ -47,7 +47,7 @@ class Search(abc.ABC):
 def open_search(backend: Backend, device: torch.device) -> Search:
     """Return the search that ``backend`` names; ``auto`` is FAISS wherever it can use ``device``.
 
-    Apple's GPU lacks some of the operations; there k-means trains on the CPU.
+    some of the operations are missing on Apple's GPU; there k-means trains on the CPU.
 
     Raises:
         ConfigError: FAISS is asked for on a device that it can't use.

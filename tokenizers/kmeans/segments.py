@@ -22,7 +22,7 @@ _SCORES = 1 << 20
 
 
 def units_of(
-    features: Float[Tensor, "T D"], centroids: Float[Tensor, "K D"], *, switch_penalty: float
+    features: Float[Tensor, "T D"], centroids: Float[Tensor, "K D"], *, duration_penalty: float
 ) -> Int32[np.ndarray, "T"]:
     """Return the unit of each frame; without a penalty, its nearest centroid.
 
@@ -32,12 +32,12 @@ def units_of(
     Args:
         features: frames of one stretch of speech, in order.
         centroids: on the same device.
-        switch_penalty: price of a change of unit, a squared distance; 0 or more.
+        duration_penalty: price of a change of unit, a squared distance; 0 or more.
     """
-    if switch_penalty == 0:
+    if duration_penalty == 0:
         return assign(features, centroids).cpu().numpy().astype(np.int32)
     rows = features.cpu().numpy().astype(np.float64)
-    return _cheapest(rows, centroids.cpu().numpy().astype(np.float64), switch_penalty)
+    return _cheapest(rows, centroids.cpu().numpy().astype(np.float64), duration_penalty)
 
 
 def _cheapest(

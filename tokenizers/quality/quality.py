@@ -43,7 +43,7 @@ class UtteranceUnits:
     labels: Labels | None = None
     """Phones with times, where an alignment exists."""
     text: str | None = None
-    pieces: int | None = None
+    subwords: int | None = None
     """Number of subwords of the deduplicated units, where there is a subword model."""
 
 
@@ -171,13 +171,13 @@ def measure(
     k: int,
     frame_rate: float,
     inertia: float | None,
-    piece_vocabulary: int | None,
+    num_subwords: int | None,
     sample_rate: int = 16_000,
     seed: int = 0,
 ) -> QualityReport:
     """Read the utterances once and measure their units; memory does not grow with their number.
 
-    ``piece_vocabulary`` is the size of the subword model, None without one; ``seed`` is for the
+    ``num_subwords`` is the size of the subword model, None without one; ``seed`` is for the
     shuffle of the chance level.
 
     Raises:
@@ -185,10 +185,10 @@ def measure(
     """
     tally = _Tally(k=k, frame_rate=frame_rate, sample_rate=sample_rate, seed=seed)
     for utterance in utterances:
-        if piece_vocabulary is not None and utterance.pieces is None:
+        if num_subwords is not None and utterance.subwords is None:
             raise CorpusError(f"{utterance.id}: its number of unit subwords is missing")
         tally.add(utterance)
-    return tally.report(inertia=inertia, piece_vocabulary=piece_vocabulary)
+    return tally.report(inertia=inertia, num_subwords=num_subwords)
 
 
 class _Tally:
@@ -197,7 +197,7 @@ class _Tally:
         self._frame_rate = frame_rate
         self._sample_rate = sample_rate
         self._usage = np.zeros(k, np.int64)
-        self._utterances = self._samples = self._runs = self._pieces = 0
+        self._utterances = self._samples = self._runs = self._subwords = 0
         self._rates = np.zeros(NUM_RATE_BINS, np.int64)
         self._rate_moments = np.zeros(2)
         self._run_lengths = np.zeros(LONGEST_RUN, np.int64)
@@ -212,7 +212,7 @@ class _Tally:
             raise CorpusError(f"{utterance.id}: a unit is not in 0..{self._k - 1}")
         self._utterances += 1
         self._samples += utterance.num_samples
-        self._pieces += utterance.pieces or 0
+        self._subwords += utterance.subwords or 0
         self._usage += np.bincount(units, minlength=self._k)
         self._add_runs(units, seconds=utterance.num_samples / self._sample_rate)
         if utterance.labels is not None:
@@ -240,7 +240,7 @@ class _Tally:
             return
         self._characters.add(characters, units)
         self._texts.append((text, units))
-        if len(self._texts) > _CHANCE_WINDOW + 1:  # two stay behind, so that none is ever alone
+        if len(self._texts) > _CHANCE_WINDOW + 1:  # two are kept, so that none is ever alone
             self._shuffle(self._texts[:_CHANCE_WINDOW])
             self._texts = self._texts[_CHANCE_WINDOW:]
 
@@ -251,15 +251,15 @@ class _Tally:
             units = texts[here][1]
             self._chance.add(spread_characters(texts[there][0], num_frames=units.size), units)
 
-    def report(self, *, inertia: float | None, piece_vocabulary: int | None) -> QualityReport:
+    def report(self, *, inertia: float | None, num_subwords: int | None) -> QualityReport:
         frames, seconds = int(self._usage.sum()), self._samples / self._sample_rate
         if not frames or not seconds:
             raise CorpusError("no units to measure: not one utterance has a frame")
         if len(self._texts) > 1:
             self._shuffle(self._texts)
         sizes = [("units", self._k, frames), ("deduplicated units", self._k, self._runs)]
-        if piece_vocabulary is not None:
-            sizes.append(("unit subwords", piece_vocabulary, self._pieces))
+        if num_subwords is not None:
+            sizes.append(("unit subwords", num_subwords, self._subwords))
         symbols, table = self._phones.sorted()
         rate_edges = np.linspace(0, self._frame_rate, NUM_RATE_BINS + 1)
         return QualityReport(

@@ -26,7 +26,7 @@ from unitone.tokenizers.kmeans.units import deduplicate, expand
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surveyed:
+class CollectedUnits:
     """The units of one utterance, or of the beginning of a long one."""
 
     utterance: Utterance
@@ -39,18 +39,18 @@ class Surveyed:
         return deduplicate(self.units)[0] if deduplicated else self.units
 
 
-def survey(
+def collect_units(
     corpus: Corpus,
     extractor: Extractor,
     centroids: Float[np.ndarray, "K D"],
     *,
-    switch_penalty: float,
+    duration_penalty: float,
     seconds: float,
     seed: int,
     workers: int,
     batch_seconds: float,
     journal: Path,
-) -> list[Surveyed]:
+) -> list[CollectedUnits]:
     """Return the units of ``seconds`` of speech, of all of it if there is less."""
     book = Journal(journal)
     known = {record["id"]: record for record in book.records()}
@@ -61,7 +61,7 @@ def survey(
     rest = [u for u in order if u.id not in known]
     stated = corpus.stated_seconds(range(len(corpus.entries)))
     total = seconds if stated is None else min(seconds, stated)
-    with Progress("survey", total=total, unit="s of audio") as bar:
+    with Progress("statistics", total=total, unit="s of audio") as bar:
         bar.advance(covered)
         for block in range(0, len(rest), 64):
             for item in extract(
@@ -73,19 +73,19 @@ def survey(
                 if not isinstance(item, Features):
                     continue
                 try:
-                    surveyed = _units(
+                    collected = _units(
                         item,
                         extractor,
                         nearest,
-                        switch_penalty=switch_penalty,
+                        duration_penalty=duration_penalty,
                         limit=seconds - covered,
                     )
                 except CorpusError:  # listed by the pass before
                     continue
-                book.append(_record(surveyed))
-                found.append(surveyed)
-                covered += surveyed.num_samples / SAMPLE_RATE
-                bar.advance(surveyed.num_samples / SAMPLE_RATE)
+                book.append(_record(collected))
+                found.append(collected)
+                covered += collected.num_samples / SAMPLE_RATE
+                bar.advance(collected.num_samples / SAMPLE_RATE)
     book.close()
     return found
 
@@ -104,25 +104,25 @@ def _units(
     extractor: Extractor,
     centroids: torch.Tensor,
     *,
-    switch_penalty: float,
+    duration_penalty: float,
     limit: float,
-) -> Surveyed:
+) -> CollectedUnits:
     """Take windows of one utterance until ``limit`` seconds are covered."""
-    pieces: list[np.ndarray] = []
+    chunks: list[np.ndarray] = []
     frames = 0
     for chunk in features.chunks:
-        pieces.append(units_of(chunk, centroids, switch_penalty=switch_penalty))
+        chunks.append(units_of(chunk, centroids, duration_penalty=duration_penalty))
         frames += len(chunk)
         if frames >= limit * extractor.frame_rate:
             break
     whole = frames == features.num_frames
     num_samples = features.num_samples if whole else frames * extractor.encoder.hop
-    return Surveyed(
-        utterance=features.utterance, units=np.concatenate(pieces), num_samples=num_samples
+    return CollectedUnits(
+        utterance=features.utterance, units=np.concatenate(chunks), num_samples=num_samples
     )
 
 
-def _record(item: Surveyed) -> dict[str, Any]:
+def _record(item: CollectedUnits) -> dict[str, Any]:
     units, durations = deduplicate(item.units)
     return {
         "id": item.utterance.id,
@@ -132,6 +132,6 @@ def _record(item: Surveyed) -> dict[str, Any]:
     }
 
 
-def _restored(utterance: Utterance, record: Mapping[str, Any]) -> Surveyed:
+def _restored(utterance: Utterance, record: Mapping[str, Any]) -> CollectedUnits:
     units = expand(np.asarray(record["units"], np.int32), np.asarray(record["durations"], np.int32))
-    return Surveyed(utterance=utterance, units=units, num_samples=record["num_samples"])
+    return CollectedUnits(utterance=utterance, units=units, num_samples=record["num_samples"])

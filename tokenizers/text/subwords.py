@@ -4,7 +4,7 @@ Unit u is written as the private character U+F0000 + u, which no normaliser, scr
 white-space rule knows, so any sequence of units is one "word" and encoding loses nothing. (The
 usual carrier, U+4E00 + u, ends at 20,992 units and shares its characters with Chinese text.)
 
-Ids run from 0 to ``num_pieces - 1`` and every one of them stands for units: SentencePiece's own
+Ids run from 0 to ``num_subwords - 1`` and every one of them stands for units: SentencePiece's own
 ``<unk>``, its id 0, is left out, so a piece here is SentencePiece's id less 1. Every unit is a
 piece by itself, seen in training or not, so ``encode`` is total. Axes: T units, P pieces (P <= T).
 """
@@ -12,7 +12,6 @@ piece by itself, seen in training or not, so ``encode`` is total. Axes: T units,
 import hashlib
 import heapq
 import io
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -33,7 +32,7 @@ _THREADS = 16
 """Fixed, not the machine's: partial sums of EM depend on it, and so would the model."""
 
 
-class UnitPieces:
+class UnitSubwords:
     """A trained model; immutable, picklable, safe to share between threads."""
 
     def __init__(self, model: bytes) -> None:
@@ -55,13 +54,13 @@ class UnitPieces:
             raise CheckpointError("the SentencePiece model has pieces that are not units")
         self.k = int(singles.size)
         """Number of clusters: the units are 0 to k - 1."""
-        self.num_pieces = len(spelled)
+        self.num_subwords = len(spelled)
         """Number of pieces, the k single units among them."""
         self.hash = hashlib.sha256(model).hexdigest()
         """SHA-256 of the model, the same as of its file."""
 
     @classmethod
-    def load(cls, path: Path) -> "UnitPieces":
+    def load(cls, path: Path) -> "UnitSubwords":
         """Read ``units.model``.
 
         Raises:
@@ -80,14 +79,14 @@ class UnitPieces:
         sequences: Iterable[Int[np.ndarray, "_"]],
         *,
         k: int,
-        num_pieces: int,
+        num_subwords: int,
         out: Path,
         seed: int = 0,
         max_units: int = 20_000_000,
         max_piece_length: int = 16,
         allow_fewer: bool = False,
-    ) -> "UnitPieces":
-        """Learn ``num_pieces`` pieces, write the model to ``out`` and return it.
+    ) -> "UnitSubwords":
+        """Learn ``num_subwords`` pieces, write the model to ``out`` and return it.
 
         The result depends on the arguments alone, not on the machine's number of cores. Sequences
         are read once, one at a time; of more than ``max_units`` units a random sample is kept,
@@ -99,19 +98,22 @@ class UnitPieces:
         """
         if not 1 <= k <= MAX_K:
             raise ConfigError(f"k must be 1..{MAX_K} for unit subwords, got {k}")
-        if num_pieces <= k:
+        if num_subwords <= k:
             raise ConfigError(
-                f"there must be more unit subwords than the {k} units; {num_pieces} were asked for"
+                f"there must be more unit subwords than the {k} units; {num_subwords} were asked "
+                "for"
             )
         chunks = _sample_chunks(_checked_chunks(sequences, k), max_units=max_units, seed=seed)
         if not chunks:
             raise ConfigError("no units to learn subwords from: every sequence is empty")
-        pieces = cls(_fit(chunks, k=k, num_pieces=num_pieces, max_piece_length=max_piece_length))
-        if pieces.num_pieces < num_pieces and not allow_fewer:
-            fit = pieces.num_pieces
+        pieces = cls(
+            _fit(chunks, k=k, num_subwords=num_subwords, max_piece_length=max_piece_length)
+        )
+        if pieces.num_subwords < num_subwords and not allow_fewer:
+            fit = pieces.num_subwords
             less = f"ask for at most {fit}" if fit > k else "use the units themselves"
             raise ConfigError(
-                f"the data hold only {fit} unit subwords, {num_pieces} were asked for: "
+                f"the data hold only {fit} unit subwords, {num_subwords} were asked for: "
                 f"give more data or {less}"
             )
         pieces.save(out)
@@ -131,33 +133,13 @@ class UnitPieces:
         tokens = self._processor.encode(self._to_text(units))
         return np.asarray(tokens, np.int32) - np.int32(1)
 
-    def sample(
-        self, units: Int[np.ndarray, "T"], *, alpha: float, generator: np.random.Generator
-    ) -> Int32[np.ndarray, "P"]:
-        """Draw pieces from all segmentations x, p(x) ~ exp(alpha * log p(x)), as augmentation.
-
-        SentencePiece's own sampler (alpha 0.4, nbest -1 in the usual recipes) draws from state that
-        cannot be seeded per call; this one is exact too and draws from ``generator`` alone.
-        """
-        text = self._to_text(units)
-        inside = _inside(text, self._scores(), alpha=alpha)
-        pieces, end = [], len(text)
-        while end:
-            log_p = np.array([value for _, _, value in inside[end]])
-            p = np.exp(log_p - log_p.max())
-            choice = int(generator.choice(len(p), p=p / p.sum()))
-            piece, start, _ = inside[end][choice]
-            pieces.append(piece)
-            end = start
-        return np.array(pieces[::-1], np.int32)
-
     def decode(self, pieces: Int[np.ndarray, "P"]) -> Int32[np.ndarray, "T"]:
         """Return the units that the pieces spell.
 
         Raises:
-            ValueError: a piece is not in 0..num_pieces-1.
+            ValueError: a piece is not in 0..num_subwords-1.
         """
-        _check_range("unit piece", pieces, self.num_pieces)
+        _check_range("unit piece", pieces, self.num_subwords)
         lengths = self._lengths[pieces]
         ends = np.cumsum(lengths)
         first = np.repeat(self._starts[pieces] - (ends - lengths), lengths)
@@ -167,37 +149,9 @@ class UnitPieces:
         _check_range("unit", units, self.k)
         return _to_text(units)
 
-    def _scores(self) -> dict[str, tuple[int, float]]:
-        """Piece and log-probability by spelling, made at the first draw."""
-        if "_spellings" not in self.__dict__:
-            self._spellings = {
-                self._processor.id_to_piece(token): (token - 1, self._processor.get_score(token))
-                for token in range(1, self.num_pieces + 1)
-            }
-        return self._spellings
-
-
-def _inside(
-    text: str, scores: dict[str, tuple[int, float]], *, alpha: float
-) -> list[list[tuple[int, int, float]]]:
-    """For each end position: (piece, start, log weight of all segmentations that end with it)."""
-    longest = max(map(len, scores))
-    total = [0.0]
-    arcs: list[list[tuple[int, int, float]]] = [[]]
-    for end in range(1, len(text) + 1):
-        here = []
-        for start in range(max(0, end - longest), end):
-            found = scores.get(text[start:end])
-            if found is not None:
-                here.append((found[0], start, total[start] + alpha * found[1]))
-        top = max(weight for _, _, weight in here)
-        total.append(top + math.log(sum(math.exp(weight - top) for _, _, weight in here)))
-        arcs.append(here)
-    return arcs
-
 
 def _fit(
-    chunks: list[Int32[np.ndarray, "_"]], *, k: int, num_pieces: int, max_piece_length: int
+    chunks: list[Int32[np.ndarray, "_"]], *, k: int, num_subwords: int, max_piece_length: int
 ) -> bytes:
     def sentences() -> Iterator[str]:
         # Each unit once more than it was seen: a unit without a count gets no piece, whatever
@@ -211,7 +165,7 @@ def _fit(
             sentence_iterator=sentences(),
             model_writer=model,
             model_type="unigram",
-            vocab_size=num_pieces + 1,  # and <unk>
+            vocab_size=num_subwords + 1,  # and <unk>
             hard_vocab_limit=False,
             character_coverage=1.0,
             byte_fallback=False,

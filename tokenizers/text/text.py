@@ -1,4 +1,4 @@
-"""Text as token ids, three ways behind one interface; ``load_text`` opens any of them.
+"""Text as token ids, three ways with one interface; ``load_text`` opens any of them.
 
 - ``bytes``: UTF-8, 256 ids, no model and no unknown text.
 - ``characters``: one id a code point of the training text; id 0 is ``<unk>``.

@@ -13,10 +13,10 @@ from typing import Any
 
 from unitone import files, program
 from unitone.config import command_line
+from unitone.corpus.reading import ReadingConfig
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import ConfigError, CorpusError
 from unitone.logs import Progress
-from unitone.tokenizers.reading import ReadingConfig
 
 logger = logging.getLogger(__name__)
 

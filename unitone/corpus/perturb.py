@@ -1,8 +1,8 @@
-"""Speed perturbation: ``python -m unitone.corpus.perturb --manifest M --split train --out OUT``.
+"""Speed perturbation: ``python -m tokenizers.perturb --manifest M --split train --out OUT``.
 
 Copies of recordings at other speeds, tempo and pitch together (Ko et al. 2015, "Audio augmentation
 for speech recognition"), beside the recordings themselves: OUT/manifest.jsonl names both, so that
-everything behind it sees one larger corpus. A copy's id is ``sp0.9-<id>`` and its speaker
+everything after it sees one larger corpus. A copy's id is ``sp0.9-<id>`` and its speaker
 ``sp0.9-<speaker>``, since at another pitch it is another voice. Other splits are passed on as they
 are. Files that are there already are kept.
 """
@@ -22,10 +22,9 @@ from unitone import audio, files, program
 from unitone.audio import SAMPLE_RATE
 from unitone.config import command_line
 from unitone.corpus.corpus import read_corpus
-from unitone.corpus.utterance import Utterance
+from unitone.corpus.utterance import Utterance, file_name
 from unitone.errors import ConfigError
 from unitone.logs import Progress
-from unitone.tokenizers.features import file_name
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ def _copy(utterance: Utterance, speed: float, *, out: Path) -> None:
 
 
 def _path(utterance: Utterance, speed: float, *, out: Path) -> Path:
-    return out / "audio" / file_name(f"sp{speed:g}-{utterance.id}").replace(".npy", ".flac")
+    return out / "audio" / file_name(f"sp{speed:g}-{utterance.id}", ".flac")
 
 
 def _entry(utterance: Utterance) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """The record of one utterance, as every reader makes it and every stage uses it."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from unitone.audio import Clip
 
 Label = tuple[str, float, float]
 """Symbol, start and end in seconds."""
+LONGEST_NAME = 200
+"""Characters of a file name before a hash replaces its end; most file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,3 +64,14 @@ class Skipped:
     def to_json(self) -> dict[str, str | int | None]:
         """Return the record as ``skipped.jsonl`` has it."""
         return {"id": self.id, "line": self.line, "reason": self.reason}
+
+
+def file_name(utterance_id: str, suffix: str) -> str:
+    """Return a file name for an id: percent-encoded, cut with a hash where it gets too long."""
+    name = quote(utterance_id, safe=" ()+,=@[]{}")
+    if name.startswith("."):
+        name = "%2E" + name[1:]
+    if len(name) > LONGEST_NAME:
+        digest = hashlib.sha256(utterance_id.encode()).hexdigest()[:16]
+        name = f"{name[:LONGEST_NAME]}-{digest}"
+    return name + suffix

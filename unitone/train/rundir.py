@@ -22,8 +22,7 @@ import torch
 
 import unitone
 from unitone import files
-from unitone.errors import ConfigError
-from unitone.resume import Journal
+from unitone.resume import Journal, require_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +45,18 @@ class RunDir:
         path = self.out / "config.json"
         if not path.is_file():
             return
-        before, now = files.read_json(path), json.loads(json.dumps(settings))
-        for name, old, new in _differences(before, now):
-            if name.rpartition(".")[2] not in may_differ:
-                raise ConfigError(
-                    f"{self.out} was begun with {name} = {old}, now it is {new}; give the old "
-                    "value to go on, or another --out to start anew"
-                )
+        before = files.read_json(path)
+        cure = "give the old value to go on, or another --out to start anew"
+        require_unchanged(
+            before,
+            {**dict.fromkeys(before), **settings},
+            where=self.out,
+            may_differ=may_differ,
+            cure=cure,
+        )
 
     def start(self, settings: Mapping[str, Any], *, step: int, world_size: int) -> None:
-        """Record this start, and forget the metrics behind ``step``: they will come again."""
+        """Record this start, and forget the metrics after ``step``: they will come again."""
         files.write_json(self.out / "config.json", dict(settings))
         path = self.out / "run.json"
         starts = files.read_json(path)["starts"] if step and path.is_file() else []
@@ -108,7 +109,7 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout we run from, ``-dirty`` behind it if files differ."""
+    """Return the commit of the checkout we run from, ``-dirty`` after it if files differ."""
     git = shutil.which("git")
     folder = Path(unitone.__file__).parent
     if git is None or not (folder.parent / ".git").exists():
@@ -116,12 +117,3 @@ def commit() -> str | None:
     command = [git, "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
     found = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, check=False)
     return found.stdout.strip() or None
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in before.keys() | now.keys():
-            path = f"{name}.{key}" if name else key
-            yield from _differences(before.get(key), now.get(key), path)
-    elif before != now:
-        yield name, before, now

@@ -56,7 +56,7 @@ def coded(
     manifest, codec = write_corpus(folder, speech), make_encodec(folder / "encodec")
     made = Coded(manifest=manifest, units=folder / "tokens", codes=folder / "codes", codec=codec)
     options = ["--manifest", str(manifest)]
-    small = ["--ssl", "mfcc", "--k", str(UNITS), "--pieces", "0", "--out", str(folder / "t")]
+    small = ["--ssl", "mfcc", "--k", str(UNITS), "--unit-subwords", "0", "--out", str(folder / "t")]
     assert build.main([*options, *small]) == 0
     tokenizer = ["--tokenizer", str(folder / "t")]
     assert encode.main([*options, *tokenizer, "--out", str(made.units)]) == 0

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unitone.errors import ConfigError
+from unitone.nn import linear
+from unitone.nn.linear import LayerNorm, Linear, Precision, product
 from unitone.tokenizers.encoder import load_encoder
-from unitone.tokenizers.encoders import _linear, hubert, wavlm
+from unitone.tokenizers.encoders import hubert, wavlm
 from unitone.tokenizers.encoders._architecture import Architecture, expected_shapes
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
 from unitone.tokenizers.encoders._frontend import FrontEnd, windows
-from unitone.tokenizers.encoders._linear import LayerNorm, Linear, Precision, product
 from unitone.tokenizers.encoders._transformer import HeadBias, attend
 from unitone.tokenizers.encoders._weights import Checkpoint, Hints
 
@@ -266,7 +267,7 @@ def test_fast_products_equal_their_plain_twins(
     rows = torch.randn(33, 24, generator=generator)
     fast = Linear(weight, bias, precision=precision, device=CPU)(rows, gelu=gelu)
     fast_product = product(rows, weight)
-    monkeypatch.setattr(_linear, "has_onednn", lambda dtype: False)
+    monkeypatch.setattr(linear, "has_onednn", lambda dtype: False)
     plain = Linear(weight, bias, precision=precision, device=CPU)(rows, gelu=gelu)
     assert fast.dtype == plain.dtype
     tolerance = 1e-5 if precision == "fp32" else 2e-2

@@ -30,8 +30,8 @@ def utterance(units: list[int], **more: object) -> UtteranceUnits:
     return UtteranceUnits(units=np.array(units, np.int32), **(values | more))  # type: ignore[arg-type]
 
 
-def measured(*utterances: UtteranceUnits, k: int = 4, pieces: int | None = None) -> QualityReport:
-    return measure(utterances, k=k, frame_rate=50.0, inertia=None, piece_vocabulary=pieces)
+def measured(*utterances: UtteranceUnits, k: int = 4, subwords: int | None = None) -> QualityReport:
+    return measure(utterances, k=k, frame_rate=50.0, inertia=None, num_subwords=subwords)
 
 
 def test_fifty_units_a_second_of_2000_cost_548_bits() -> None:
@@ -43,16 +43,16 @@ def test_fifty_units_a_second_of_2000_cost_548_bits() -> None:
 
 def test_streams_count_the_tokens_of_each_form() -> None:
     report = measured(
-        utterance([0, 0, 1, 1, 1], pieces=1), utterance([2, 2, 2, 2, 0], pieces=2), pieces=16
+        utterance([0, 0, 1, 1, 1], subwords=1), utterance([2, 2, 2, 2, 0], subwords=2), subwords=16
     )
-    units, deduplicated, pieces = report.streams
+    units, deduplicated, subwords = report.streams
 
     assert report.seconds == 0.2
-    assert (units.tokens, deduplicated.tokens, pieces.tokens) == (10, 4, 3)
+    assert (units.tokens, deduplicated.tokens, subwords.tokens) == (10, 4, 3)
     assert (units.tokens_per_second, units.bits_per_second) == (50.0, 100.0)
     assert (deduplicated.tokens_per_second, deduplicated.bits_per_second) == (20.0, 40.0)
-    assert pieces.tokens_per_second == pytest.approx(15.0)
-    assert pieces.bits_per_second == pytest.approx(60.0)
+    assert subwords.tokens_per_second == pytest.approx(15.0)
+    assert subwords.bits_per_second == pytest.approx(60.0)
 
 
 def test_usage_entropy_and_perplexity() -> None:
@@ -258,4 +258,4 @@ def test_what_cannot_be_measured_is_refused_by_name() -> None:
     with pytest.raises(CorpusError, match=r"u: a unit is not in 0\.\.3"):
         measured(utterance([1, 4]))
     with pytest.raises(CorpusError, match="u: its number of unit subwords is missing"):
-        measured(utterance([1]), pieces=9)
+        measured(utterance([1]), subwords=9)

@@ -20,7 +20,7 @@ RUN = {"hours_per_second": 0.25, "history": [1 / 3] * 20, "command": "build --ou
 VOID = {"meta", "br", "path", "use", "image"}
 
 
-def report(*, labels: bool = True, text: bool = True, pieces: bool = True) -> QualityReport:
+def report(*, labels: bool = True, text: bool = True, subwords: bool = True) -> QualityReport:
     rng = np.random.default_rng(0)
     utterances = []
     for number in range(6):
@@ -33,15 +33,15 @@ def report(*, labels: bool = True, text: bool = True, pieces: bool = True) -> Qu
                 num_samples=320 * units.size,
                 labels=tuple(spans) if labels else None,
                 text="some words" if text else None,
-                pieces=9 if pieces else None,
+                subwords=9 if subwords else None,
             )
         )
     return measure(
         utterances,
         k=8,
         frame_rate=50.0,
-        inertia=1.25 if pieces else None,
-        piece_vocabulary=20 if pieces else None,
+        inertia=1.25 if subwords else None,
+        num_subwords=20 if subwords else None,
     )
 
 
@@ -141,7 +141,7 @@ def test_the_approximation_is_called_one_and_stands_beside_chance(page: str) -> 
 
 
 def test_sections_without_data_are_left_out() -> None:
-    bare = render(report(labels=False, text=False, pieces=False), passport={}, run={})
+    bare = render(report(labels=False, text=False, subwords=False), passport={}, run={})
 
     assert "about phones" not in bare
     assert "about the text" not in bare
