@@ -27,6 +27,7 @@ from unitone.codecs.nn.discriminators import Discriminators
 from unitone.codecs.nn.losses import (
     AdversarialDiscriminator,
     AdversarialGenerator,
+    GeneratorOutput,
     LossConfig,
     MelRegression,
 )
@@ -165,7 +166,7 @@ def train(config: DecoderTrainConfig) -> None:
         embeddings=embeddings,
     )
     network = UnitNetwork(settings, generator=_generator(config.seed, "decoder"))
-    players = _players(config, network)
+    networks = _networks(config, network)
     seconds = float(material.num_samples.sum()) / settings.sample_rate
     logger.info(
         "%d utterances, %.2f h, %d voices; %s head, %.2f M parameters",
@@ -187,10 +188,10 @@ def train(config: DecoderTrainConfig) -> None:
 
     Trainer(
         config.training,
-        players=players,
+        networks=networks,
         source=source,
         out=config.out,
-        validate=_validation(config, shards, source, players),
+        validate=_validation(config, shards, source, networks),
         save_model=save_model,
         settings={
             "passport": shards.passport.hash,
@@ -231,31 +232,32 @@ def network_config(
     )
 
 
-def _players(config: DecoderTrainConfig, network: UnitNetwork) -> dict[str, nn.Module]:
+def _networks(config: DecoderTrainConfig, network: UnitNetwork) -> dict[str, nn.Module]:
     if config.head == "mel":
         return {"decoder": MelRegression(network, config.losses)}
     discriminators = Discriminators(
         width=config.discriminator_width, generator=_generator(config.seed, "discriminators")
     )
+    output = GeneratorOutput(network)
     return {
-        "discriminator": AdversarialDiscriminator(network, discriminators),
-        "decoder": AdversarialGenerator(network, discriminators, config.losses),
+        "discriminator": AdversarialDiscriminator(output, discriminators),
+        "decoder": AdversarialGenerator(output, discriminators, config.losses),
     }
 
 
 class _Validation:
     """The decoder's losses on fixed crops of another split."""
 
-    def __init__(self, source: CropSource, player: nn.Module) -> None:
+    def __init__(self, source: CropSource, objective: nn.Module) -> None:
         self._source = source
         self._specs = source.plan(0)[:VALIDATION_BATCHES]
-        self._player = player
+        self._objective = objective
 
     def __call__(self, step: int) -> dict[str, float]:
-        device = next(self._player.parameters()).device
+        device = next(self._objective.parameters()).device
         sums: dict[str, tuple[float, float]] = {}
         for spec in self._specs:
-            loss = self._player(to_device(self._source.load(spec), device))
+            loss = self._objective(to_device(self._source.load(spec), device))
             for name, (value, count) in loss.parts.items():
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = (before[0] + float(value), before[1] + float(count))
@@ -266,7 +268,7 @@ def _validation(
     config: DecoderTrainConfig,
     shards: TokenShards,
     source: CropSource,
-    players: Mapping[str, nn.Module],
+    networks: Mapping[str, nn.Module],
 ) -> _Validation | None:
     if config.validation_split is None:
         return None
@@ -287,7 +289,7 @@ def _validation(
         batch_crops=source.batch_crops,
         embeddings=source.embeddings,
     )
-    return _Validation(held_out, players["decoder"])
+    return _Validation(held_out, networks["decoder"])
 
 
 def _embeddings(

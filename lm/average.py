@@ -19,7 +19,7 @@ from unitone.train import checkpoint
 logger = logging.getLogger(__name__)
 
 PLAYER = "model"
-"""What `unitone.lm.train` calls the language model among its players."""
+"""What `unitone.lm.train` calls the language model among its networks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -382,7 +382,7 @@ def _train(config: LmConfig, world: World) -> None:
         raise ConfigError(f"--best {best}: there are {', '.join(validator.metrics)}")
     Trainer(
         dataclasses.replace(config.train, best=best),
-        players={"model": objective},
+        networks={"model": objective},
         source=run.train,
         out=config.out,
         validate=validator,

@@ -28,7 +28,7 @@ class Validator:
     """Scores the model that a trainer is training; call it with the step."""
 
     objective: nn.Module
-    """The player, whose forward returns the loss by task."""
+    """The trainable module, whose forward returns the loss by task."""
     model: generation.Model
     composer: Composer
     tasks: Sequence[Task]

@@ -1,9 +1,10 @@
 """Training data of the unit decoder: random stretches of utterances, cut at frames of units.
 
-A round cuts every utterance at a random frame as often as its length asks for, so all audio has the
-same weight; the stream is named by round and position, and nothing else decides it. A crop brings
-the samples its windows need on both sides, silence beyond the ends of the recording. Durations are
-learnt from units alone, so a batch has whole sentences for them, several for each crop.
+An epoch cuts every utterance at a random frame as often as its length asks for, so all audio has
+the same weight; the stream is named by the number of the epoch, and nothing else decides it. A crop
+brings the samples its windows need on both sides, silence beyond the ends of the recording.
+Durations are learnt from units alone, so a batch has whole sentences for them, several for each
+crop.
 
 Axes: B batch, M stretches, T frames of units, S runs of equal units, N samples, E embedding width.
 """
@@ -169,9 +170,9 @@ class CropSource:
     embeddings: Mapping[str, Float32[np.ndarray, "E"]] | None = None
     """External speaker embeddings by utterance id or speaker; None = speakers are numbers."""
 
-    def plan(self, round: int) -> Sequence[Spec]:
-        """Return the crops of a round, shuffled, in batches; the last one may be smaller."""
-        draw = seeding.stream(self.seed, "crops", round)
+    def plan(self, window: int) -> Sequence[Spec]:
+        """Return the crops of an epoch, shuffled, in batches; the last one may be smaller."""
+        draw = seeding.stream(self.seed, "crops", window)
         lengths = self.material.num_frames
         share = lengths / self.crop_frames
         times = np.floor(share + draw.random(len(lengths))).astype(int).clip(min=share < 1)

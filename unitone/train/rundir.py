@@ -55,7 +55,7 @@ class RunDir:
                 )
 
     def start(self, settings: Mapping[str, Any], *, step: int, world_size: int) -> None:
-        """Record this start, and forget the metrics behind ``step``: they will come again."""
+        """Record this start, and forget the metrics after ``step``: they will come again."""
         files.write_json(self.out / "config.json", dict(settings))
         path = self.out / "run.json"
         starts = files.read_json(path)["starts"] if step and path.is_file() else []
@@ -108,7 +108,7 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout we run from, ``-dirty`` behind it if files differ."""
+    """Return the commit of the checkout we run from, ``-dirty`` after it if files differ."""
     git = shutil.which("git")
     folder = Path(unitone.__file__).parent
     if git is None or not (folder.parent / ".git").exists():
