@@ -2,7 +2,7 @@
 
 Writes new shards with the rows of ``--tokens`` and a column more, the codes of a codec. The
 recordings come from the manifest that the shards were made from, at the codec's own rate. The job
-may be killed at any moment and run again: it goes on behind the last finished utterance and writes
+may be killed at any moment and run again: it goes on after the last finished utterance and writes
 the same bytes.
 
 Axes: Q levels, T frames.

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from unitone import program, seeding
+from unitone import model_dir, program, seeding
 from unitone.audio import SAMPLE_RATE
 from unitone.codecs import unit_decoder
-from unitone.codecs.codec import model_folder, read_config
+from unitone.codecs.codec import read_config
 from unitone.config import command_line, to_dict
 from unitone.errors import ConfigError
 from unitone.lm import family, tasks
@@ -415,7 +415,7 @@ def _decoder(config: LmConfig, run: Run) -> Path | None:
     """Return the folder of the unit decoder or codec, which must know the units or codes."""
     if config.decoder is None:
         return None
-    folder = model_folder(config.decoder)
+    folder = model_dir.resolve(config.decoder)
     if read_config(folder)["codec"] != unit_decoder.NAME:
         if run.codes is None:
             raise ConfigError(f"--decoder {config.decoder} takes codes; no task has {{codes}}")

@@ -84,7 +84,7 @@ class Spec:
 class Material:
     """The utterances of the shards that can be used, with units in memory and audio on disk.
 
-    Runs of all utterances lie one behind the other: 8 bytes each, 1.5 MB an hour at 50 Hz.
+    Runs of all utterances lie one after the other: 8 bytes each, 1.5 MB an hour at 50 Hz.
     """
 
     utterances: tuple[Utterance, ...]
@@ -113,12 +113,12 @@ class Material:
 
     @cached_property
     def speakers(self) -> tuple[str, ...]:
-        """The names of the voices, sorted."""
+        """Names, sorted."""
         return tuple(sorted({speaker_of(utterance) for utterance in self.utterances}))
 
 
 def speaker_of(utterance: Utterance) -> str:
-    """Return the speaker's name; where the manifest has none, all are one voice."""
+    """Return the speaker's name; where the manifest has none, all are one speaker."""
     return utterance.speaker or "speaker"
 
 
@@ -127,7 +127,7 @@ def read_material(shards: TokenShards, manifest: Path, *, split: str | None) -> 
 
     Raises:
         ConfigError: no row is in that split.
-        CorpusError: the manifest lacks an utterance of the shards.
+        CorpusError: an utterance of the shards is not in the manifest.
     """
     recordings = {utterance.id: utterance for utterance in read_corpus(manifest).utterances}
     utterances, units, durations, num_frames, num_samples = [], [], [], [], []

@@ -43,6 +43,12 @@ def test_going_on_from_a_position_changes_nothing(per_step: int, steps: int) -> 
     assert names == sorted(names)
 
 
+def test_a_position_keeps_its_name_on_disk() -> None:
+    position = Position(window=3, index=5)
+    assert position.saved() == {"round": 3, "index": 5}
+    assert Position.of(position.saved()) == position
+
+
 @given(world_size=st.sampled_from([1, 2, 3]))
 def test_processes_share_the_batches_of_a_step(world_size: int) -> None:
     alone = [
