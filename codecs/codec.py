@@ -20,13 +20,11 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int32
 from torch import Tensor
 
-from unitone import files
+from unitone import model_dir
 from unitone.audio import HIGHEST_RATE, LOWEST_RATE
 from unitone.errors import CheckpointError, ConfigError
 from unitone.tokenizers.passport import CodecPassport
 from unitone.train.checkpoint import load_tensors, weight_hash
-
-CONFIG = "config.json"
 
 
 class Sound(NamedTuple):
@@ -43,7 +41,7 @@ class Codec(Protocol):
     """Waveform to codes and back, deterministic in both directions.
 
     A frame is ``sample_rate / frame_rate`` samples, a whole number, the hop. Whatever the codes,
-    ``decode`` returns exactly T hops: durations add up, and pieces can be put one behind the other.
+    ``decode`` returns exactly T hops: durations add up, and pieces can be joined.
     """
 
     name: str
@@ -108,7 +106,7 @@ def load(path: Path, *, device: str = "cpu") -> Codec:
         ConfigError: there is no such directory, or its codec isn't known.
         CheckpointError: it is unfinished or damaged.
     """
-    path = model_folder(path)
+    path = model_dir.resolve(path)
     codec = module_of(read_config(path)["codec"]).load(path, device=device)
     assert isinstance(codec, Codec)
     return codec
@@ -120,7 +118,7 @@ def passport_of(path: Path, codec: Codec) -> CodecPassport:
     Raises:
         CheckpointError: the weights are missing or damaged.
     """
-    path = model_folder(path)
+    path = model_dir.resolve(path)
     weights: dict[str, Tensor] = {}
     for file in sorted(path.glob("*.safetensors")):
         weights |= load_tensors(file)
@@ -136,28 +134,13 @@ def passport_of(path: Path, codec: Codec) -> CodecPassport:
     )
 
 
-def model_folder(path: Path) -> Path:
-    """Return ``path``; of a training run's folder, its best model, or its last."""
-    for name in ("best", "last"):
-        if (path / name / CONFIG).is_file():
-            return path / name
-    return path
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """Return ``config.json`` of a codec; it has ``codec``, the name; errors as `load`."""
-    if not path.is_dir():
-        raise ConfigError(f"{path}: no such directory")
-    path = model_folder(path)
-    if not (path / CONFIG).is_file():
-        raise CheckpointError(
-            f"{path} holds no {CONFIG}: not a finished codec; train it to the end"
-        )
-    config = files.read_json(path / CONFIG)
-    if isinstance(config, dict) and "codec" not in config and "model_type" in config:
+    config = model_dir.read_config(model_dir.resolve(path))
+    if "codec" not in config and "model_type" in config:
         return {"codec": "huggingface", **config}  # a directory that Transformers wrote
-    if not isinstance(config, dict) or not isinstance(config.get("codec"), str):
-        raise CheckpointError(f"{path / CONFIG} doesn't say which codec it is of")
+    if not isinstance(config.get("codec"), str):
+        raise CheckpointError(f"{path / model_dir.CONFIG} doesn't say which codec it is of")
     return config
 
 

@@ -1,10 +1,10 @@
 """Neural codecs of Transformers: EnCodec, DAC and Mimi, read from a local Hugging Face directory.
 
 Defossez et al. 2022 (EnCodec, arXiv 2210.13438), Kumar et al. 2023 (DAC, arXiv 2306.06546),
-Defossez et al. 2024 (Mimi, arXiv 2410.00037). All three quantise by residuals: level q refines what
+Defossez et al. 2024 (Mimi, arXiv 2410.00037). All three quantize by residuals: level q refines what
 the levels before it leave, so the first n levels are codes of their own, of lower quality.
 
-Only mono codecs without chunks and without normalisation, of which a code says everything; EnCodec
+Only mono codecs without chunks and without normalization, which decode from codes alone; EnCodec
 at 48 kHz is none. Nothing is downloaded. Axes: N samples, Q levels, T frames.
 """
 
@@ -97,7 +97,7 @@ def load(path: Path, *, device: str = "cpu") -> HuggingFaceCodec:
     for name, plain in (("audio_channels", 1), ("normalize", False), ("chunk_length_s", None)):
         if config.get(name, plain) != plain:
             raise ConfigError(
-                f"{path}: {name} is {config[name]}; its codes do not say everything. Take a mono "
+                f"{path}: {name} is {config[name]}; its codes alone are not enough. Take a mono "
                 "codec without chunks, such as facebook/encodec_24khz"
             )
     return HuggingFaceCodec(_read(path, kind).to(devices.resolve(device)), kind=kind)
@@ -124,6 +124,6 @@ def _read(path: Path, kind: str) -> Any:
         if bars:
             logs.enable_progress_bar()
     if report["missing_keys"]:  # they would be drawn at random, with no more than a warning
-        lacking = sorted(report["missing_keys"])[0]
-        raise CheckpointError(f"{path} lacks the tensor {lacking!r}; fetch it again")
+        missing = sorted(report["missing_keys"])[0]
+        raise CheckpointError(f"{path} has no tensor {missing!r}; fetch it again")
     return model

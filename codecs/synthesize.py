@@ -15,11 +15,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from unitone import files, program
-from unitone.codecs.codec import Codec, Sound, load, model_folder, passport_of
-from unitone.codecs.unit_decoder import WEIGHTS, UnitDecoder
+from unitone.codecs.codec import Codec, Sound, load, passport_of
+from unitone.codecs.unit_decoder import UnitDecoder
 from unitone.config import command_line
 from unitone.errors import ConfigError
 from unitone.logs import Progress
+from unitone.model_dir import WEIGHTS, resolve
 from unitone.resume import require_unchanged
 from unitone.tokenizers.passport import require_same
 from unitone.tokenizers.shards import TokenShards
@@ -140,7 +141,7 @@ def synthesize(config: SynthesizeConfig) -> None:
 def _check_folder(config: SynthesizeConfig, shards: TokenShards) -> None:
     """Refuse a folder with the waveforms of another model, other units or another voice."""
     ours = {
-        "weights": files.sha256(model_folder(config.model) / WEIGHTS),
+        "weights": files.sha256(resolve(config.model) / WEIGHTS),
         "manifest_sha256": shards.index["manifest_sha256"],
         "split": config.split,
         "speaker": config.speaker,

@@ -1,6 +1,6 @@
 """Train a unit decoder: ``python -m unitone.codecs.train --tokens T --manifest M --out OUT``.
 
-OUT is a run's folder; ``OUT/last`` (and ``OUT/best``, with ``--validation-split``) is the model,
+OUT is a run's folder; ``OUT/last`` (and ``OUT/best``, with ``--valid-split``) is the model,
 and OUT itself may be given wherever a model is asked for. Killed at any moment, the same command
 goes on from the last checkpoint.
 
@@ -8,9 +8,11 @@ goes on from the last checkpoint.
 and wants a GPU for a day or more.
 """
 
+import itertools
 import logging
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +29,7 @@ from unitone.codecs.nn.discriminators import Discriminators
 from unitone.codecs.nn.losses import (
     AdversarialDiscriminator,
     AdversarialGenerator,
+    GeneratorOutput,
     LossConfig,
     MelRegression,
 )
@@ -47,8 +50,34 @@ GRIFFIN_LIM_HOP = 160
 """Samples between spectral frames at the most, for Griffin-Lim: 10 ms."""
 
 
+MEL = TrainConfig(
+    steps=1_500,
+    lr=3e-3,
+    betas=(0.9, 0.99),
+    weight_decay=0.01,
+    decay_share=0.5,
+    warmup_steps=50,
+    precision="bf16",
+    best="mel",
+    log_every=25,
+)
+ISTFT = replace(
+    MEL,
+    steps=400_000,
+    lr=2e-4,
+    betas=(0.8, 0.99),
+    clip_norm=10.0,
+    schedule="cosine",
+    warmup_steps=1000,
+    ema=0.999,
+    explode_factor=None,  # adversaries rise and fall
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecoderTrainConfig:
+    """With the defaults of ``--head mel``."""
+
     tokens: Path
     """Shards that ``python -m tokenizers.encode`` wrote."""
     manifest: Path
@@ -59,91 +88,41 @@ class DecoderTrainConfig:
     """The tokenizer's directory, to be kept beside the model: with it, it can also encode."""
     split: str | None = None
     """Only the utterances of this split."""
-    validation_split: str | None = None
-    """Measure the distance on this split and keep the best model."""
+    valid_split: str | None = None
+    """Measure the losses on this split, and keep the model that is best by ``--best``."""
     head: Literal["mel", "istft"] = "mel"
-    """mel: regression, then Griffin-Lim. istft: adversarial."""
-    steps: int | None = None
-    """Default 1,500 for mel, 400,000 for istft."""
-    max_seconds: float | None = None
-    """Stop after this time; the learning rate falls with the steps or the time, whichever is
-    further."""
-    lr: float | None = None
-    """Default 3e-3 for mel, 2e-4 for istft."""
-    crop_frames: int | None = None
-    """Units in a crop; default 64 for mel, 96 for istft."""
-    batch_crops: int | None = None
-    """Default 8 for mel, 16 for istft."""
+    """mel: regression, then Griffin-Lim. istft: adversarial; with it, other options have other
+    defaults."""
+    crop_frames: int = 64
+    """Units in a crop."""
+    batch_crops: int = 8
+    """Crops in a batch."""
     speaker_embeddings: Path | None = None
     """Safetensors file with a vector for every utterance id or speaker; default: a learned one for
     each speaker of the shards."""
     discriminator_width: float = 1.0
     """Channels of the discriminators, as a share of HiFi-GAN's and DAC's."""
-    dim: int | None = None
-    """Width of the network; default 256 for mel, 512 for istft."""
-    num_blocks: int | None = None
-    """Default 4 for mel, 8 for istft (Vocos)."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     losses: LossConfig = field(default_factory=LossConfig)
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Of matrix products in training."""
-    accumulate: int = 1
-    """Batches of a step over all processes."""
-    seed: int = 0
-    save_every: int = 1000
-    """Steps between checkpoints, and between validations."""
-    log_every: int = 25
-    workers: int = 0
-    """Processes that read audio."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    threads: int | None = None
-    """CPU threads."""
+    train: TrainConfig = MEL
 
-    @property
-    def crop(self) -> int:
-        """Units in a crop."""
-        return self.crop_frames or (64 if self.head == "mel" else 96)
+    def __post_init__(self) -> None:
+        if (self.head == "istft") != isinstance(self, IstftTrainConfig):
+            raise ConfigError(f"{type(self).__name__} is not of --head {self.head}")
 
-    @property
-    def batch(self) -> int:
-        """Crops in a batch."""
-        return self.batch_crops or (8 if self.head == "mel" else 16)
 
-    @property
-    def backbone(self) -> BackboneConfig:
-        """The network's size."""
-        mel = self.head == "mel"
-        return BackboneConfig(
-            dim=self.dim or (256 if mel else 512), num_blocks=self.num_blocks or (4 if mel else 8)
-        )
+@dataclass(frozen=True, kw_only=True)
+class IstftTrainConfig(DecoderTrainConfig):
+    """With the defaults of ``--head istft``: HiFi-GAN's training, Vocos's size."""
 
-    @property
-    def training(self) -> TrainConfig:
-        """The trainer's settings; of ``istft``, HiFi-GAN's."""
-        mel = self.head == "mel"
-        return TrainConfig(
-            steps=self.steps or (1_500 if mel else 400_000),
-            max_seconds=self.max_seconds,
-            lr=self.lr or (3e-3 if mel else 2e-4),
-            betas=(0.9, 0.99) if mel else (0.8, 0.99),
-            weight_decay=0.01,
-            clip_norm=1.0 if mel else 10.0,
-            schedule="wsd" if mel else "cosine",
-            decay_share=0.5,
-            warmup_steps=50 if mel else 1000,
-            ema=None if mel else 0.999,
-            precision=self.precision,
-            accumulate=self.accumulate,
-            seed=self.seed,
-            validate_every=self.save_every,
-            best="mel" if self.validation_split else None,
-            save_every=self.save_every,
-            log_every=self.log_every,
-            explode_factor=10.0 if mel else None,  # adversaries rise and fall
-            workers=self.workers,
-            device=self.device,
-            threads=self.threads,
-        )
+    head: Literal["istft"] = field()
+    """mel: regression, then Griffin-Lim. istft: adversarial."""
+    crop_frames: int = 96
+    """Units in a crop."""
+    batch_crops: int = 16
+    """Crops in a batch."""
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(dim=512, num_blocks=8))
+    train: TrainConfig = ISTFT
 
 
 def train(config: DecoderTrainConfig) -> None:
@@ -159,16 +138,16 @@ def train(config: DecoderTrainConfig) -> None:
     source = CropSource(
         material=material,
         network=settings,
-        seed=config.seed,
-        crop_frames=config.crop,
-        batch_crops=config.batch,
+        seed=config.train.seed,
+        crop_frames=config.crop_frames,
+        batch_crops=config.batch_crops,
         embeddings=embeddings,
     )
-    network = UnitNetwork(settings, generator=_generator(config.seed, "decoder"))
-    players = _players(config, network)
+    network = UnitNetwork(settings, generator=_generator(config.train.seed, "decoder"))
+    networks = _networks(config, network)
     seconds = float(material.num_samples.sum()) / settings.sample_rate
     logger.info(
-        "%d utterances, %.2f h, %d voices; %s head, %.2f M parameters",
+        "%d utterances, %.2f h, %d speakers; %s head, %.2f M parameters",
         len(material.utterances),
         seconds / 3600,
         len(settings.speakers),
@@ -185,12 +164,14 @@ def train(config: DecoderTrainConfig) -> None:
     def save_model(folder: Path) -> None:
         save(folder, network, passport=shards.passport, tokenizer=tokenizer, card=card)
 
+    validation = _validation(config, shards, source, networks)
+    training = replace(config.train, best=config.train.best if validation else None)
     Trainer(
-        config.training,
-        players=players,
+        training,
+        networks=networks,
         source=source,
         out=config.out,
-        validate=_validation(config, shards, source, players),
+        validate=validation,
         save_model=save_model,
         settings={
             "passport": shards.passport.hash,
@@ -198,9 +179,9 @@ def train(config: DecoderTrainConfig) -> None:
             "split": config.split,
             "network": configs.to_dict(settings),
             "losses": configs.to_dict(config.losses),
-            "crop_frames": config.crop,
-            "batch_crops": config.batch,
-            "train": configs.to_dict(config.training),
+            "crop_frames": config.crop_frames,
+            "batch_crops": config.batch_crops,
+            "train": configs.to_dict(training),
         },
     ).run()
 
@@ -211,7 +192,7 @@ def network_config(
     material: Material,
     embeddings: Mapping[str, Float32[np.ndarray, "E"]] | None,
 ) -> NetworkConfig:
-    """Return the network that fits the shards: their units, frame rate and voices."""
+    """Return the network that fits the shards: their units, frame rate and speakers."""
     frames = shards.passport.frames
     hop = round(frames.sample_rate / frames.frame_rate)
     per_unit = 1
@@ -231,31 +212,32 @@ def network_config(
     )
 
 
-def _players(config: DecoderTrainConfig, network: UnitNetwork) -> dict[str, nn.Module]:
+def _networks(config: DecoderTrainConfig, network: UnitNetwork) -> dict[str, nn.Module]:
     if config.head == "mel":
         return {"decoder": MelRegression(network, config.losses)}
     discriminators = Discriminators(
-        width=config.discriminator_width, generator=_generator(config.seed, "discriminators")
+        width=config.discriminator_width, generator=_generator(config.train.seed, "discriminators")
     )
+    output = GeneratorOutput(network)
     return {
-        "discriminator": AdversarialDiscriminator(network, discriminators),
-        "decoder": AdversarialGenerator(network, discriminators, config.losses),
+        "discriminator": AdversarialDiscriminator(output, discriminators),
+        "decoder": AdversarialGenerator(output, discriminators, config.losses),
     }
 
 
 class _Validation:
     """The decoder's losses on fixed crops of another split."""
 
-    def __init__(self, source: CropSource, player: nn.Module) -> None:
+    def __init__(self, source: CropSource, objective: nn.Module) -> None:
         self._source = source
         self._specs = source.plan(0)[:VALIDATION_BATCHES]
-        self._player = player
+        self._objective = objective
 
     def __call__(self, step: int) -> dict[str, float]:
-        device = next(self._player.parameters()).device
+        device = next(self._objective.parameters()).device
         sums: dict[str, tuple[float, float]] = {}
         for spec in self._specs:
-            loss = self._player(to_device(self._source.load(spec), device))
+            loss = self._objective(to_device(self._source.load(spec), device))
             for name, (value, count) in loss.parts.items():
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = (before[0] + float(value), before[1] + float(count))
@@ -266,28 +248,28 @@ def _validation(
     config: DecoderTrainConfig,
     shards: TokenShards,
     source: CropSource,
-    players: Mapping[str, nn.Module],
+    networks: Mapping[str, nn.Module],
 ) -> _Validation | None:
-    if config.validation_split is None:
+    if config.valid_split is None:
         return None
-    material = read_material(shards, config.manifest, split=config.validation_split)
+    material = read_material(shards, config.manifest, split=config.valid_split)
     unknown = sorted(set(material.speakers) - set(source.material.speakers))
     if unknown and source.embeddings is None:
         raise ConfigError(
-            f"--validation-split {config.validation_split}: speaker {unknown[0]!r} is not in the "
-            "training data; give --speaker-embeddings, or a split of the same voices"
+            f"--valid-split {config.valid_split}: speaker {unknown[0]!r} is not in the "
+            "training data; give --speaker-embeddings, or a split of the same speakers"
         )
     if source.embeddings is not None:
         _check_covered(source.embeddings, material)
     held_out = CropSource(
         material=material,
         network=source.network,
-        seed=config.seed + 1,
+        seed=config.train.seed + 1,
         crop_frames=source.crop_frames,
         batch_crops=source.batch_crops,
         embeddings=source.embeddings,
     )
-    return _Validation(held_out, players["decoder"])
+    return _Validation(held_out, networks["decoder"])
 
 
 def _embeddings(
@@ -314,7 +296,14 @@ def _generator(seed: int, name: str) -> torch.Generator:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    config = command_line(DecoderTrainConfig, argv, __doc__)
+    words = sys.argv[1:] if argv is None else argv
+    istft = "--head=istft" in words or ("--head", "istft") in itertools.pairwise(words)
+    config = command_line(
+        IstftTrainConfig if istft else DecoderTrainConfig,
+        argv,
+        __doc__,
+        renamed={"--validation-split": "--valid-split"},
+    )
     return program.run(lambda: train(config))
 
 

@@ -29,17 +29,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unitone import config, devices, files
-from unitone.codecs.codec import CONFIG, Sound, at_rate, check_codes, model_folder, read_config
+from unitone.codecs.codec import Sound, at_rate, check_codes, read_config
 from unitone.codecs.nn.backbone import durations_of
 from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
 from unitone.errors import CheckpointError, ConfigError, CorpusError
+from unitone.model_dir import CARD, CONFIG, WEIGHTS, resolve
 from unitone.tokenizers.kmeans.units import expand
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
 from unitone.train.checkpoint import save_tensors
 
 NAME = "unit_decoder"
-WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer"
 
 Timing = Int[np.ndarray, "_"] | Literal["frames", "predict"]
@@ -212,7 +212,7 @@ def load(path: Path, *, device: str = "cpu") -> UnitDecoder:
             the one it was trained with.
         CheckpointError: it is unfinished or damaged.
     """
-    path = model_folder(path)
+    path = resolve(path)
     values = read_config(path)
     if values["codec"] != NAME:
         raise ConfigError(f"{path} is a {values['codec']}, not a {NAME}")
@@ -235,7 +235,7 @@ def load(path: Path, *, device: str = "cpu") -> UnitDecoder:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What the model card says of the training data."""
+    """The training data, for the model card."""
 
     utterances: int
     seconds: float
@@ -261,7 +261,7 @@ def save(
             ignore=shutil.ignore_patterns(".*", "*.html", "log.jsonl", "skipped.jsonl"),
         )
     passport.save(folder)
-    files.write_text(folder / "README.md", _readme(network, passport, card))
+    files.write_text(folder / CARD, _readme(network, passport, card))
     files.write_json(folder / CONFIG, {"codec": NAME, "network": config.to_dict(network.config)})
 
 
@@ -269,11 +269,11 @@ def _readme(network: UnitNetwork, passport: Passport, card: Card) -> str:
     settings = network.config
     size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     split = f", split {card.split}" if card.split else ""
-    ending = {
+    head = {
         "mel": "magnitudes by regression, phases by Griffin-Lim: intelligible, of rough sound",
         "istft": "magnitudes and phases, trained against discriminators",
     }
-    voices = (
+    speakers = (
         ", ".join(settings.speakers)
         if settings.speaker_dim is None
         else f"any, by embeddings of {settings.speaker_dim} numbers"
@@ -284,10 +284,10 @@ def _readme(network: UnitNetwork, passport: Passport, card: Card) -> str:
         f"k = {passport.kmeans.k}, {settings.frame_rate:g} a second, to speech at "
         f"{settings.sample_rate} Hz. {size:.2f} M parameters.\n\n"
         f"- Made by `python -m unitone.codecs.train --head {settings.head}`: "
-        f"{ending[settings.head]}.\n"
+        f"{head[settings.head]}.\n"
         f"- Trained on {card.utterances} utterances, {card.seconds / 3600:.2f} h "
         f"(`{card.manifest}`{split}). It has the licence that these recordings allow.\n"
-        f"- Voices: {voices}.\n"
+        f"- Voices: {speakers}.\n"
         f"- Units of other tokenizers mean nothing to it; passport {passport.hash[:16]}.\n"
         "- Pitch is what units tell of it: with few units, the voice's average. It speaks in the "
         "voices it was trained on; don't use it to pass for somebody.\n\n"

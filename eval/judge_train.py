@@ -119,7 +119,7 @@ def train(config: JudgeTrainConfig) -> None:
     )
     Trainer(
         config.training,
-        players={"judge": CtcObjective(network)},
+        networks={"judge": CtcObjective(network)},
         source=RecordingSource(
             recordings=recordings,
             targets=targets,

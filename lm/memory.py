@@ -110,15 +110,20 @@ def peak(config: MemoryConfig, rows: int, length: int) -> float:
     generator = seeding.torch_generator(0, "weights")
     model = LanguageModel(replace(shape, transformer=inside), generator=generator).to(device)
     words, tokens = _drawn(config, rows, length + 1)
-    player = NextToken(model, vocabulary=words, tasks=["text"])
+    network = NextToken(model, vocabulary=words, tasks=["text"])
     optimizers = optim.build(
-        player, name=config.optimizer, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1
+        network,
+        blocks=network.blocks,
+        name=config.optimizer,
+        lr=1e-4,
+        betas=(0.9, 0.95),
+        weight_decay=0.1,
     )
     batch = plain(tokens.to(device))
     for _ in range(2):  # in the first the optimisers' state isn't there yet
         for _ in range(2):  # with accumulation there are gradients beside the activations
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss = player(batch)
+                loss = network(batch)
             (loss.total / loss.count).backward()
         for optimizer in optimizers:
             optimizer.step()

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unitone import program
+from unitone import model_dir, program
 from unitone.audio import SAMPLE_RATE
 from unitone.codecs import unit_decoder
-from unitone.codecs.codec import model_folder, read_config
+from unitone.codecs.codec import read_config
 from unitone.config import command_line, option_value, to_dict
 from unitone.errors import ConfigError
 from unitone.lm import family
@@ -90,7 +90,7 @@ def _train(config: LmConfig[Any], world: World) -> None:
         raise ConfigError(f"--best {best}: there are {', '.join(validator.metrics)}")
     Trainer(
         dataclasses.replace(config.train, best=best),
-        players={"model": made.objective},
+        networks={"model": made.objective},
         source=mixture,
         out=config.out,
         validate=validator,
@@ -119,7 +119,7 @@ def _decoder(config: LmConfig[Any], made: Training) -> Path | None:
     """Return the folder of the unit decoder or codec, which must know the units or codes."""
     if config.decoder is None:
         return None
-    folder = model_folder(config.decoder)
+    folder = model_dir.resolve(config.decoder)
     if read_config(folder)["codec"] != unit_decoder.NAME:
         if made.words.codes is None:
             raise ConfigError(f"--decoder {config.decoder} takes codes; no task has {{codes}}")

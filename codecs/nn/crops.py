@@ -1,9 +1,10 @@
 """Training data of the unit decoder: random stretches of utterances, cut at frames of units.
 
-A round cuts every utterance at a random frame as often as its length asks for, so all audio has the
-same weight; the stream is named by round and position, and nothing else decides it. A crop brings
-the samples its windows need on both sides, silence beyond the ends of the recording. Durations are
-learnt from units alone, so a batch has whole sentences for them, several for each crop.
+An epoch cuts every utterance at a random frame as often as its length asks for, so all audio has
+the same weight; the stream is named by the number of the epoch, and nothing else decides it. A crop
+brings the samples its windows need on both sides, silence beyond the ends of the recording.
+Durations are learnt from units alone, so a batch has whole sentences for them, several for each
+crop.
 
 Axes: B batch, M stretches, T frames of units, S runs of equal units, N samples, E embedding width.
 """
@@ -83,7 +84,7 @@ class Spec:
 class Material:
     """The utterances of the shards that can be used, with units in memory and audio on disk.
 
-    Runs of all utterances lie one behind the other: 8 bytes each, 1.5 MB an hour at 50 Hz.
+    Runs of all utterances lie one after the other: 8 bytes each, 1.5 MB an hour at 50 Hz.
     """
 
     utterances: tuple[Utterance, ...]
@@ -112,12 +113,12 @@ class Material:
 
     @cached_property
     def speakers(self) -> tuple[str, ...]:
-        """The names of the voices, sorted."""
+        """Names, sorted."""
         return tuple(sorted({speaker_of(utterance) for utterance in self.utterances}))
 
 
 def speaker_of(utterance: Utterance) -> str:
-    """Return the speaker's name; where the manifest has none, all are one voice."""
+    """Return the speaker's name; where the manifest has none, all are one speaker."""
     return utterance.speaker or "speaker"
 
 
@@ -126,7 +127,7 @@ def read_material(shards: TokenShards, manifest: Path, *, split: str | None) -> 
 
     Raises:
         ConfigError: no row is in that split.
-        CorpusError: the manifest lacks an utterance of the shards.
+        CorpusError: an utterance of the shards is not in the manifest.
     """
     recordings = {utterance.id: utterance for utterance in read_corpus(manifest).utterances}
     utterances, units, durations, num_frames, num_samples = [], [], [], [], []
@@ -169,9 +170,9 @@ class CropSource:
     embeddings: Mapping[str, Float32[np.ndarray, "E"]] | None = None
     """External speaker embeddings by utterance id or speaker; None = speakers are numbers."""
 
-    def plan(self, round: int) -> Sequence[Spec]:
-        """Return the crops of a round, shuffled, in batches; the last one may be smaller."""
-        draw = seeding.stream(self.seed, "crops", round)
+    def plan(self, window: int) -> Sequence[Spec]:
+        """Return the crops of an epoch, shuffled, in batches; the last one may be smaller."""
+        draw = seeding.stream(self.seed, "crops", window)
         lengths = self.material.num_frames
         share = lengths / self.crop_frames
         times = np.floor(share + draw.random(len(lengths))).astype(int).clip(min=share < 1)

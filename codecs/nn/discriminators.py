@@ -29,8 +29,8 @@ SLOPE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """What one discriminator says of a batch."""
+class Output:
+    """Of one discriminator."""
 
     score: Tensor
     """(B, 1, …): 1 = real, 0 = made, by place."""
@@ -43,8 +43,9 @@ class Discriminators(nn.Module):
 
     def __init__(self, *, width: float, generator: Generator) -> None:
         super().__init__()
-        judges = [_Period(period, width=width) for period in PERIODS]
-        self.judges = nn.ModuleList([*judges, *(_Spectral(w, width=width) for w in WINDOWS)])
+        periods = [_Period(period, width=width) for period in PERIODS]
+        # compat: "judges" is in the names of the weights in checkpoints
+        self.judges = nn.ModuleList([*periods, *(_Spectral(w, width=width) for w in WINDOWS)])
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.trunc_normal_(part.weight, std=0.02, generator=generator)
@@ -53,11 +54,11 @@ class Discriminators(nn.Module):
         for part in [m for m in self.modules() if isinstance(m, nn.Conv2d)]:
             weight_norm(part)
 
-    def forward(self, waves: Float[Tensor, "B N"]) -> list[Judgement]:
-        """Return a judgement of each discriminator."""
+    def forward(self, waves: Float[Tensor, "B N"]) -> list[Output]:
+        """Return the output of each discriminator."""
         waves = waves - waves.mean(dim=-1, keepdim=True)
         waves = 0.8 * waves / (waves.abs().amax(dim=-1, keepdim=True) + 1e-9)
-        return [judge(waves) for judge in self.judges]
+        return [one(waves) for one in self.judges]
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -74,14 +75,14 @@ class _Period(nn.Module):
         )
         self.score = nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0))
 
-    def forward(self, waves: Float[Tensor, "B N"]) -> Judgement:
+    def forward(self, waves: Float[Tensor, "B N"]) -> Output:
         x = functional.pad(waves, (0, -waves.shape[1] % self.period))
         x = x.unflatten(1, (-1, self.period))[:, None]
         features = []
         for layer in self.layers:
             x = functional.leaky_relu(layer(x), SLOPE)
             features.append(x)
-        return Judgement(score=self.score(x), features=tuple(features))
+        return Output(score=self.score(x), features=tuple(features))
 
 
 class _Spectral(nn.Module):
@@ -107,7 +108,7 @@ class _Spectral(nn.Module):
         )
         self.score = nn.Conv2d(channels, 1, (3, 3), padding=(1, 1))
 
-    def forward(self, waves: Float[Tensor, "B N"]) -> Judgement:
+    def forward(self, waves: Float[Tensor, "B N"]) -> Output:
         half = self.framing.fft // 2
         spectra = torch.view_as_real(spectrum(functional.pad(waves, (half, half)), self.framing))
         spectra = spectra.permute(0, 3, 1, 2)  # (B, 2, T, F)
@@ -119,14 +120,14 @@ class _Spectral(nn.Module):
                 x = functional.leaky_relu(layer(x), SLOPE)
                 features.append(x)
             ends.append(x)
-        return Judgement(score=self.score(torch.cat(ends, dim=-1)), features=tuple(features))
+        return Output(score=self.score(torch.cat(ends, dim=-1)), features=tuple(features))
 
 
 def _scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def discriminator_loss(real: Sequence[Judgement], made: Sequence[Judgement]) -> Float[Tensor, "B"]:
+def discriminator_loss(real: Sequence[Output], made: Sequence[Output]) -> Float[Tensor, "B"]:
     """Return sum over discriminators of mean (1 - D(real))^2 + mean D(made)^2, per row."""
     parts = [
         _row_mean((1 - ours.score).square()) + _row_mean(theirs.score.square())
@@ -135,12 +136,12 @@ def discriminator_loss(real: Sequence[Judgement], made: Sequence[Judgement]) -> 
     return torch.stack(parts).sum(dim=0)
 
 
-def generator_loss(made: Sequence[Judgement]) -> Float[Tensor, "B"]:
+def generator_loss(made: Sequence[Output]) -> Float[Tensor, "B"]:
     """Return sum over discriminators of mean (1 - D(made))^2, per row."""
     return torch.stack([_row_mean((1 - one.score).square()) for one in made]).sum(dim=0)
 
 
-def feature_loss(real: Sequence[Judgement], made: Sequence[Judgement]) -> Float[Tensor, "B"]:
+def feature_loss(real: Sequence[Output], made: Sequence[Output]) -> Float[Tensor, "B"]:
     """Return sum over discriminators and layers of the mean distance of activations, per row."""
     parts = [
         _row_mean((ours.detach() - theirs).abs())

@@ -1,8 +1,8 @@
-"""What the unit decoder is trained on, as players of the shared trainer.
+"""What the unit decoder is trained on: the trainable modules of `unitone.train.trainer`.
 
-One player for the ``mel`` head, two for ``istft``: the discriminator steps first, then the
-generator on the same batch, as in HiFi-GAN and DAC. Every loss is a sum over frames, so that a step
-of several batches is the same as one of a large batch.
+One for the ``mel`` head, two for ``istft``: the discriminators step first, then the generator on
+the same batch and waveforms, as in HiFi-GAN and DAC. Every loss is a sum over frames, so that a
+step of several batches is the same as one of a large batch.
 
 Axes: B batch, T frames of units, N samples, F bins.
 """
@@ -44,7 +44,7 @@ class LossConfig:
 
 
 class MelRegression(nn.Module):
-    """Player of the ``mel`` head: mean distance of log magnitudes, in mel and linear bands."""
+    """Of the ``mel`` head: mean distance of log magnitudes, in mel and linear bands."""
 
     def __init__(self, network: UnitNetwork, weights: LossConfig) -> None:
         super().__init__()
@@ -78,21 +78,65 @@ class MelRegression(nn.Module):
         )
 
 
+class GeneratorOutput:
+    """What the generator makes of a batch, once a step for both networks of a GAN.
+
+    Its weights change only after the last of the two has used it. Of a step of several batches only
+    the last is kept, since memory is planned for the activations of one; the others are made twice.
+    """
+
+    def __init__(self, network: UnitNetwork) -> None:
+        self.network = network
+        self._trained = [p for p in network.parameters() if p.requires_grad]
+        self._kept: tuple[CropBatch, Tensor] | None = None
+
+    @torch.compiler.disable
+    def for_discriminators(self, batch: CropBatch) -> Float[Tensor, "B N"]:
+        """Return the waveforms, detached; keep them with their graph for the generator's turn."""
+        if not torch.is_grad_enabled():
+            return self._made(batch)
+        frozen = [p for p in self._trained if not p.requires_grad]  # by the trainer, for this turn
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        made = self._made(batch)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        self._kept = (batch, made)
+        return made.detach()
+
+    @torch.compiler.disable
+    def for_generator(self, batch: CropBatch) -> Float[Tensor, "B N"]:
+        """Return the waveforms with their graph: those that are kept, or made now."""
+        if self._kept is None or self._kept[0] is not batch:
+            return self._made(batch)
+        (_, made), self._kept = self._kept, None
+        return made
+
+    def _made(self, batch: CropBatch) -> Float[Tensor, "B N"]:
+        return self.network.waves(batch.units, batch.speakers, batch.valid, generator=Generator())
+
+    def real(self, batch: CropBatch) -> Float[Tensor, "B N"]:
+        """Return the recorded waveforms, zero where there is no valid frame, as made ones are."""
+        inside = batch.valid.repeat_interleave(self.network.config.hop, dim=1)
+        return trim(batch.waves, self.network.framing) * inside
+
+
 class AdversarialGenerator(nn.Module):
-    """Player of the ``istft`` head; holds the discriminators without owning them."""
+    """The generator of the ``istft`` head; holds the discriminators without owning them."""
 
     def __init__(
-        self, network: UnitNetwork, discriminators: Discriminators, weights: LossConfig
+        self, output: GeneratorOutput, discriminators: Discriminators, weights: LossConfig
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network = output.network
+        self.output = output
         self.weights = weights
         self._others = (discriminators,)  # a tuple, so that their weights aren't ours
 
     def forward(self, batch: CropBatch) -> Loss:
         """Return the generator's loss, summed over valid frames of units."""
         network, weights = self.network, self.weights
-        made, real = _pair(network, batch)
+        made, real = self.output.for_generator(batch), self.output.real(batch)
         frames = batch.valid.sum(dim=1)
         with torch.no_grad():
             of_real = self._others[0](real)
@@ -117,32 +161,22 @@ class AdversarialGenerator(nn.Module):
 
 
 class AdversarialDiscriminator(nn.Module):
-    """Player of the discriminators; holds the network without owning it."""
+    """The discriminators; see the generator without owning it."""
 
-    def __init__(self, network: UnitNetwork, discriminators: Discriminators) -> None:
+    def __init__(self, output: GeneratorOutput, discriminators: Discriminators) -> None:
         super().__init__()
         self.discriminators = discriminators
-        self._others = (network,)
+        self.output = output
 
     def forward(self, batch: CropBatch) -> Loss:
         """Return the discriminators' loss, summed over valid frames of units."""
-        with torch.no_grad():
-            made, real = _pair(self._others[0], batch)
+        made, real = self.output.for_discriminators(batch), self.output.real(batch)
         losses = discriminator_loss(self.discriminators(real), self.discriminators(made))
         frames = batch.valid.sum(dim=1)
         total = (losses * frames).sum()
         return Loss(
             total=total, count=frames.sum(), parts={"judged": (total.detach(), frames.sum())}
         )
-
-
-def _pair(
-    network: UnitNetwork, batch: CropBatch
-) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"]]:
-    """Return made and real waveforms, both zero where there is no valid frame."""
-    made = network.waves(batch.units, batch.speakers, batch.valid, generator=Generator())
-    inside = batch.valid.repeat_interleave(network.config.hop, dim=1)
-    return made, trim(batch.waves, network.framing) * inside
 
 
 def multi_scale_mel(

@@ -1,4 +1,4 @@
-"""The unit decoder's network: what it is made of, and its two endings.
+"""The unit decoder's network: what it is made of, and its two output heads.
 
 ``istft``: magnitude and phase of every bin, inverted (Vocos, arXiv 2306.00814, eq. 3-6); made for
 adversarial training. ``mel``: magnitudes alone, trained on mel and linear distances, and phases by
@@ -34,7 +34,7 @@ class NetworkConfig:
     frame_rate: float
     """Units a second."""
     speakers: tuple[str, ...]
-    """Names of the voices, in the order of their numbers."""
+    """Names, in the order of their numbers."""
     head: Literal["mel", "istft"] = "mel"
     """mel: magnitudes, phases by Griffin-Lim. istft: magnitudes and phases."""
     speaker_dim: int | None = None
@@ -46,7 +46,7 @@ class NetworkConfig:
     fft: int = 640
     """Samples of a window; four times their distance."""
     griffin_lim: int = 32
-    """Iterations of the ``mel`` ending."""
+    """Iterations of the ``mel`` head."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     sample_rate: int = SAMPLE_RATE
 
@@ -117,7 +117,7 @@ class UnitNetwork(nn.Module):
         *,
         generator: Generator,
     ) -> Float[Tensor, "B N"]:
-        """Return T hops of samples for each row, zero behind its last valid frame.
+        """Return T hops of samples for each row, zero after its last valid frame.
 
         ``generator`` draws the phases Griffin-Lim begins with; ``istft`` needs none.
         """

@@ -2,7 +2,7 @@
 
 A frame of features is made from ``receptive field`` samples, which begin at t * unit hop; its
 spectral frame has its centre where those have theirs. So there is no centring and no reflection: a
-stretch of T frames is analysed from ``left`` samples before its first to ``right`` samples behind
+stretch of T frames is analysed from ``left`` samples before its first to ``right`` samples after
 its last, and T inverted frames give those samples back. Trimmed, T frames are exactly T hops, and
 output sample n is input sample n.
 

@@ -107,9 +107,9 @@ def read_recordings(
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """A batch of a round."""
+    """A batch of an epoch window."""
 
-    round: int
+    window: int
     rows: tuple[int, ...]
 
 
@@ -124,18 +124,18 @@ class RecordingSource:
     seed: int
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
-    def plan(self, round: int) -> Sequence[Spec]:
+    def plan(self, window: int) -> Sequence[Spec]:
         """Return the utterances in batches of like length, shuffled."""
         lengths = np.array([len(one) for one in self.recordings.features])
-        stream = seeding.stream(self.seed, "judge", "plan", round)
+        stream = seeding.stream(self.seed, "judge", "plan", window)
         grouped = batches.bucket(
             lengths, max_tokens=self.max_frames, generator=stream, multiple_of=8
         )
-        return [Spec(round=round, rows=tuple(rows.tolist())) for rows in grouped]
+        return [Spec(window=window, rows=tuple(rows.tolist())) for rows in grouped]
 
     def load(self, spec: Spec) -> SpeechBatch:
-        """Return a batch, augmented as the round and its first utterance say."""
-        stream = seeding.stream(self.seed, "judge", "augment", spec.round, spec.rows[0])
+        """Return a batch, augmented as the window and its first utterance say."""
+        stream = seeding.stream(self.seed, "judge", "augment", spec.window, spec.rows[0])
         rows = []
         for row in spec.rows:
             rows.append(augmented(self.recordings.features[row], self.augment, stream))

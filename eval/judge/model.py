@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from unitone.audio import SAMPLE_RATE
 from unitone.errors import ConfigError
+from unitone.nn.convnext import ConvNextBlock
 from unitone.nn.mel import mel_filters
 from unitone.train.network import Loss
 
@@ -148,34 +149,6 @@ def collapse(classes: Int[np.ndarray, "P"], characters: str) -> str:
     return "".join(characters[one - 1] for one in classes[changed & (classes != BLANK)])
 
 
-class Block(nn.Module):
-    """ConvNeXt's block (Liu et al. 2022, arXiv 2201.03545) in one dimension."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        dim, inner = config.dim, config.dim * config.expansion
-        # A 2-D convolution of height 1: channels-last, our memory layout, and fast on CPUs.
-        shape, edge = (1, config.kernel), (0, config.kernel // 2)
-        self.mix = nn.Conv2d(dim, dim, shape, padding=edge, groups=dim)
-        self.norm = nn.LayerNorm(dim)
-        self.up = nn.Linear(dim, inner)
-        self.down = nn.Linear(inner, dim)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self, x: Float[Tensor, "B L D"], valid: Bool[Tensor, "B L"]
-    ) -> Float[Tensor, "B L D"]:
-        """Return ``x`` with what its neighbourhood adds."""
-        masked = x * valid[:, :, None]  # padding is zero, whatever is beside it in the batch
-        mixed = self.mix(masked.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
-        added: Tensor = self.down(functional.gelu(self.up(self.norm(mixed))))
-        found: Tensor = x + self.dropout(added)
-        return found
-
-    if TYPE_CHECKING:
-        __call__ = forward
-
-
 class Network(nn.Module):
     """Features to logits of characters; a row doesn't depend on the others of its batch."""
 
@@ -185,7 +158,12 @@ class Network(nn.Module):
         shape, stride, edge = (1, STEM_KERNEL), (1, 2), (0, STEM_KERNEL // 2)
         self.first = nn.Conv2d(config.num_mels, config.dim, shape, stride, edge)
         self.second = nn.Conv2d(config.dim, config.dim, shape, stride, edge)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            ConvNextBlock(
+                config.dim, kernel=config.kernel, expansion=config.expansion, dropout=config.dropout
+            )
+            for _ in range(config.blocks)
+        )
         self.norm = nn.LayerNorm(config.dim)
         self.head = nn.Linear(config.dim, PER_FRAME * (len(config.characters) + 1))
         self._initialize(generator)
@@ -222,7 +200,7 @@ class Network(nn.Module):
 
 
 class CtcObjective(nn.Module):
-    """Player of the trainer: minus the log-likelihood of the texts, by character."""
+    """The trainable module: minus the log-likelihood of the texts, by character."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()

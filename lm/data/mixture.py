@@ -1,8 +1,8 @@
 """What a language model trains on: stored tokens, mixed tasks, batches under a token budget.
 
-The order is a pure function of the seed and a round's number, so that a run resumes anywhere at
-once, with any number of workers and processes. A model family says what an example is, what it
-costs and how examples become a batch.
+The order is a pure function of the seed and the number of an epoch window, so that a run resumes
+anywhere at once, with any number of workers and processes. A model family says what an example is,
+what it costs and how examples become a batch.
 
 Axes: U utterances.
 """
@@ -160,19 +160,19 @@ class Mixture:
         """Return how many examples each task has."""
         return {task.name: len(rows) for task, rows in zip(self._tasks, self._rows, strict=True)}
 
-    def plan(self, round: int) -> list[list[list[Item]]]:
-        """Return the batches of a round: rows of items, several in a row where rows are packed."""
+    def plan(self, window: int) -> list[list[list[Item]]]:
+        """Return the batches of an epoch window: rows of items, several in a row if packed."""
         items: list[Item] = []
         costs: list[np.ndarray] = []
         for number in range(len(self._tasks)):
-            picked, first = self._picked(number, round)
+            picked, first = self._picked(number, window)
             rows, to = self._rows[number][picked], self._to[number][picked]
             costs.append(self._costs[number][picked])
             items += [
                 Item(task=number, row=int(row), to=int(other), draw=first + place)
                 for place, (row, other) in enumerate(zip(rows, to, strict=True))
             ]
-        generator = seeding.stream(self._seed, "batches", round)
+        generator = seeding.stream(self._seed, "batches", window)
         return self._batches(items, np.concatenate(costs), generator)
 
     def _batches(
@@ -191,10 +191,10 @@ class Mixture:
             for start in range(0, len(order), per_batch)
         ]
 
-    def _picked(self, number: int, round: int) -> tuple[np.ndarray, int]:
-        """Return which examples of a task a round holds, and the number of the first draw."""
+    def _picked(self, number: int, window: int) -> tuple[np.ndarray, int]:
+        """Return which examples of a task a window holds, and the number of the first draw."""
         share = self.shares[number] * self._config.round_examples
-        first, last = int(np.floor(round * share)), int(np.floor((round + 1) * share))
+        first, last = int(np.floor(window * share)), int(np.floor((window + 1) * share))
         count = len(self._rows[number])
         draws = np.arange(first, last)
         epochs, places = np.divmod(draws, count)

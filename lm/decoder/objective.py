@@ -18,7 +18,7 @@ from unitone.train.trainer import Loss
 
 
 class NextToken(nn.Module):
-    """The player that trains a language model."""
+    """The trainable module of a language model."""
 
     def __init__(
         self,

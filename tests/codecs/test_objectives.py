@@ -8,7 +8,7 @@ import torch
 from unitone.codecs.nn.crops import CropBatch
 from unitone.codecs.nn.discriminators import (
     Discriminators,
-    Judgement,
+    Output,
     discriminator_loss,
     feature_loss,
     generator_loss,
@@ -16,6 +16,7 @@ from unitone.codecs.nn.discriminators import (
 from unitone.codecs.nn.losses import (
     AdversarialDiscriminator,
     AdversarialGenerator,
+    GeneratorOutput,
     LossConfig,
     MelRegression,
     duration_loss,
@@ -56,10 +57,10 @@ def rows_of(batch: CropBatch) -> Iterator[CropBatch]:
 
 
 def test_the_loss_of_a_batch_is_the_sum_of_its_rows(make_network: MakeNetwork) -> None:
-    player = MelRegression(make_network(), LossConfig()).eval()
-    batch = batch_of(player.network, [16, 9, 3])
-    whole = player(batch)
-    parts = [player(row) for row in rows_of(batch)]
+    objective = MelRegression(make_network(), LossConfig()).eval()
+    batch = batch_of(objective.network, [16, 9, 3])
+    whole = objective(batch)
+    parts = [objective(row) for row in rows_of(batch)]
     torch.testing.assert_close(whole.total, torch.stack([p.total for p in parts]).sum())
     assert int(whole.count) == 28
     assert set(whole.parts) == {"mel", "linear", "duration"}
@@ -69,24 +70,24 @@ def test_the_adversarial_losses_of_a_batch_are_the_sums_of_its_rows(
     make_network: MakeNetwork,
 ) -> None:
     network = make_network("istft")
-    judges = Discriminators(width=0.05, generator=torch.Generator().manual_seed(2)).eval()
-    batch = batch_of(network, [16, 16])
-    for player in (
-        AdversarialGenerator(network, judges, LossConfig()).eval(),
-        AdversarialDiscriminator(network, judges).eval(),
+    discriminators = Discriminators(width=0.05, generator=torch.Generator().manual_seed(2)).eval()
+    batch, output = batch_of(network, [16, 16]), GeneratorOutput(network)
+    for objective in (
+        AdversarialGenerator(output, discriminators, LossConfig()).eval(),
+        AdversarialDiscriminator(output, discriminators).eval(),
     ):
-        whole, parts = player(batch), [player(row) for row in rows_of(batch)]
+        whole, parts = objective(batch), [objective(row) for row in rows_of(batch)]
         torch.testing.assert_close(whole.total, torch.stack([p.total for p in parts]).sum())
 
 
 def test_what_is_not_valid_has_no_say(make_network: MakeNetwork) -> None:
-    player = MelRegression(make_network(), LossConfig()).eval()
-    batch = batch_of(player.network, [9])
+    objective = MelRegression(make_network(), LossConfig()).eval()
+    batch = batch_of(objective.network, [9])
     units, waves = batch.units.clone(), batch.waves.clone()
     units[:, 9:] = 3
-    waves[:, 9 * 160 + player.network.framing.fft :] = 7.0
+    waves[:, 9 * 160 + objective.network.framing.fft :] = 7.0
     other = replace(batch, units=units, waves=waves)
-    torch.testing.assert_close(player(other).total, player(batch).total)
+    torch.testing.assert_close(objective(other).total, objective(batch).total)
 
 
 def test_the_loss_of_perfect_magnitudes_is_zero(
@@ -95,11 +96,11 @@ def test_the_loss_of_perfect_magnitudes_is_zero(
     from unitone.codecs.nn.spectrum import spectrum
 
     network = make_network()
-    player = MelRegression(network, LossConfig(duration=0.0))
+    objective = MelRegression(network, LossConfig(duration=0.0))
     batch = batch_of(network, [16])
     truth = spectrum(batch.waves, network.framing).abs().log()
     monkeypatch.setattr(network, "log_magnitudes", lambda *_: truth)
-    assert float(player(batch).total.detach()) == pytest.approx(0.0, abs=1e-3)
+    assert float(objective(batch).total.detach()) == pytest.approx(0.0, abs=1e-3)
 
 
 def test_durations_are_compared_by_their_poisson_deviance(make_network: MakeNetwork) -> None:
@@ -132,11 +133,9 @@ def test_multi_scale_mel_has_a_gradient_in_silence() -> None:
 
 
 def test_least_squares_by_hand() -> None:
-    def judged(score: float, feature: float) -> list[Judgement]:
+    def judged(score: float, feature: float) -> list[Output]:
         return [
-            Judgement(
-                score=torch.full((1, 1, 4), score), features=(torch.full((1, 2, 3), feature),)
-            )
+            Output(score=torch.full((1, 1, 4), score), features=(torch.full((1, 2, 3), feature),))
         ]
 
     real, made = judged(0.5, 1.0), judged(0.25, 4.0)
@@ -146,10 +145,10 @@ def test_least_squares_by_hand() -> None:
 
 
 def test_discriminators_see_every_period_and_window_whatever_the_level() -> None:
-    judges = Discriminators(width=0.05, generator=torch.Generator().manual_seed(0)).eval()
+    discriminators = Discriminators(width=0.05, generator=torch.Generator().manual_seed(0)).eval()
     wave = torch.randn(2, 1601, generator=torch.Generator().manual_seed(1))
-    quiet = judges(0.01 * wave + 0.2)
-    for ours, theirs in zip(judges(wave), quiet, strict=True):
+    quiet = discriminators(0.01 * wave + 0.2)
+    for ours, theirs in zip(discriminators(wave), quiet, strict=True):
         torch.testing.assert_close(ours.score, theirs.score, atol=1e-4, rtol=1e-3)
     assert len(quiet) == 8
     assert [len(one.features) for one in quiet] == [5] * 5 + [25] * 3
@@ -159,18 +158,21 @@ def test_adversaries_step_without_touching_each_other_and_improve(
     make_network: MakeNetwork,
 ) -> None:
     network = make_network("istft").train()
-    judges = Discriminators(width=0.05, generator=torch.Generator().manual_seed(2))
-    generator = AdversarialGenerator(network, judges, LossConfig())
-    discriminator = AdversarialDiscriminator(network, judges)
-    assert not {id(p) for p in generator.parameters()} & {id(p) for p in judges.parameters()}
+    discriminators = Discriminators(width=0.05, generator=torch.Generator().manual_seed(2))
+    output = GeneratorOutput(network)
+    generator = AdversarialGenerator(output, discriminators, LossConfig())
+    discriminator = AdversarialDiscriminator(output, discriminators)
+    assert not {id(p) for p in generator.parameters()} & {
+        id(p) for p in discriminators.parameters()
+    }
     assert not {id(p) for p in discriminator.parameters()} & {id(p) for p in network.parameters()}
     batch = batch_of(network, [16, 12])
-    players = [discriminator, generator]
-    optimizers = [torch.optim.AdamW(p.parameters(), lr=3e-3, betas=(0.8, 0.99)) for p in players]
+    objectives = [discriminator, generator]
+    optimizers = [torch.optim.AdamW(p.parameters(), lr=3e-3, betas=(0.8, 0.99)) for p in objectives]
     history: dict[str, list[float]] = {}
     for _ in range(8):
-        for player, optimizer in zip(players, optimizers, strict=True):
-            loss = player(batch)
+        for objective, optimizer in zip(objectives, optimizers, strict=True):
+            loss = objective(batch)
             (loss.total / loss.count).backward()
             optimizer.step()
             for one in optimizers:
@@ -182,13 +184,39 @@ def test_adversaries_step_without_touching_each_other_and_improve(
     assert np.isfinite(list(history.values())).all()
 
 
+def test_a_step_of_a_gan_runs_its_generator_once(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = make_network("istft").train()
+    discriminators = Discriminators(width=0.05, generator=torch.Generator().manual_seed(2))
+    output = GeneratorOutput(network)
+    discriminator = AdversarialDiscriminator(output, discriminators)
+    generator = AdversarialGenerator(output, discriminators, LossConfig())
+    batch = batch_of(network, [16, 12])
+    alone = torch.autograd.grad(generator(batch).total, list(network.decoder.parameters()))
+    runs: list[int] = []
+    network.decoder.register_forward_hook(lambda *_: runs.append(1))
+    for parameter in network.parameters():  # as the trainer does in the discriminator's turn
+        parameter.requires_grad_(False)
+    discriminator(batch).total.backward()
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    shared = torch.autograd.grad(generator(batch).total, list(network.decoder.parameters()))
+    assert len(runs) == 1
+    assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
+    generator(batch)  # a batch is made anew once its waveforms were used
+    assert len(runs) == 2
+
+
 def test_regression_learns_one_batch(make_network: MakeNetwork) -> None:
-    player = MelRegression(make_network(), LossConfig()).train()
-    batch = batch_of(player.network, [16, 12])
-    optimizer = torch.optim.AdamW(player.parameters(), lr=1e-2)
+    objective = MelRegression(make_network(), LossConfig()).train()
+    batch = batch_of(objective.network, [16, 12])
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-2)
     losses = []
     for _ in range(60):
-        loss = player(batch)
+        loss = objective(batch)
         (loss.total / loss.count).backward()
         optimizer.step()
         optimizer.zero_grad()

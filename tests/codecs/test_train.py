@@ -1,4 +1,4 @@
-"""The commands, from shards to a voice, at toy size; and what they say to what can't work."""
+"""The commands, from shards to speech, at toy size; and what they say to what can't work."""
 
 import json
 import logging
@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from unitone.codecs import synthesize, train
 from unitone.codecs.unit_decoder import UnitDecoder, load
+from unitone.errors import ConfigError
 from unitone.tokenizers.tokenizer import Tokenizer
 
 Train = Callable[..., int]
@@ -43,7 +44,7 @@ def train_tiny(stages: Any) -> Train:
 @pytest.mark.parametrize("head", ["mel", "istft"])
 def test_training_gives_a_codec(head: str, train_tiny: Train, stages: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    split = ("--split", "train", "--validation-split", "dev")
+    split = ("--split", "train", "--valid-split", "dev")
     assert train_tiny(out, "--head", head, "--tokenizer", stages.tokenizer, *split) == 0
     decoder = load(out)
     assert decoder.speakers == ("anna", "bert")
@@ -90,6 +91,26 @@ def test_what_cannot_be_trained_says_why(
     assert "--split sing" in capsys.readouterr().err
     assert train_tiny(tmp_path / "a", "--tokenizer", tmp_path / "none") == 2
     assert "no such directory" in capsys.readouterr().err
+
+
+def test_each_head_has_its_defaults_and_an_old_option_its_new_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = {name: Path(name) for name in ("tokens", "manifest", "out")}
+    mel = train.DecoderTrainConfig(**where)
+    istft = train.IstftTrainConfig(**where, head="istft")
+    assert (mel.train.steps, mel.backbone.dim, mel.crop_frames) == (1_500, 256, 64)
+    assert (istft.train.ema, istft.backbone.dim, istft.crop_frames) == (0.999, 512, 96)
+    with pytest.raises(ConfigError, match="DecoderTrainConfig is not of --head istft"):
+        train.DecoderTrainConfig(**where, head="istft")
+    for words in (["--head", "istft"], ["--head=istft"]):
+        with pytest.raises(SystemExit):
+            train.main([*words, "--help"])
+        assert "400000" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        train.main(["--validation-split", "dev"])
+    assert caught.value.code == 2
+    assert "--validation-split is called --valid-split now" in capsys.readouterr().err
 
 
 def test_synthesis_writes_waveforms_and_a_manifest(

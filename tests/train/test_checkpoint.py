@@ -52,7 +52,7 @@ def test_weights_that_do_not_fit_are_named() -> None:
     tensors = checkpoint.weights(Tied())
     with pytest.raises(CheckpointError, match=r"there: .*'embedding.weight' has shape \(5, 4\)"):
         checkpoint.load_weights(Tied(dim=3), tensors, where="there")
-    with pytest.raises(CheckpointError, match="there lacks the tensor 'count'"):
+    with pytest.raises(CheckpointError, match="there has no tensor 'count'"):
         checkpoint.load_weights(Tied(), {"embedding.weight": torch.zeros(5, 4)}, where="there")
     with pytest.raises(CheckpointError, match="'extra'"):
         checkpoint.load_weights(Tied(), {**tensors, "extra": torch.zeros(1)}, where="there")

@@ -24,15 +24,15 @@ DIM = 6
 
 
 class Source:
-    def plan(self, round: int) -> range:
-        return range(8 * round, 8 * round + 8)
+    def plan(self, window: int) -> range:
+        return range(8 * window, 8 * window + 8)
 
     def load(self, spec: int) -> Tensor:
         generator = torch.Generator().manual_seed(spec)
         return torch.randn(2 + spec % 5, DIM, generator=generator)
 
 
-class Player(nn.Module):
+class Network(nn.Module):
     """Two blocks with dropout, and two heads of which a batch uses one."""
 
     def __init__(self, *, use_all: bool) -> None:
@@ -63,15 +63,15 @@ class Player(nn.Module):
 
 def train(
     out: Path, *, steps: int = 8, parallel: distributed.Parallel = "auto", optimizer: str
-) -> Player:
-    player = Player(use_all=parallel == "fsdp")
+) -> Network:
+    network = Network(use_all=parallel == "fsdp")
 
     def validate(step: int) -> dict[str, float]:
         with torch.no_grad():
-            return {"loss": float(player(torch.ones(3, DIM)).total)}
+            return {"loss": float(network(torch.ones(3, DIM)).total)}
 
     def save(folder: Path) -> None:
-        checkpoint.save_tensors(folder / "model.safetensors", checkpoint.weights(player))
+        checkpoint.save_tensors(folder / "model.safetensors", checkpoint.weights(network))
 
     config = TrainConfig(
         steps=steps,
@@ -88,13 +88,13 @@ def train(
     )
     Trainer(
         config,
-        players={"model": player},
+        networks={"model": network},
         source=Source(),
         out=out,
         validate=validate,
         save_model=save,
     ).run()
-    return player
+    return network
 
 
 def assert_alike(one: Path, other: Path) -> None:
@@ -182,7 +182,7 @@ def test_one_process_is_a_world() -> None:
 def test_impossible_ways_are_refused() -> None:
     two = World(rank=0, size=2, device=torch.device("cpu"))
     with pytest.raises(ConfigError, match="torchrun started 2 processes"):
-        distributed.wrap(Player(use_all=False), parallel="none", world=two)
+        distributed.wrap(Network(use_all=False), blocks=[], parallel="none", world=two)
 
 
 def program() -> None:

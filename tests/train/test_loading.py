@@ -14,45 +14,51 @@ from unitone.errors import CorpusError
 from unitone.train.loading import Position, batches, flatten, to_device, walk
 
 
-class Rounds:
-    """Rounds of 3, 4, 5, 3, … batches; a batch is its own name."""
+class Windows:
+    """Windows of 3, 4, 5, 3, … batches; a batch is its own name."""
 
-    def plan(self, round: int) -> list[tuple[int, int]]:
-        return [(round, index) for index in range(3 + round % 3)]
+    def plan(self, window: int) -> list[tuple[int, int]]:
+        return [(window, index) for index in range(3 + window % 3)]
 
     def load(self, spec: tuple[int, int]) -> dict[str, Tensor]:
         return {"spec": torch.tensor(spec)}
 
 
-class Broken(Rounds):
+class Broken(Windows):
     def load(self, spec: tuple[int, int]) -> dict[str, Tensor]:
         raise CorpusError("utterance 7 is cut off")
 
 
 def named(loaded: list[tuple[dict[str, Tensor], Position]]) -> list[tuple[Any, Position]]:
-    return [(batch["spec"].tolist(), behind) for batch, behind in loaded]
+    return [(batch["spec"].tolist(), after) for batch, after in loaded]
 
 
 @given(per_step=st.integers(1, 7), steps=st.integers(1, 9))
 def test_going_on_from_a_position_changes_nothing(per_step: int, steps: int) -> None:
-    through = list(islice(walk(Rounds(), start=Position(), per_step=per_step), 2 * steps))
+    through = list(islice(walk(Windows(), start=Position(), per_step=per_step), 2 * steps))
     position = through[steps - 1][1]
-    rest = list(islice(walk(Rounds(), start=position, per_step=per_step), steps))
+    rest = list(islice(walk(Windows(), start=position, per_step=per_step), steps))
     assert rest == through[steps:]
     names = [spec for specs, _ in through for spec in specs]
     assert names == sorted(names)
+
+
+def test_a_position_keeps_its_name_on_disk() -> None:
+    position = Position(window=3, index=5)
+    assert position.saved() == {"round": 3, "index": 5}
+    assert Position.of(position.saved()) == position
 
 
 @given(world_size=st.sampled_from([1, 2, 3]))
 def test_processes_share_the_batches_of_a_step(world_size: int) -> None:
     alone = [
         spec
-        for specs, _ in islice(walk(Rounds(), start=Position(), per_step=6), 5)
+        for specs, _ in islice(walk(Windows(), start=Position(), per_step=6), 5)
         for spec in specs
     ]
     shared: list[Any] = [None] * 30
     for rank in range(world_size):
-        loaded = batches(Rounds(), start=Position(), per_step=6, rank=rank, world_size=world_size)
+        loaded = batches(Windows(), start=Position(), per_step=6, rank=rank, world_size=world_size)
         shared[rank::world_size] = [
             tuple(spec) for spec, _ in named(list(islice(loaded, 30 // world_size)))
         ]
@@ -60,8 +66,8 @@ def test_processes_share_the_batches_of_a_step(world_size: int) -> None:
 
 
 def test_workers_load_the_same_in_the_same_order() -> None:
-    here = named(list(islice(batches(Rounds(), start=Position(), per_step=2), 12)))
-    there = named(list(islice(batches(Rounds(), start=Position(), per_step=2, workers=2), 12)))
+    here = named(list(islice(batches(Windows(), start=Position(), per_step=2), 12)))
+    there = named(list(islice(batches(Windows(), start=Position(), per_step=2, workers=2), 12)))
     assert there == here
 
 

@@ -26,9 +26,16 @@ class Tiny(nn.Module):
 
 
 def built(
-    model: nn.Module, name: optim.OptimizerName, *, weight_decay: float = 0.0
+    model: Tiny, name: optim.OptimizerName, *, weight_decay: float = 0.0
 ) -> list[torch.optim.Optimizer]:
-    return optim.build(model, name=name, lr=0.1, betas=(0.9, 0.95), weight_decay=weight_decay)
+    return optim.build(
+        model,
+        blocks=list(model.blocks),
+        name=name,
+        lr=0.1,
+        betas=(0.9, 0.95),
+        weight_decay=weight_decay,
+    )
 
 
 def test_muon_has_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:

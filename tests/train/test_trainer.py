@@ -1,4 +1,4 @@
-"""The trainer on toy players: resuming to the bit, being killed, bad losses, bad disks.
+"""The trainer on toy networks: resuming to the bit, being killed, bad losses, bad disks.
 
 Run as a program, this file is the training that a test kills: ``test_trainer.py OUT KILL_AT``.
 """
@@ -39,14 +39,14 @@ class Batch:
 
 @dataclass(kw_only=True)
 class Source:
-    """Seven batches a round, of three to nine rows; ``at`` makes something happen at one."""
+    """Seven batches a window, of three to nine rows; ``at`` makes something happen at one."""
 
     at: int = -1
     happens: Callable[[Batch], Batch] | None = None
     loaded: int = 0
 
-    def plan(self, round: int) -> list[tuple[int, int]]:
-        return [(round, int(index)) for index in stream(0, "order", round).permutation(7)]
+    def plan(self, window: int) -> list[tuple[int, int]]:
+        return [(window, int(index)) for index in stream(0, "order", window).permutation(7)]
 
     def load(self, spec: tuple[int, int]) -> Batch:
         generator = torch.Generator().manual_seed(1000 * spec[0] + spec[1])
@@ -144,12 +144,12 @@ def train(
     settings: TrainConfig,
     *,
     source: Source | None = None,
-    players: Mapping[str, nn.Module] | None = None,
+    networks: Mapping[str, nn.Module] | None = None,
     **parts: Any,
 ) -> Mapping[str, nn.Module]:
-    players = players or {"model": Regression()}
-    Trainer(settings, players=players, source=source or Source(), out=out, **parts).run()
-    return players
+    networks = networks or {"model": Regression()}
+    Trainer(settings, networks=networks, source=source or Source(), out=out, **parts).run()
+    return networks
 
 
 def status_of(out: Path, **parts: Any) -> int:
@@ -267,9 +267,9 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 def test_settings_of_the_program_are_compared_too(tmp_path: Path) -> None:
     def go(**model: int) -> None:
         settings = {"model": model, "out": "anywhere"}
-        players = {"model": Regression()}
+        networks = {"model": Regression()}
         source = Source()
-        Trainer(config(), players=players, source=source, out=tmp_path, settings=settings).run()
+        Trainer(config(), networks=networks, source=source, out=tmp_path, settings=settings).run()
 
     go(dim=3)
     with pytest.raises(ConfigError, match=r"model\.dim = 3, now it is 4"):
@@ -281,9 +281,9 @@ def test_settings_of_the_program_are_compared_too(tmp_path: Path) -> None:
 def test_other_weights_are_refused_by_name(tmp_path: Path) -> None:
     train(tmp_path, config())
     with pytest.raises(CheckpointError, match=r"'blocks\.0\.weight' has shape \(16, 8\)"):
-        train(tmp_path, config(), players={"model": Regression(hidden=5)})
-    with pytest.raises(CheckpointError, match="no player 'judge'"):
-        train(tmp_path, config(), players={"judge": Regression()})
+        train(tmp_path, config(), networks={"model": Regression(hidden=5)})
+    with pytest.raises(CheckpointError, match="no network 'recognizer'"):
+        train(tmp_path, config(), networks={"recognizer": Regression()})
 
 
 @pytest.mark.parametrize("lag", [0, 2], ids=["at-once", "late"])
@@ -294,10 +294,12 @@ def test_a_bad_loss_stops_with_the_batch_saved(
     """Late, as on a GPU, is still before a checkpoint (of step 35) is written."""
     monkeypatch.setattr("unitone.train.trainer.lag_on", lambda device: lag)
     source = Source(at=34, happens=spoilt(value))
-    with pytest.raises(UnitoneError, match=r"step 34, player 'model': its loss .*square") as caught:
+    with pytest.raises(
+        UnitoneError, match=r"step 34, network 'model': its loss .*square"
+    ) as caught:
         train(tmp_path, config(steps=50, log_every=100), source=source)
 
-    folder = tmp_path / "bad-batch-34"
+    folder = tmp_path / "offending-batch-34"
     assert str(folder) in str(caught.value)
     saved = checkpoint.load_tensors(folder / "micro-batch-0.safetensors")
     assert torch.allclose(saved["batch.targets"], torch.tensor(value), equal_nan=True)
@@ -315,8 +317,8 @@ def test_a_gradient_that_is_not_finite_stops(tmp_path: Path) -> None:
             edge = (self.head.bias * 0).sum().sqrt()  # 0, with an infinite slope
             return dataclasses.replace(loss, total=loss.total + edge)
 
-    with pytest.raises(UnitoneError, match=r"step 1, player 'model'.*norm of its gradient is nan"):
-        train(tmp_path, config(), players={"model": Infinite()})
+    with pytest.raises(UnitoneError, match=r"step 1, network 'model'.*norm of its gradient is nan"):
+        train(tmp_path, config(), networks={"model": Infinite()})
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
@@ -328,14 +330,14 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
         return batch
 
     try:
-        status = status_of(tmp_path, source=Source(at=8, happens=fill), players=big)
+        status = status_of(tmp_path, source=Source(at=8, happens=fill), networks=big)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     assert status == 1
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
     checkpoint.read(tmp_path / "checkpoints" / "step-00000005")
-    train(tmp_path, config(), players={"model": Regression(hidden=200)})
+    train(tmp_path, config(), networks={"model": Regression(hidden=200)})
     assert len(curve(tmp_path)) == 20
 
 
@@ -367,7 +369,7 @@ def test_best_and_last_have_the_averaged_weights(tmp_path: Path) -> None:
         checkpoint.save_tensors(folder / "model.safetensors", checkpoint.weights(model))
 
     settings = config(ema=0.9, validate_every=5, best="distance")
-    train(tmp_path, settings, players={"model": model}, validate=validate, save_model=save)
+    train(tmp_path, settings, networks={"model": model}, validate=validate, save_model=save)
 
     best = checkpoint.load_tensors(tmp_path / "best" / "model.safetensors")
     last = checkpoint.load_tensors(tmp_path / "last" / "model.safetensors")
@@ -386,41 +388,89 @@ def test_an_unknown_best_metric_is_named(tmp_path: Path) -> None:
         train(tmp_path, config(best="wer"))
 
 
-def test_a_gan_steps_both_players_and_resumes_to_the_bit(tmp_path: Path) -> None:
-    through = train(tmp_path / "through", config(), players=gan())
+def test_a_gan_steps_both_networks_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    through = train(tmp_path / "through", config(), networks=gan())
     source = Source(at=12, happens=raises(OSError("gone")))
     with pytest.raises(OSError, match="gone"):
-        train(tmp_path / "crashed", config(), players=gan(), source=source)
-    resumed = train(tmp_path / "crashed", config(), players=gan())
+        train(tmp_path / "crashed", config(), networks=gan(), source=source)
+    resumed = train(tmp_path / "crashed", config(), networks=gan())
 
     assert curve(tmp_path / "crashed") == curve(tmp_path / "through")
     first = curve(tmp_path / "through")[0]
     assert {"discriminator/loss", "generator/loss", "generator/grad_norm"} <= first.keys()
-    for player in ("discriminator", "generator"):
-        for name, tensor in through[player].state_dict().items():
-            assert torch.equal(tensor, resumed[player].state_dict()[name])
+    for network in ("discriminator", "generator"):
+        for name, tensor in through[network].state_dict().items():
+            assert torch.equal(tensor, resumed[network].state_dict()[name])
 
 
-def test_other_players_get_no_gradient(tmp_path: Path) -> None:
-    players = gan()
-    discriminator = players["discriminator"]
+def own(module: nn.Module, **changed: Any) -> None:
+    module.optimization = dataclasses.replace(config().optimization, **changed)  # type: ignore[assignment]
+
+
+def test_the_settings_of_the_run_asked_for_again_change_nothing(tmp_path: Path) -> None:
+    train(tmp_path / "shared", config(), networks=gan())
+    networks = gan()
+    own(networks["generator"])
+    train(tmp_path / "own", config(), networks=networks)
+    assert curve(tmp_path / "own") == curve(tmp_path / "shared")
+
+
+def test_a_network_has_a_rate_and_an_interval_of_its_own(tmp_path: Path) -> None:
+    networks = gan()
+    discriminator = networks["discriminator"]
+    own(discriminator, lr=3e-3, schedule="constant", betas=(0.5, 0.9), update_every=2)
+    updates: list[int] = []
+    discriminator.register_forward_hook(lambda *_: updates.append(1))
+    source = Source(at=13, happens=raises(OSError("gone")))
+    with pytest.raises(OSError, match="gone"):
+        train(tmp_path, config(), networks=networks, source=source)
+    again = gan()
+    own(again["discriminator"], lr=3e-3, schedule="constant", betas=(0.5, 0.9), update_every=2)
+    train(tmp_path, config(), networks=again)
+    own(networks["discriminator"], lr=1e-3)
+    with pytest.raises(ConfigError, match=r"optimization\.discriminator\."):
+        train(tmp_path, config(), networks=networks)
+
+    assert len(updates) == 6  # of the twelve steps before the crash
+    assert len(curve(tmp_path)) == 20
+    last = curve(tmp_path)[-1]
+    assert last["discriminator/lr"] == 3e-3
+    assert last["lr"] < 3e-3
+    assert "generator/lr" not in last
+    records = [r for r in curve(tmp_path) if "discriminator/loss" in r]
+    assert [record["step"] for record in records] == list(range(2, 21, 2))
+    assert all("padding" in record and "generator/loss" in record for record in curve(tmp_path))
+
+
+def test_one_network_steps_always(tmp_path: Path) -> None:
+    model = Regression()
+    own(model, update_every=2)
+    with pytest.raises(ConfigError, match="no network is updated at every step"):
+        train(tmp_path, config(), networks={"model": model})
+    with pytest.raises(ConfigError, match=r"update_every >= 1, got 0\.01, 0"):
+        own(model, update_every=0)
+
+
+def test_other_networks_get_no_gradient(tmp_path: Path) -> None:
+    networks = gan()
+    discriminator = networks["discriminator"]
 
     class Alone(Generator):
         def forward(self, batch: Batch) -> Loss:
             assert not any(p.requires_grad for p in discriminator.parameters())
             return super().forward(batch)
 
-    players["generator"] = Alone(discriminator)
-    train(tmp_path, config(steps=2), players=players)
+    networks["generator"] = Alone(discriminator)
+    train(tmp_path, config(steps=2), networks=networks)
     assert all(p.requires_grad and p.grad is None for p in discriminator.parameters())
 
 
 def test_micro_batches_count_by_their_items(tmp_path: Path) -> None:
-    """Seven batches of a round in one step are one batch of all their rows."""
+    """Seven batches of a window in one step are one batch of all their rows."""
 
     class Whole(Source):
-        def plan(self, round: int) -> list[Any]:
-            return [super().plan(round)]
+        def plan(self, window: int) -> list[Any]:
+            return [super().plan(window)]
 
         def load(self, spec: Any) -> Batch:
             batches = [Source.load(self, one) for one in spec]
@@ -433,8 +483,8 @@ def test_micro_batches_count_by_their_items(tmp_path: Path) -> None:
     def still() -> dict[str, nn.Module]:
         return {"model": Regression(dropout=0.0)}
 
-    train(tmp_path / "seven", config(accumulate=7, steps=6), players=still())
-    train(tmp_path / "one", config(steps=6), source=Whole(), players=still())
+    train(tmp_path / "seven", config(accumulate=7, steps=6), networks=still())
+    train(tmp_path / "one", config(steps=6), source=Whole(), networks=still())
     seven, one = curve(tmp_path / "seven"), curve(tmp_path / "one")
     for a, b in zip(seven, one, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
@@ -452,7 +502,7 @@ def test_a_budget_of_time_ends_the_run_decayed(tmp_path: Path) -> None:
 
 def test_errors_of_the_data_reach_the_user(tmp_path: Path) -> None:
     class Empty(Source):
-        def plan(self, round: int) -> list[tuple[int, int]]:
+        def plan(self, window: int) -> list[tuple[int, int]]:
             return []
 
     with pytest.raises(ConfigError, match="nothing to train on"):
@@ -476,15 +526,15 @@ def test_impossible_settings_are_named(changed: dict[str, Any], named: str) -> N
 
 
 def test_muon_without_blocks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no player names its blocks"):
-        train(tmp_path, config(optimizer="muon"), players=gan())
+    with pytest.raises(ConfigError, match="no network names its blocks"):
+        train(tmp_path, config(optimizer="muon"), networks=gan())
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of tracing through the shape hook
-def test_compiled_players_learn_the_same(tmp_path: Path) -> None:
-    train(tmp_path / "plain", config(), players={"model": Regression(dropout=0.0)})
-    train(tmp_path / "compiled", config(compile=True), players={"model": Regression(dropout=0.0)})
+def test_compiled_networks_learn_the_same(tmp_path: Path) -> None:
+    train(tmp_path / "plain", config(), networks={"model": Regression(dropout=0.0)})
+    train(tmp_path / "compiled", config(compile=True), networks={"model": Regression(dropout=0.0)})
     for a, b in zip(curve(tmp_path / "plain"), curve(tmp_path / "compiled"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 

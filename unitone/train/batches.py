@@ -83,7 +83,7 @@ def bucket_pairs(
 
 
 def pack(lengths: Lengths, *, capacity: int, names: Sequence[str] | None = None) -> list[Rows]:
-    """Lay items behind one another in rows of ``capacity``, longest first, each where it fits best.
+    """Lay items one after another in rows of ``capacity``, longest first, each where it fits best.
 
     Best-fit decreasing needs at most 11/9 of the fewest rows possible, and one more (Johnson et
     al. 1974). Items of the same length keep their order, so the caller shuffles by permuting.
@@ -142,7 +142,7 @@ class MemoryModel:
     """Peak memory of a step: base + per_token rows length + per_pair rows length^2, in bytes."""
 
     base: float
-    """Weights, gradients, optimiser state."""
+    """Weights, gradients, optimizer state."""
     per_token: float
     """Activations of one position."""
     per_pair: float

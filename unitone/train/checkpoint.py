@@ -89,20 +89,20 @@ def prune(checkpoints: Path, *, keep: int) -> None:
         shutil.rmtree(old)
 
 
-def average(folders: Sequence[Path], player: str) -> dict[str, Tensor]:
-    """Return the mean of a player's weights over several checkpoints, for `load_weights`.
+def average(folders: Sequence[Path], network: str) -> dict[str, Tensor]:
+    """Return the mean of a network's weights over several checkpoints, for `load_weights`.
 
     What is not floating point is taken from the last one.
 
     Raises:
-        CheckpointError: there are none, or one is damaged, lacks the player or has other weights.
+        CheckpointError: there are none, or one is damaged, has no such network or other weights.
     """
     if not folders:
         raise CheckpointError("there are no checkpoints to average")
     sums: dict[str, Tensor] = {}
     last: dict[str, Tensor] = {}
     for folder in folders:
-        name = f"{player}.safetensors"
+        name = f"{network}.safetensors"
         last = _unharmed(folder / name, files.read_json(folder / STATE)["sha256"].get(name))
         if sums and _shapes(last) != _shapes(sums):
             raise CheckpointError(f"{folder} and {folders[0]} have weights of different shapes")
@@ -146,8 +146,8 @@ def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, w
         CheckpointError: a name is missing or unknown, or a shape differs; says which.
     """
     for name in sorted(targets.keys() ^ tensors.keys()):
-        what = "lacks" if name in targets else "has, and this model has not,"
-        raise CheckpointError(f"{where} {what} the tensor {name!r}")
+        what = "has no" if name in targets else "has, and this model has not, the"
+        raise CheckpointError(f"{where} {what} tensor {name!r}")
     for name, target in targets.items():
         if tensors[name].shape != target.shape:
             shapes = f"{tuple(tensors[name].shape)}, this model {tuple(target.shape)}"
@@ -158,7 +158,7 @@ def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, w
 def optimizer_state(
     module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Tensor]:
-    """Return the state of the optimisers of a module as ``parameter/key`` → tensor."""
+    """Return the state of the optimizers of a module as ``parameter/key`` → tensor."""
     state: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
         for optimizer in optimizers:
@@ -174,7 +174,7 @@ def load_optimizer_state(
     *,
     where: str,
 ) -> None:
-    """Give the optimisers what `optimizer_state` returned.
+    """Give the optimizers what `optimizer_state` returned.
 
     Raises:
         CheckpointError: a tensor belongs to no parameter.
@@ -197,7 +197,7 @@ def load_optimizer_state(
         }
         optimizer.load_state_dict(described)
     for name in states:
-        raise CheckpointError(f"{where} has optimiser state of {name!r}, which is not trained")
+        raise CheckpointError(f"{where} has optimizer state of {name!r}, which is not trained")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -1,12 +1,12 @@
 """How the trainer trains: a flat dataclass, nested in the configuration of every program."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from unitone.errors import ConfigError
 from unitone.train.distributed import Parallel
 from unitone.train.optim import OptimizerName
-from unitone.train.schedules import Schedule
+from unitone.train.schedules import Schedule, lr_factor
 
 MAY_DIFFER = frozenset(
     {
@@ -18,9 +18,46 @@ MAY_DIFFER = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How one network is optimized; the fields are `TrainConfig`'s, and one more.
+
+    A network that wants another learning rate has
+    ``optimization = replace(train.optimization, lr=1e-4)``.
+    """
+
+    lr: float
+    optimizer: OptimizerName
+    weight_decay: float
+    betas: tuple[float, float]
+    clip_norm: float | None
+    schedule: Schedule
+    warmup_steps: int
+    decay_share: float
+    lr_floor: float
+    update_every: int = 1
+    """Steps of the run for one of this network, which sees the batches of that step only."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.update_every < 1:
+            raise ConfigError(
+                f"a network needs lr > 0 and update_every >= 1, got {self.lr}, {self.update_every}"
+            )
+
+    def lr_at(self, *, step: int, progress: float) -> float:
+        """Return the learning rate after ``step`` steps and ``progress`` (0..1) of the run."""
+        return self.lr * lr_factor(
+            self.schedule,
+            progress=progress,
+            warmup=(step + 1) / max(self.warmup_steps, 1),
+            decay_share=self.decay_share,
+            floor=self.lr_floor,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     steps: int
-    """Optimiser steps of the run."""
+    """Optimizer steps of the run."""
     lr: float
     """Peak learning rate; the same for AdamW and Muon."""
     accumulate: int = 1
@@ -46,11 +83,11 @@ class TrainConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16 (autocast), weights in float32; fast on CPUs with AMX."""
     compile: bool = False
-    """Compile the players."""
+    """Compile the networks."""
     parallel: Parallel = "auto"
     """Of several processes: ddp (auto), or fsdp, which shards the weights too."""
     seed: int = 0
-    """Of dropout and whatever else a player draws from torch's global state."""
+    """Of dropout and whatever else a network draws from torch's global state."""
     max_seconds: float | None = None
     """Budget of wall-clock time, over all starts; the schedule follows steps or time, whichever is
     further. A run that hits it can't be repeated to the bit."""
@@ -76,6 +113,14 @@ class TrainConfig:
     """auto, cpu, cuda, cuda:N or mps."""
     threads: int | None = None
     """CPU threads."""
+
+    @property
+    def optimization(self) -> OptimConfig:
+        """How every network is optimized that has no settings of its own."""
+        names = {field.name for field in fields(self)} & {
+            field.name for field in fields(OptimConfig)
+        }
+        return OptimConfig(**{name: getattr(self, name) for name in names})
 
     def __post_init__(self) -> None:
         positive = (

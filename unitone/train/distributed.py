@@ -6,7 +6,7 @@ Gradients of both are averages over the processes; the trainer multiplies them b
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -94,11 +94,13 @@ def started(device: str) -> Iterator[World]:
             dist.destroy_process_group()
 
 
-def wrap(player: nn.Module, *, parallel: Parallel, world: World) -> nn.Module:
-    """Return the module to call in place of ``player``.
+def wrap(
+    network: nn.Module, *, blocks: Sequence[nn.Module], parallel: Parallel, world: World
+) -> nn.Module:
+    """Return the module to call in place of ``network``.
 
-    FSDP2 shards the modules of ``player.blocks`` one by one, and the rest together; it changes
-    ``player`` itself, and its forward must then use every parameter in every batch (add 0 times
+    FSDP2 shards its ``blocks`` one by one, and the rest together; it changes
+    ``network`` itself, and its forward must then use every parameter in every batch (add 0 times
     what a batch has no use for): the processes exchange the gradients that there are.
 
     Raises:
@@ -109,15 +111,15 @@ def wrap(player: nn.Module, *, parallel: Parallel, world: World) -> nn.Module:
     if parallel == "none" and world.size > 1:
         raise ConfigError(f"--parallel none: torchrun started {world.size} processes; choose ddp")
     if parallel == "none" or world.size == 1:
-        return player
+        return network
     if parallel == "ddp":
-        # a task or an input option that a batch lacks leaves parameters without a gradient
-        return DistributedDataParallel(player, find_unused_parameters=True)
+        # a task or an input option that is not in a batch leaves parameters without a gradient
+        return DistributedDataParallel(network, find_unused_parameters=True)
     mesh = init_device_mesh(world.device.type, (world.size,))
-    for block in getattr(player, "blocks", []):
+    for block in blocks:
         fully_shard(block, mesh=mesh)
-    fully_shard(player, mesh=mesh)
-    return player
+    fully_shard(network, mesh=mesh)
+    return network
 
 
 @contextlib.contextmanager

@@ -1,12 +1,13 @@
 """From a plan of batches to batches on the device, in order, by any number of worker processes.
 
-A position in the data is a round and an index into its plan, so a run goes on from it at once.
+A position in the data is an epoch window and an index into its plan, so a run goes on from it at
+once.
 """
 
 import dataclasses
 import multiprocessing
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,12 +23,12 @@ PREFETCH = 4
 
 @runtime_checkable
 class BatchSource(Protocol):
-    """Data as a pure function of the round, so that resuming costs nothing and workers are free."""
+    """Data as a pure function of its window: resuming costs nothing, and workers are free."""
 
-    def plan(self, round: int) -> Sequence[Any]:
-        """Return what the batches of a round (0, 1, …) are made of, in order; pure.
+    def plan(self, window: int) -> Sequence[Any]:
+        """Return what the batches of an epoch window (0, 1, …) are made of, in order; pure.
 
-        Rounds may differ in length; none may be empty.
+        A window is what is shuffled together: an epoch, or less. None may be empty.
         """
         ...
 
@@ -42,10 +43,19 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """The next batch: item ``index`` of the plan of ``round``."""
+    """The next batch: item ``index`` of the plan of ``window``."""
 
-    round: int = 0
+    window: int = 0
     index: int = 0
+
+    def saved(self) -> dict[str, int]:
+        """Return what a checkpoint has of it."""
+        return {"round": self.window, "index": self.index}  # compat: what windows were called
+
+    @classmethod
+    def of(cls, saved: Mapping[str, int]) -> "Position":
+        """Return the position that `saved` describes."""
+        return cls(window=saved["round"], index=saved["index"])
 
 
 def batches(
@@ -57,7 +67,7 @@ def batches(
     world_size: int = 1,
     workers: int = 0,
 ) -> Generator[tuple[Any, Position], None, None]:
-    """Yield this process's batches for ever, each with the position behind its step.
+    """Yield this process's batches for ever, each with the position after its step.
 
     Args:
         source: the data.
@@ -68,10 +78,10 @@ def batches(
         workers: processes that load; 0 loads in this one. The batches are the same.
     """
     steps = walk(source, start=start, per_step=per_step)
-    mine = ((spec, behind) for specs, behind in steps for spec in specs[rank::world_size])
+    mine = ((spec, after) for specs, after in steps for spec in specs[rank::world_size])
     if workers == 0:
-        for spec, behind in mine:
-            yield source.load(spec), behind
+        for spec, after in mine:
+            yield source.load(spec), after
         return
     methods = multiprocessing.get_all_start_methods()
     loader = DataLoader(
@@ -85,33 +95,33 @@ def batches(
         worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # else it would draw from the global one
     )
-    for loaded, behind in loader:
+    for loaded, after in loader:
         if isinstance(loaded, UnitoneError):
             raise loaded
-        yield loaded, behind
+        yield loaded, after
 
 
 def walk(
     source: BatchSource, *, start: Position, per_step: int
 ) -> Iterator[tuple[list[Any], Position]]:
-    """Yield the specs of one step after another, and the position behind each.
+    """Yield the specs of one step after another, and the position after each.
 
     Raises:
-        ConfigError: a round has no batches.
+        ConfigError: an epoch window has no batches.
     """
-    round, index = start.round, start.index
-    plan = source.plan(round)
+    window, index = start.window, start.index
+    plan = source.plan(window)
     while True:
         specs: list[Any] = []
         while len(specs) < per_step:
             if index >= len(plan):
-                round, index = round + 1, 0
-                plan = source.plan(round)
+                window, index = window + 1, 0
+                plan = source.plan(window)
             if len(plan) == 0:
-                raise ConfigError(f"there is nothing to train on: round {round} has no batches")
+                raise ConfigError(f"there is nothing to train on: window {window} has no batches")
             specs.append(plan[index])
             index += 1
-        yield specs, Position(round=round, index=index)
+        yield specs, Position(window=window, index=index)
 
 
 class _Loading(Dataset[tuple[Any, Position]]):
@@ -121,11 +131,11 @@ class _Loading(Dataset[tuple[Any, Position]]):
         self._source = source
 
     def __getitem__(self, item: tuple[Any, Position]) -> tuple[Any, Position]:
-        spec, behind = item
+        spec, after = item
         try:
-            return self._source.load(spec), behind
+            return self._source.load(spec), after
         except UnitoneError as error:
-            return error, behind
+            return error, after
 
 
 def _leave_signals(worker: int) -> None:

@@ -11,7 +11,7 @@ Pair = tuple[float, float]
 
 
 class Meter:
-    """Sums by name; names of parts of the loss are ``parts/…``, a player's begin with its name."""
+    """Sums by name; names of parts of the loss are ``parts/…``, a network's begin with its name."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Pair] = {}

@@ -1,17 +1,22 @@
-"""A player: a module whose forward returns a `Loss`, and what trains its parameters."""
+"""A trainable module, and what trains its parameters.
+
+Any `torch.nn.Module` whose ``forward(batch)`` returns a `Loss` is trainable. It may have more:
+``blocks`` (`InBlocks`), which are compiled, sharded and given to Muon one by one, and
+``optimization`` (`OwnOptimization`), where a network of several is not optimized as the others.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from unitone.errors import CheckpointError, ConfigError
 from unitone.train import checkpoint, distributed, optim
-from unitone.train.config import TrainConfig
+from unitone.train.config import OptimConfig, TrainConfig
 from unitone.train.distributed import World, accumulating
 from unitone.train.optim import Ema, scale_and_clip
 from unitone.train.watch import Parts, Watch
@@ -19,7 +24,7 @@ from unitone.train.watch import Parts, Watch
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What a player returns of one batch. Sums, so that the batches of a step may be unequal."""
+    """What a trainable module returns of a batch. Sums, so that a step's batches may be unequal."""
 
     total: Tensor
     """Sum of the loss over the batch's items, a float32 scalar with a gradient."""
@@ -29,7 +34,38 @@ class Loss:
     """For the log: name → (sum, number of items), detached; per task, per term."""
 
 
-class Player:
+@runtime_checkable
+class InBlocks(Protocol):
+    """A module that consists of blocks, and little else."""
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """Units of compilation, of sharding, and of the matrices that Muon trains."""
+        ...
+
+
+@runtime_checkable
+class OwnOptimization(Protocol):
+    """A module with optimizer settings of its own, such as one network of a GAN."""
+
+    optimization: OptimConfig | None
+    """None: as the run's `TrainConfig` says."""
+
+
+def blocks_of(module: nn.Module) -> list[nn.Module]:
+    """Return the blocks a module names; none if it names none."""
+    if isinstance(module, InBlocks):
+        return list(module.blocks)
+    # since Python 3.12 the check doesn't see submodules, which PyTorch keeps out of __dict__
+    return list(dict(module.named_children()).get("blocks", nn.Identity()).children())
+
+
+def own_optimization(module: nn.Module) -> OptimConfig | None:
+    """Return the settings a module asks for, if it does."""
+    return module.optimization if isinstance(module, OwnOptimization) else None
+
+
+class TrainedNetwork:
     """Forward, backward and update of one module; its weights and the state beside them."""
 
     def __init__(
@@ -38,12 +74,16 @@ class Player:
         module: nn.Module,
         *,
         call: nn.Module,
+        optimization: OptimConfig,
         optimizers: Sequence[torch.optim.Optimizer],
         watch: Watch,
         ema_decay: float | None,
     ) -> None:
         self.name = name
         self.module = module
+        self.optimization = optimization
+        self.lr = 0.0
+        """Of the last update."""
         self.watch = watch
         self.ema = None if ema_decay is None else Ema(module, decay=ema_decay)
         self._call = call  # the module, or what distributes it
@@ -73,12 +113,13 @@ class Player:
         assert totals is not None
         return totals, parts
 
-    def clip(self, *, scale: Tensor, max_norm: float | None) -> Tensor:
+    def clip(self, *, scale: Tensor) -> Tensor:
         """Scale and shorten the gradients; return their norm between the two."""
-        return scale_and_clip(self._trained, scale=scale, max_norm=max_norm)
+        return scale_and_clip(self._trained, scale=scale, max_norm=self.optimization.clip_norm)
 
     def update(self, lr: float) -> None:
-        """Step the optimisers and drop the gradients."""
+        """Step the optimizers and drop the gradients."""
+        self.lr = lr
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -89,7 +130,7 @@ class Player:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Keep other players' steps from making gradients here."""
+        """Keep other networks' steps from making gradients here."""
         for parameter in self._trained:
             parameter.requires_grad_(False)
         try:
@@ -119,10 +160,10 @@ class Player:
         """Go on from a checkpoint.
 
         Raises:
-            CheckpointError: it has no such player, or other weights.
+            CheckpointError: it has no such network, or other weights.
         """
         if self.name not in tensors or self.name not in state:
-            raise CheckpointError(f"{where} has no player {self.name!r}")
+            raise CheckpointError(f"{where} has no network {self.name!r}")
         checkpoint.load_weights(self.module, tensors[self.name], where=where)
         checkpoint.load_optimizer_state(
             self.module, self._optimizers, tensors[f"{self.name}.optimizer"], where=where
@@ -139,37 +180,58 @@ def _add(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Te
 
 def assemble(
     modules: Mapping[str, nn.Module], config: TrainConfig, *, world: World
-) -> list[Player]:
-    """Put the modules on the device, wrap them for the processes, and give them optimisers.
+) -> list[TrainedNetwork]:
+    """Put the modules on the device, wrap them for the processes, and give them optimizers.
 
     Raises:
-        ConfigError: the number of processes, or muon, doesn't fit.
+        ConfigError: the number of processes, muon, or an update interval doesn't fit.
     """
+    settings = {name: own_optimization(m) or config.optimization for name, m in modules.items()}
+    _check(modules, settings, config, world=world)
+    networks = []
+    for name, module in modules.items():
+        module.to(world.device).train()
+        blocks, settled = blocks_of(module), settings[name]
+        if config.compile:  # block by block: all of one kind share one compilation
+            for block in blocks or [module]:
+                block.compile(dynamic=True)
+        call = distributed.wrap(module, blocks=blocks, parallel=config.parallel, world=world)
+        optimizers = optim.build(
+            module,
+            blocks=blocks,
+            name=settled.optimizer,
+            lr=settled.lr,
+            betas=settled.betas,
+            weight_decay=settled.weight_decay,
+            muon_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+        )
+        networks.append(
+            TrainedNetwork(
+                name,
+                module,
+                call=call,
+                optimization=settled,
+                optimizers=optimizers,
+                watch=Watch(config.explode_factor),
+                ema_decay=config.ema,
+            )
+        )
+    return networks
+
+
+def _check(
+    modules: Mapping[str, nn.Module],
+    settings: Mapping[str, OptimConfig],
+    config: TrainConfig,
+    *,
+    world: World,
+) -> None:
     if config.accumulate % world.size:
         raise ConfigError(
             f"--accumulate {config.accumulate} is not a multiple of the {world.size} processes"
         )
-    if config.optimizer == "muon" and not any(map(optim.hidden_matrices, modules.values())):
-        raise ConfigError("--optimizer muon: no player names its blocks; choose adamw")
-    players = []
-    for name, module in modules.items():
-        module.to(world.device).train()
-        if config.compile:  # block by block: all of one kind share one compilation
-            for block in getattr(module, "blocks", [module]):
-                block.compile(dynamic=True)
-        call = distributed.wrap(module, parallel=config.parallel, world=world)
-        optimizers = optim.build(
-            module,
-            name=config.optimizer,
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            muon_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
-        )
-        watch = Watch(config.explode_factor)
-        players.append(
-            Player(
-                name, module, call=call, optimizers=optimizers, watch=watch, ema_decay=config.ema
-            )
-        )
-    return players
+    by_muon = [blocks_of(m) for name, m in modules.items() if settings[name].optimizer == "muon"]
+    if by_muon and not any(map(optim.hidden_matrices, by_muon)):
+        raise ConfigError("--optimizer muon: no network names its blocks; choose adamw")
+    if all(one.update_every > 1 for one in settings.values()):
+        raise ConfigError("no network is updated at every step; give one an update_every of 1")

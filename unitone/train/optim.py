@@ -1,4 +1,4 @@
-"""Optimisers of the trainer: AdamW, Muon, gradient clipping, and an average of the weights (EMA).
+"""Optimizers of the trainer: AdamW, Muon, gradient clipping, and an average of the weights (EMA).
 
 Muon (Jordan et al. 2024) replaces the momentum of a hidden matrix by the nearest orthogonal one,
 with five Newton-Schulz steps. We scale it by 0.2 sqrt(max(rows, columns)) (Liu et al. 2025,
@@ -30,29 +30,31 @@ RMS_OF_ADAMW = 0.2
 
 
 def build(
-    player: nn.Module,
+    network: nn.Module,
     *,
+    blocks: Sequence[nn.Module] = (),
     name: OptimizerName,
     lr: float,
     betas: tuple[float, float],
     weight_decay: float,
     muon_dtype: torch.dtype = torch.float32,
 ) -> list[torch.optim.Optimizer]:
-    """Return the optimisers that together train every trainable parameter of ``player``.
+    """Return the optimizers that together train every trainable parameter of ``network``.
 
-    Muon has the matrices inside the modules that ``player.blocks`` lists, AdamW the rest.
+    Muon has the matrices inside ``blocks``, AdamW the rest.
     Vectors (norms, biases) have no weight decay.
 
     Args:
-        player: the module.
+        network: the module.
+        blocks: its hidden layers.
         name: ``adamw``, or ``muon`` for the hidden matrices.
         lr: peak learning rate; the trainer changes ``group["lr"]``.
         betas: of AdamW; Muon's momentum is 0.95.
         weight_decay: decoupled.
         muon_dtype: of the Newton-Schulz steps; bfloat16 is enough where it is fast.
     """
-    trained = [parameter for parameter in player.parameters() if parameter.requires_grad]
-    hidden = hidden_matrices(player) if name == "muon" else []
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    hidden = hidden_matrices(blocks) if name == "muon" else []
     by_muon = {id(parameter) for parameter in hidden}
     rest = [parameter for parameter in trained if id(parameter) not in by_muon]
     groups = [
@@ -71,10 +73,10 @@ def build(
     return optimizers
 
 
-def hidden_matrices(player: nn.Module) -> list[nn.Parameter]:
-    """Return the trainable matrices of ``player.blocks``, without their embeddings."""
+def hidden_matrices(blocks: Sequence[nn.Module]) -> list[nn.Parameter]:
+    """Return the trainable matrices of ``blocks``, without their embeddings."""
     found: dict[int, nn.Parameter] = {}
-    for block in getattr(player, "blocks", []):
+    for block in blocks:
         for module in block.modules():
             if not isinstance(module, nn.Embedding):
                 found |= {

@@ -1,9 +1,9 @@
-"""The training loop of every model: language models, unit decoders with a GAN, judges.
+"""The training loop of every model: language models, unit decoders with a GAN, recognizers.
 
-A *player* is a module whose ``forward(batch)`` returns a `Loss` and whose parameters one set of
-optimisers trains. A language model is one player; a GAN is two, ``{"discriminator": …,
-"generator": …}``, which step in this order on the same batches, each holding the other without
-registering it. While one steps, the others' parameters require no gradient.
+A network is a module whose ``forward(batch)`` returns a `Loss` (`unitone.train.network`). A
+language model is one network; a GAN is two, ``{"discriminator": …, "generator": …}``, which step in
+this order on the same batches, each holding the other without registering it. While one steps, the
+others' parameters require no gradient. Each may have optimizer settings and an interval of its own.
 
 A step takes ``accumulate`` micro-batches over all processes; gradients are of the sums of their
 losses, divided by the number of items in all of them. Data, dropout and order are functions of the
@@ -37,11 +37,10 @@ from unitone.train.loading import BatchSource as BatchSource
 from unitone.train.loading import Position, batches, to_device
 from unitone.train.meter import Meter, Pair
 from unitone.train.network import Loss as Loss
-from unitone.train.network import Player, assemble
+from unitone.train.network import TrainedNetwork, assemble, own_optimization
 from unitone.train.rundir import RunDir
-from unitone.train.schedules import lr_factor
 from unitone.train.stopping import Stop
-from unitone.train.watch import Outcome, save_batches, strange_parts
+from unitone.train.watch import Outcome, describe_terms, save_batches
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +58,13 @@ class _State:
     window: dict[str, Pair] = field(default_factory=dict)
     """What the meter has since the last record of metrics."""
 
+    def saved(self) -> dict[str, Any]:
+        """Return what a checkpoint has of it, as JSON values."""
+        return {**asdict(self), "position": self.position.saved()}
+
 
 class Trainer:
-    """Trains the players into the folder ``out``; goes on where an earlier run stopped.
+    """Trains the networks into the folder ``out``; goes on where an earlier run stopped.
 
     ``out`` gets ``config.json``, ``run.json``, ``metrics.jsonl``, ``checkpoints/``, and what
     ``save_model`` makes of the models in ``best/`` and ``last/``.
@@ -71,7 +74,7 @@ class Trainer:
         self,
         config: TrainConfig,
         *,
-        players: Mapping[str, nn.Module],
+        networks: Mapping[str, nn.Module],
         source: BatchSource,
         out: Path,
         validate: Callable[[int], dict[str, float]] | None = None,
@@ -83,7 +86,7 @@ class Trainer:
 
         Args:
             config: how to train.
-            players: by name, in the order they step; with the weights to begin with.
+            networks: by name, in the order they step; with the weights to begin with.
             source: the data.
             out: the run's folder.
             validate: given the step, returns metrics; called with the averaged weights, in
@@ -95,11 +98,15 @@ class Trainer:
         if config.best is not None and validate is None:
             raise ConfigError(f"--best {config.best}: there is no validation")
         self.config = config
-        self._modules = players
+        self._shared = config.optimization
+        self._modules = networks
         self._source = source
         self._validate = validate
         self._save_model = save_model
         self._settings = {"train": to_dict(config)} if settings is None else dict(settings)
+        own = {name: one for name, m in networks.items() if (one := own_optimization(m))}
+        if own:
+            self._settings["optimization"] = {name: to_dict(one) for name, one in own.items()}
         self._may_differ = MAY_DIFFER | set(may_differ)
         self._dir = RunDir(out)
         self._state = _State()
@@ -111,7 +118,7 @@ class Trainer:
         Raises:
             ConfigError: ``out`` holds a run with other settings.
             CheckpointError: the newest checkpoint is damaged; says how to go on.
-            UnitoneError: a loss is not finite or exploded; the batch is in ``out/bad-batch-…``.
+            UnitoneError: a loss is not finite or exploded; ``out/offending-batch-…`` has the batch.
             KeyboardInterrupt: after SIGTERM or SIGINT; a checkpoint was written.
         """
         with contextlib.ExitStack() as stack:
@@ -123,13 +130,13 @@ class Trainer:
             if self._world.first:
                 stack.enter_context(files.locked(self._dir.out))
             stack.callback(self._dir.close)
-            self._players = assemble(self._modules, self.config, world=self._world)
+            self._networks = assemble(self._modules, self.config, world=self._world)
             self._resume()
             stack.enter_context(self._wish.listening())
             self._started = time.monotonic() - self._state.seconds
             self._saved = (self._state.step, self._state.seconds)
             self._pending: deque[Outcome] = deque()
-            self._lag = lag_on(self._world.device) * len(self._players)
+            self._lag = lag_on(self._world.device) * len(self._networks)
             self._meter = Meter()
             self._meter.sums = self._state.window if self._world.first else {}
             self._train()
@@ -140,9 +147,9 @@ class Trainer:
         if folders:
             self._dir.check(self._settings, may_differ=self._may_differ)
             tensors, saved = checkpoint.read(folders[-1])
-            for player in self._players:
-                player.load(tensors, saved["players"], where=str(folders[-1]))
-            position = Position(**saved["state"].pop("position"))
+            for network in self._networks:
+                network.load(tensors, saved["players"], where=str(folders[-1]))
+            position = Position.of(saved["state"].pop("position"))
             window = {
                 name: (pair[0], pair[1]) for name, pair in saved["state"].pop("window").items()
             }
@@ -202,60 +209,56 @@ class Trainer:
     def _pause(self) -> None:
         """Between two steps: validate and write a checkpoint, where they are due."""
         config, state = self.config, self._state
-        ending = self._progress() >= 1
-        due = ending or state.step % config.validate_every == 0
+        done = self._progress() >= 1
+        due = done or state.step % config.validate_every == 0
         if self._validate is not None and state.step and due and state.validated < state.step:
             self._evaluate()
         saved_step, saved_seconds = self._saved
         waited = state.seconds - saved_seconds >= (config.save_seconds or float("inf"))
-        due = ending or waited or self._stop or state.step % config.save_every == 0
+        due = done or waited or self._stop or state.step % config.save_every == 0
         if due and state.step > saved_step:
             self._save()
 
     def _step(self, loaded: list[Any]) -> None:
-        """One step of every player on the same micro-batches."""
-        config, state, world = self.config, self._state, self._world
+        """One step of every network whose turn it is, on the same micro-batches."""
+        state, world = self._state, self._world
         on_device = [to_device(batch, world.device) for batch in loaded]
-        factor = lr_factor(
-            config.schedule,
-            progress=self._progress(),
-            warmup=(state.step + 1) / max(config.warmup_steps, 1),
-            decay_share=config.decay_share,
-            floor=config.lr_floor,
-        )
-        self._lr = config.lr * factor
+        step, progress = state.step, self._progress()
+        self._lr = self._shared.lr_at(step=step, progress=progress)
         state.step += 1
-        for player in self._players:
+        for network in self._networks:
+            if state.step % network.optimization.update_every:
+                continue
             with contextlib.ExitStack() as stack:
-                for other in self._players:
-                    if other is not player:
+                for other in self._networks:
+                    if other is not network:
                         stack.enter_context(other.frozen())
-                around = partial(self._around, player)
-                totals, parts = player.backward(on_device, context=around)
+                around = partial(self._around, network)
+                totals, parts = network.backward(on_device, context=around)
             seconds = time.monotonic() - self._started if world.first else 0.0
             clock = torch.tensor([seconds, float(self._wish.wanted)], device=world.device)
             totals = world.sum(torch.cat([totals, clock]))
             scale = world.size / totals[1].clamp(min=1)  # the processes' gradients were averaged
-            norm = player.clip(scale=scale, max_norm=config.clip_norm)
+            norm = network.clip(scale=scale)
             outcome = Outcome(
                 step=state.step,
-                player=player.name,
+                network=network.name,
                 totals=torch.cat([totals, norm.reshape(1)]),
                 parts=parts,
                 batches=on_device,
             )
             self._pending.append(outcome)
             self._settle(keep=self._lag)
-            player.update(self._lr)
+            network.update(network.optimization.lr_at(step=step, progress=progress))
 
     @contextlib.contextmanager
-    def _around(self, player: Player, index: int) -> Iterator[None]:
+    def _around(self, network: TrainedNetwork, index: int) -> Iterator[None]:
         """Surround a micro-batch: precision, and dropout as (seed, step, batch) say."""
         step, world = self._state.step, self._world
         number = index * world.size + world.rank
         half = self.config.precision == "bf16"
         with (
-            reseeded(self.config.seed, player.name, step, number, device=world.device),
+            reseeded(self.config.seed, network.name, step, number, device=world.device),
             torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=half),
         ):
             yield
@@ -265,15 +268,16 @@ class Trainer:
         while len(self._pending) > keep:
             outcome = self._pending.popleft()
             (total, count, seconds, stop, norm), parts = outcome.read()
-            player = next(p for p in self._players if p.name == outcome.player)
+            network = next(n for n in self._networks if n.name == outcome.network)
             loss = total / max(count, 1.0)
-            complaint = player.watch.complaint(loss=loss, norm=norm)
+            complaint = network.watch.complaint(loss=loss, norm=norm)
             if complaint is not None:
-                self._refuse(outcome, complaint + strange_parts(parts))
+                self._refuse(outcome, complaint + describe_terms(parts))
             self._state.seconds = seconds
             self._stop = stop > 0
-            first = player is self._players[0]
-            prefix = "" if len(self._players) == 1 else f"{player.name}/"
+            steady = next(n for n in self._networks if n.optimization.update_every == 1)
+            first = network is steady  # each step is counted once
+            prefix = "" if len(self._networks) == 1 else f"{network.name}/"
             pairs = {f"{prefix}parts/{name}": pair for name, pair in parts.items()}
             if self._world.first:
                 pairs |= {f"{prefix}loss": (total, count), f"{prefix}grad_norm": (norm, 1.0)}
@@ -284,11 +288,11 @@ class Trainer:
             self._meter.add(pairs, items=count if first else 0.0)
 
     def _refuse(self, outcome: Outcome, complaint: str) -> None:
-        folder = self._dir.out / f"bad-batch-{outcome.step}"
+        folder = self._dir.out / f"offending-batch-{outcome.step}"
         world = self._world
         save_batches(folder, outcome, rank=world.rank, world_size=world.size)
         raise UnitoneError(
-            f"step {outcome.step}, player {outcome.player!r}: {complaint}. The batch is in "
+            f"step {outcome.step}, network {outcome.network!r}: {complaint}. The batch is in "
             f"{folder}; the last good checkpoint is still there"
         )
 
@@ -299,7 +303,8 @@ class Trainer:
         if not self._world.first:
             return
         step, seconds = self._state.step, round(self._state.seconds, 3)
-        self._dir.write({"step": step, "seconds": seconds, "lr": self._lr, **record})
+        own = {f"{n.name}/lr": n.lr for n in self._networks if n.optimization != self._shared}
+        self._dir.write({"step": step, "seconds": seconds, "lr": self._lr, **own, **record})
         shown = {name: f"{mean:.4g}" for name, mean in record.items() if name.endswith("loss")}
         rate = f"{record['items_per_second']:.4g}"
         bar.note(**shown, lr=f"{self._lr:.3g}", items_per_s=rate)
@@ -343,31 +348,31 @@ class Trainer:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Hold the players ready for use: averaged weights if there are any, whole, no dropout."""
+        """Hold the networks ready for use: averaged weights if there are any, whole, no dropout."""
         with contextlib.ExitStack() as stack:
-            for player in self._players:
-                if player.ema is not None:
-                    stack.enter_context(player.ema.swapped())
-                player.module.eval()
-                stack.enter_context(distributed.unsharded(player.module, keep=self._world.first))
+            for network in self._networks:
+                if network.ema is not None:
+                    stack.enter_context(network.ema.swapped())
+                network.module.eval()
+                stack.enter_context(distributed.unsharded(network.module, keep=self._world.first))
             device = self._world.device
             stack.enter_context(reseeded(self.config.seed, "use", self._state.step, device=device))
             stack.enter_context(torch.no_grad())
             try:
                 yield
             finally:
-                for player in self._players:
-                    player.module.train()
+                for network in self._networks:
+                    network.module.train()
 
     def _save(self) -> None:
         self._settle()
         self._meter.merge(self._world)
         self._state.window = self._meter.sums
         keep = self._world.first
-        tensors = {k: v for player in self._players for k, v in player.tensors(keep=keep).items()}
+        tensors = {k: v for one in self._networks for k, v in one.tensors(keep=keep).items()}
         if self._world.first:
-            players = {player.name: player.state() for player in self._players}
-            state = {"state": asdict(self._state), "players": players}
+            networks = {network.name: network.state() for network in self._networks}
+            state = {"state": self._state.saved(), "players": networks}  # compat: names of before
             folder = checkpoint.folder_of(self._dir.checkpoints, self._state.step)
             checkpoint.write(folder, tensors, state)
             checkpoint.prune(self._dir.checkpoints, keep=self.config.keep)

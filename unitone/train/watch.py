@@ -27,13 +27,13 @@ Parts = dict[str, tuple[Tensor, Tensor]]
 
 
 class Outcome:
-    """The numbers of one step of one player, on their way from the device."""
+    """The numbers of one step of one network, on their way from the device."""
 
     def __init__(
-        self, *, step: int, player: str, totals: Tensor, parts: Parts, batches: Sequence[Any]
+        self, *, step: int, network: str, totals: Tensor, parts: Parts, batches: Sequence[Any]
     ) -> None:
         self.step = step
-        self.player = player
+        self.network = network
         self.batches = batches
         """Kept until the numbers are known to be sound."""
         self._names = list(parts)
@@ -56,7 +56,7 @@ class Outcome:
 
 
 class Watch:
-    """The losses of one player so far."""
+    """The losses of one network so far."""
 
     def __init__(self, explode_factor: float | None) -> None:
         self._factor = explode_factor
@@ -92,12 +92,12 @@ class Watch:
         self._recent = deque(state["recent"], maxlen=MEMORY)
 
 
-def strange_parts(parts: dict[str, tuple[float, float]]) -> str:
-    """Return what to say of the parts of a loss that is not accepted."""
+def describe_terms(parts: dict[str, tuple[float, float]]) -> str:
+    """Return which terms of a refused loss are not finite, or else the means of all of them."""
     means = {name: total / max(count, 1.0) for name, (total, count) in parts.items()}
-    strange = [name for name, mean in means.items() if not math.isfinite(mean)]
-    if strange:
-        return f" (not finite: {', '.join(strange)})"
+    non_finite = [name for name, mean in means.items() if not math.isfinite(mean)]
+    if non_finite:
+        return f" (not finite: {', '.join(non_finite)})"
     if not means:
         return ""
     listed = ", ".join(f"{name} {mean:.6g}" for name, mean in means.items())
