@@ -7,7 +7,7 @@ sentences. sacreBLEU counts the n-grams; the two formulas stand here for many re
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Num
 
 from unitone.errors import ConfigError, CorpusError
 from unitone.eval import scoring
+from unitone.eval.scoring import Measure
 from unitone.eval.statistics import (
     DEFAULT,
     Comparison,
@@ -44,8 +45,8 @@ class TranslationScore:
 
     sentences: int
     bleu: float
-    interval: Interval | None
-    """95 % bootstrap interval of BLEU; None for a single sentence."""
+    bleu_interval: Interval | None
+    """95 % bootstrap interval; None for a single sentence."""
     chrf: float
     chrf_interval: Interval | None
     precisions: tuple[float, ...]
@@ -62,19 +63,18 @@ class TranslationScore:
         """Hypothesis words per reference word; under 1 BLEU is cut by the brevity penalty."""
         return self.hypothesis_words / max(self.reference_words, 1)
 
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """Both scores, by the name of a table's column."""
+        return {
+            "BLEU": Measure(value=self.bleu, interval=self.bleu_interval),
+            "chrF": Measure(value=self.chrf, interval=self.chrf_interval),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return the score as JSON values."""
-        return {
-            "sentences": self.sentences,
-            "bleu": self.bleu,
-            "bleu_interval": scoring.to_json(self.interval),
-            "chrf": self.chrf,
-            "chrf_interval": scoring.to_json(self.chrf_interval),
-            "precisions": list(self.precisions),
-            "brevity_penalty": self.brevity_penalty,
-            "hypothesis_words": self.hypothesis_words,
-            "reference_words": self.reference_words,
-        }
+        values = asdict(self)
+        return {name: values[name] for name in values if not name.endswith("signature")}
 
 
 def tokenizer_of(language: str) -> Tokenizer:
@@ -115,18 +115,6 @@ def score_translation(
     """
     counts = ngram_counts(references, hypotheses, tokenizer=tokenizer)
     return score_of(counts, tokenizers=(tokenizer,), resampling=resampling, clusters=clusters)
-
-
-def bleu(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Return the corpus BLEU, 0 to 100, as sacreBLEU gives it by default."""
-    counts = ngram_counts(references, hypotheses)
-    return float(bleu_of(counts[:, BLEU_COLUMNS].sum(axis=0, keepdims=True))[0])
-
-
-def chrf(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Return the corpus chrF2, 0 to 100, as sacreBLEU gives it by default."""
-    counts = ngram_counts(references, hypotheses)
-    return float(chrf_of(counts[:, CHRF_COLUMNS].sum(axis=0, keepdims=True))[0])
 
 
 def ngram_counts(
@@ -229,7 +217,7 @@ def score_of(
     return TranslationScore(
         sentences=len(counts),
         bleu=values["bleu"],
-        interval=intervals["bleu"],
+        bleu_interval=intervals["bleu"],
         chrf=values["chrf"],
         chrf_interval=intervals["chrf"],
         precisions=tuple(float(p) for p in 100 * right / np.maximum(total, 1)),
