@@ -22,8 +22,8 @@ CURE = "copy the directory again, or save it again from a checkpoint of the run"
 
 def resolve(path: Path) -> Path:
     """Return ``path``; of a training run's folder, its best model, or its last."""
-    for name in ("best", "last"):
-        if not (path / CONFIG).is_file() and (path / name / CONFIG).is_file():
+    for name in ("best", "last"):  # first: a run's folder has a config.json of its own
+        if (path / name / CONFIG).is_file():
             return path / name
     return path
 

@@ -17,14 +17,8 @@ from hypothesis import strategies as st
 
 from unitone.errors import CheckpointError, ConfigError, CorpusError
 from unitone.eval.judge import judge
-from unitone.eval.judge.data import (
-    AugmentConfig,
-    Recordings,
-    RecordingSource,
-    _times,
-    augmented,
-    without_hasty,
-)
+from unitone.eval.judge.augment import AugmentConfig, _times, augmented
+from unitone.eval.judge.data import Recordings, RecordingSource, drop_too_short
 from unitone.eval.judge.model import (
     CtcObjective,
     Network,
@@ -91,7 +85,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = write_corpus(folder / "corpus", voices=(0, 1))
     options = ["--manifest", str(manifest), "--out", str(folder / "run"), "--device", "cpu"]
     options += [*TINY, "--steps", "200", "--lr", "0.01", "--precision", "fp32"]
-    options += ["--formants", "0.02", "--frames", "2", "--bands", "1"]
+    options += ["--vtlp", "0.02", "--frames", "2", "--bands", "1"]
     assert judge.main(["train", *options]) == 0
     return folder / "run"
 
@@ -183,7 +177,7 @@ def test_batches_are_functions_of_their_spec() -> None:
         speakers=("v0",),
         seconds=1.0,
     )
-    recordings, targets = without_hasty(recordings, [config.encode(text) for text in WORDS])
+    recordings, targets = drop_too_short(recordings, [config.encode(text) for text in WORDS])
     source = RecordingSource(recordings=recordings, targets=targets, max_frames=200, seed=3)
     plan = source.plan(0)
     assert sorted(row for spec in plan for row in spec.rows) == list(range(len(WORDS)))
@@ -202,12 +196,12 @@ def test_recordings_too_short_for_their_text_are_left_out(
     features = tuple(np.zeros((length, 8), np.float32) for length in (40, 8))
     recordings = Recordings(features=features, texts=("ab", "aabb"), speakers=(), seconds=1.0)
     with caplog.at_level("WARNING"):
-        kept, targets = without_hasty(recordings, [config.encode(t) for t in recordings.texts])
+        kept, targets = drop_too_short(recordings, [config.encode(t) for t in recordings.texts])
     assert kept.texts == ("ab",)
     assert len(targets) == 1
     assert "1 recordings are too short" in caplog.text
     with pytest.raises(CorpusError, match="too short"):
-        without_hasty(recordings, [config.encode("ab" * 50)] * 2)
+        drop_too_short(recordings, [config.encode("ab" * 50)] * 2)
 
 
 def test_training_learns_the_sounds(trained: Path, judged: Path) -> None:
