@@ -30,6 +30,7 @@ from unitone.eval.metrics.translation import (
 )
 from unitone.eval.pairs import (
     Hypothesis,
+    Key,
     Pair,
     Reference,
     coverage,
@@ -39,7 +40,7 @@ from unitone.eval.pairs import (
 )
 from unitone.eval.report import Cells, PairedTest, Report, Scored, grouped
 from unitone.eval.scoring import ScoringConfig
-from unitone.eval.statistics import Comparison
+from unitone.eval.statistics import Resampling
 from unitone.report import page
 
 LANGUAGES = "languages"
@@ -89,21 +90,13 @@ def evaluate(config: BleuConfig) -> Report:
     other, tests = None, {}
     if options.against is not None:
         others = _pairs(references, options.against, config, expected=[one.key for one in pairs])
-        other_counts = _counts(others, tokenizers)
-        other = _scored(score(other_counts, everything))
-        tests = _tests(
-            compare_translations(
-                counts, other_counts, resampling=options.resampling, clusters=clusters
-            )
-        )
+        theirs = _counts(others, tokenizers)
+        other = _scored(score(theirs, everything))
+        tests = _tests(counts, theirs, resampling=options.resampling, clusters=clusters)
     return Report(
         name="bleu",
         options=configs.to_dict(config),
-        signature={
-            "metric": "bleu",
-            "signature": whole.signature,
-            "chrf_signature": whole.chrf_signature,
-        },
+        signature={"metric": "bleu", **whole.signatures},
         title=f"BLEU {whole.measures['BLEU'].shown}",
         subtitle=f"{options.hyp} against {options.ref}, {whole.sentences:,} sentences.",
         caption=whole.signature,
@@ -135,7 +128,14 @@ def _scored(score: TranslationScore, *, signed: bool = False) -> Scored:
     return Scored(rows={"": cells}, json={**signature, **score.to_json()})
 
 
-def _tests(found: Mapping[str, Comparison]) -> dict[str, PairedTest]:
+def _tests(
+    counts: Int[np.ndarray, "N 28"],
+    others: Int[np.ndarray, "N 28"],
+    *,
+    resampling: Resampling,
+    clusters: Sequence[Key],
+) -> dict[str, PairedTest]:
+    found = compare_translations(counts, others, resampling=resampling, clusters=clusters)
     names = {"bleu": ("BLEU", "BLEU"), "chrf": ("chrF2", "chrF")}
     return {
         key: PairedTest(name=name, column=column, comparison=found[key], lower_is_better=False)

@@ -64,7 +64,11 @@ def evaluate(config: ClassifyConfig) -> Report:
         if one.fields.get(config.field) is None:
             raise CorpusError(f"{options.ref}: reference {one.id} has no {config.field!r}")
     classes, answers = [one.reference.group(config.field) for one in pairs], _labels(pairs)
-    whole = score_accuracy(classes, answers)
+
+    def score(places: Sequence[int]) -> AccuracyScore:
+        return score_accuracy([classes[one] for one in places], [answers[one] for one in places])
+
+    whole = score(range(len(pairs)))
     other, tests = None, {}
     if options.against is not None:
         others = _labels(_pairs(references, options.against, config))
@@ -75,12 +79,6 @@ def evaluate(config: ClassifyConfig) -> Report:
             comparison=compare_accuracy(classes, answers, others),
             lower_is_better=False,
         )
-
-    def group(places: Sequence[int]) -> Scored:
-        return _scored(
-            score_accuracy([classes[one] for one in places], [answers[one] for one in places])
-        )
-
     return Report(
         name="classify",
         options=configs.to_dict(config),
@@ -96,21 +94,13 @@ def evaluate(config: ClassifyConfig) -> Report:
         coverage=coverage(pairs),
         column=_COLUMN,
         score=_scored(whole),
-        groups=grouped(pairs, options.by, group),
+        groups=grouped(pairs, options.by, lambda places: _scored(score(places))),
         other=other,
         tests=tests,
         how_tested=_MCNEMAR,
         tables={config.field: _classes(whole)},
         tiles=_tiles(whole),
-        summary={
-            "Confusions": examples.confusion_matrix(
-                whole.confusion,
-                whole.labels,
-                field=config.field,
-                remark=f" {NO_LABEL}: no answer." if NO_LABEL in whole.labels else "",
-            ),
-            "Classes": _classes_table(whole),
-        },
+        summary={"Confusions": _confusions(whole, config.field), "Classes": _classes_table(whole)},
         details={"Wrong labels": _wrong(pairs, config.field)},
     )
 
@@ -127,6 +117,11 @@ def _tiles(score: AccuracyScore) -> list[tuple[str, str, str]]:
         ("Balanced accuracy", f"{balanced} %", "mean recall of the classes"),
         ("Wrong", f"{score.utterances - score.right:,}", f"of {score.utterances:,}"),
     ]
+
+
+def _confusions(score: AccuracyScore, field: str) -> str:
+    remark = f" {NO_LABEL}: no answer." if NO_LABEL in score.labels else ""
+    return examples.confusion_matrix(score.confusion, score.labels, field=field, remark=remark)
 
 
 def _classes(score: AccuracyScore) -> dict[str, Cells]:

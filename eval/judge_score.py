@@ -42,11 +42,11 @@ logger = logging.getLogger(__name__)
 GROUND_TRUTH, SYNTHESISED, OTHER = "floor", "synthesised", "other"
 """Names in the JSON."""
 _NAMES = {
-    GROUND_TRUTH: "real recordings (floor)",
+    GROUND_TRUTH: "real recordings (ground truth)",
     SYNTHESISED: "synthesised",
     OTHER: "the other",
 }
-_SHORT = {name: name for name in _NAMES}
+_SHORT = {**_NAMES, GROUND_TRUTH: "ground truth"}
 _WORST = 30
 """Utterances shown with their alignment."""
 
@@ -102,7 +102,7 @@ def evaluate(config: JudgeScoreConfig) -> Report:
         name="judge",
         options=configs.to_dict(config),
         signature={"metric": "judge", "signature": whole[SYNTHESISED].signature},
-        title=f"Judged CER {whole[SYNTHESISED].measures['CER %'].shown} %",
+        title=f"Intelligibility: CER {whole[SYNTHESISED].measures['CER %'].shown} %",
         subtitle=f"{options.hyp}, {len(pairs):,} utterances.",
         caption=whole[SYNTHESISED].signature,
         coverage=coverage(pairs),
@@ -115,11 +115,7 @@ def evaluate(config: JudgeScoreConfig) -> Report:
         summary={"Errors": report.table("", score.rows) + page.note(_remark(judge, known))},
         details={"Most errors": _worst(pairs, texts)},
         more={"shared_voices": list(known), "judge": configs.to_dict(judge.origin)},
-        utterances=[
-            {"id": one.reference.id, "reference": texts[GROUND_TRUTH][place][0]}
-            | {name: system[place][1] for name, system in texts.items()}
-            for place, one in enumerate(pairs)
-        ],
+        utterances=_utterances(pairs, texts),
     )
 
 
@@ -172,7 +168,7 @@ def _with_differences(
     scored = _scored(scores, _NAMES)
     measures = scores[SYNTHESISED].measures
     rows: dict[str, Cells] = {
-        f"synthesised − {name}": {
+        f"synthesised − {_SHORT[name]}": {
             "CER %": measures["CER %"].difference(found["cer"]),
             "WER %": measures["WER %"].difference(found["wer"]),
             "utterances": "",
@@ -193,17 +189,33 @@ def _tiles(scores: Mapping[str, WerScore], test: Comparison) -> list[tuple[str, 
         for name, one in rates.items()
     ]
     difference = rates[SYNTHESISED].difference(test)
-    last = ("Synthesised minus floor", f"{difference.shown} points", f"95 %: {difference.span}")
+    last = (
+        "Synthesised minus ground truth",
+        f"{difference.shown} points",
+        f"95 %: {difference.span}",
+    )
     return [*tiles, last]
 
 
 def _remark(judge: Judge, known: Sequence[str]) -> str:
     text = (
-        f"A recogniser trained on {judge.origin.utterances:,} recordings of other voices "
-        f"({', '.join(judge.origin.speakers) or 'not named'}) writes down what it hears, without a "
-        "language model. Its floor is what it gets wrong in real recordings of the same sentences."
+        f"The ASR judge is trained on {judge.origin.utterances:,} recordings of other speakers "
+        f"({', '.join(judge.origin.speakers) or 'not named'}) and has no language model. The "
+        "ground-truth CER is what it gets wrong in real recordings of the same sentences."
     )
-    return f"{text} It was trained on voices of these names: {', '.join(known)}." if known else text
+    return (
+        f"{text} It was trained on speakers of these names: {', '.join(known)}." if known else text
+    )
+
+
+def _utterances(
+    pairs: Sequence[Pair], texts: Mapping[str, Sequence[tuple[str, str]]]
+) -> list[dict[str, str]]:
+    return [
+        {"id": one.reference.id, "reference": texts[GROUND_TRUTH][place][0]}
+        | {name: system[place][1] for name, system in texts.items()}
+        for place, one in enumerate(pairs)
+    ]
 
 
 def _worst(pairs: Sequence[Pair], texts: Mapping[str, Sequence[tuple[str, str]]]) -> str:
@@ -226,8 +238,8 @@ def _known_speakers(judge: Judge, pairs: Sequence[Pair]) -> tuple[str, ...]:
     shared = tuple(sorted(speakers & {*judge.origin.speakers}))
     if shared:
         logger.warning(
-            "the judge was trained on voices with the names of those it judges (%s): if they are "
-            "the same, its verdict is too kind",
+            "the ASR judge was trained on speakers with the names of those it judges (%s): if they "
+            "are the same, the error rates are too low",
             ", ".join(shared[:5]),
         )
     return shared

@@ -1,6 +1,6 @@
 """Train the ASR judge: ``python -m eval.judge train --manifest M/manifest.jsonl --out exp/judge``.
 
-On recordings of other voices, and of other sentences, than it is to judge; of the embedded corpus:
+On recordings of other speakers and sentences than it will judge; of the embedded corpus:
 ``python -m recipes.espeak --voices judge --hours 2 --out judge``. OUT is a run's folder and stands
 for the judge in it. Killed at any moment, the same command goes on.
 """
@@ -86,7 +86,7 @@ def train(config: JudgeTrainConfig) -> None:
     )
     judge = Judge(network, _origin(config, recordings))
     logger.info(
-        "%d utterances, %.2f h, %d voices; %.2f M parameters",
+        "%d utterances, %.2f h, %d speakers; %.2f M parameters",
         len(recordings.texts),
         recordings.seconds / 3600,
         len(recordings.speakers),

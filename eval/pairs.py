@@ -139,21 +139,21 @@ def pair(
     """
     keyed = list(hypotheses)
     _refuse_twice([key for key, _ in keyed], where=where)
-    said = dict(keyed)
-    extra = [key for key in said if key not in references]
+    by_key = dict(keyed)
+    extra = [key for key in by_key if key not in references]
     if extra:
         raise CorpusError(
             f"{where}: {_some(extra, 'hypothesis', 'hypotheses')} of no reference; "
             "score against the manifest (and --split) that was decoded"
         )
-    missing = [key for key in references if key not in said]
+    missing = [key for key in references if key not in by_key]
     if missing and not allow_missing:
         raise CorpusError(
             f"{where}: no hypothesis for {_some(missing, 'reference', 'references')}; decode them, "
             "name the decoded part with --split, or count them as empty with --allow-missing"
         )
     return [
-        Pair(key=key, reference=reference, hypothesis=said.get(key))
+        Pair(key=key, reference=reference, hypothesis=by_key.get(key))
         for key, reference in references.items()
     ]
 
@@ -176,11 +176,11 @@ def pair_by_id(
 
 def coverage(pairs: Sequence[Pair]) -> Coverage:
     """Count what a reader of the score should know."""
-    said = [one.hypothesis for one in pairs if one.hypothesis is not None]
+    present = [one.hypothesis for one in pairs if one.hypothesis is not None]
     return Coverage(
         utterances=len(pairs),
-        missing=len(pairs) - len(said),
-        truncated=sum(one.truncated for one in said),
+        missing=len(pairs) - len(present),
+        truncated=sum(one.truncated for one in present),
     )
 
 

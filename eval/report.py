@@ -75,7 +75,7 @@ class Report:
     """The row of ``score`` whose number is that of all utterances."""
     score: Scored
     """Of all utterances."""
-    groups: Mapping[str, Mapping[str, Scored]]
+    groups: Mapping[str, Mapping[str, Scored]] = field(default_factory=dict)
     """Field → its value → the score of those utterances."""
     other: Scored | None = None
     """The score of the hypotheses compared against."""
@@ -84,9 +84,9 @@ class Report:
     how_tested: str = RANDOMISATION
     tables: Mapping[str, Mapping[str, Cells]] = field(default_factory=dict)
     """More tables for the terminal, by the name of their first column."""
-    tiles: Sequence[tuple[str, str, str]]
+    tiles: Sequence[tuple[str, str, str]] = ()
     """Headline numbers of the page: what it is, the number, a note."""
-    summary: Mapping[str, str]
+    summary: Mapping[str, str] = field(default_factory=dict)
     """Sections of the page by title, before the tests and groups."""
     details: Mapping[str, str] = field(default_factory=dict)
     """Sections after them."""

@@ -1,6 +1,6 @@
 """How fast training is beside Transformers: same shapes, tokens, threads and precision, one run.
 
-``python -m unitone.eval.bench.train``: a step of our trainer's player and optimiser against a plain
+``python -m unitone.eval.bench.train``: a step of our trainer's module and optimiser against a plain
 loop over ``LlamaForCausalLM`` with PyTorch's AdamW as it comes. Random tokens, every position
 learnt, no padding, so both do the same arithmetic. The engines of a side take turns, theirs first,
 because ours changes how the process keeps memory; medians of their steps are compared. Needs
@@ -98,18 +98,20 @@ def _ours(config: BenchConfig, *, compiled: bool) -> Step:
         size(config.size, vocab_size=config.vocab), generator=seeding.torch_generator(0)
     ).to(config.device)
     words = Vocabulary.build(text=config.vocab, passport=None)
-    player = NextToken(model, vocabulary=words, tasks=["text"])
+    objective = NextToken(model, vocabulary=words, tasks=["text"])
     if compiled:
-        for block in player.blocks:
+        for block in objective.blocks:
             block.compile(dynamic=True)
-    optimizers = optim.build(player, name="adamw", lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizers = optim.build(objective, name="adamw", lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
     batch = plain(_tokens(config))
 
     def step() -> float:
         with torch.autocast(config.device, dtype=torch.bfloat16):
-            loss = player(batch)
+            loss = objective(batch)
         loss.total.backward()
-        optim.scale_and_clip(list(player.parameters()), scale=1 / loss.count.float(), max_norm=1.0)
+        optim.scale_and_clip(
+            list(objective.parameters()), scale=1 / loss.count.float(), max_norm=1.0
+        )
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -30,7 +30,7 @@ class AugmentConfig:
     """Deviation of the logarithm of the tempo inside an utterance, drawn anew every 100 ms: what is
     judged may have been timed by a model."""
     noise: float = 3.0
-    """Nepers of power between the loudest and the highest noise; the lowest isn't heard."""
+    """Nepers of power between the loudest and the highest noise; the lowest is below `RANGE`."""
     bands: int = 4
     """Widest of the two stretches of bands that are blanked out."""
     frames: int = 8

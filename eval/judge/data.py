@@ -42,7 +42,7 @@ class Recordings:
     features: tuple[Float32[np.ndarray, "_ M"], ...]
     texts: tuple[str, ...]
     speakers: tuple[str, ...]
-    """Names of the voices, sorted."""
+    """Names, sorted."""
     seconds: float
 
 

@@ -1,11 +1,11 @@
-"""The judge of synthesised speech: a recogniser that has never heard the voices it judges.
+"""The ASR judge: intelligibility of synthesised speech, by a recognizer of other speakers.
 
     python -m eval.judge train --manifest judge/manifest.jsonl --out exp/judge
     python -m eval.judge score --judge exp/judge --ref manifest.jsonl --hyp hyp.jsonl --out scores
 
-How much of synthesised speech does a listener understand? Its character error rate says it, if the
-listener is independent: it knows waveforms only, no units, and no language model helps it. It errs
-on real recordings as well; that floor is always reported beside the score.
+Intelligibility is the character error rate of a recognizer that is independent of what it judges:
+trained on recordings of other speakers, of waveforms and not of units, without a language model. It
+errs on real recordings as well; that ground-truth CER is always reported beside the score.
 
 A model directory: ``model.safetensors``, ``config.json``, ``README.md``.
 """
@@ -45,12 +45,12 @@ COMMANDS = {"train": "unitone.eval.judge_train", "score": "unitone.eval.judge_sc
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a judge was trained on."""
+    """What an ASR judge was trained on."""
 
     normalizer: NormalizerName
     """How texts are written."""
     speakers: tuple[str, ...]
-    """The voices it knows."""
+    """Whose recordings they are."""
     utterances: int
     seconds: float
     manifest: str
@@ -58,14 +58,14 @@ class Origin:
 
 
 class Judge:
-    """A recogniser of 16 kHz waveforms."""
+    """A recognizer of 16 kHz waveforms."""
 
     def __init__(self, network: Network, origin: Origin) -> None:
         self.network = network.eval()
         self.origin = origin
 
     def transcribe(self, waves: Sequence[Float[np.ndarray, "_"]]) -> list[str]:
-        """Return what is said in each waveform (16 kHz); shorter than 32 ms is nothing."""
+        """Return the text of each waveform (16 kHz); shorter than 32 ms is nothing."""
         network = self.network
         device = next(network.parameters()).device
         features = {

@@ -1,7 +1,7 @@
 """Edits between two sequences: counts and an alignment, by Levenshtein's distance (1966).
 
 Substitution, deletion and insertion cost one each. Where several alignments have the fewest edits,
-RapidFuzz's is taken, which is jiwer's too; only the total is then unique, not its split into kinds.
+RapidFuzz's is taken, as jiwer does; only the total is then unique, not its split into kinds.
 """
 
 from collections import Counter

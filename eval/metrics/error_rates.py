@@ -115,8 +115,8 @@ def score_wer(
     """Score hypotheses, each against the reference at its place.
 
     Args:
-        references: what was said.
-        hypotheses: what was understood, as many; an empty text for nothing.
+        references: what was spoken.
+        hypotheses: what was recognized, as many; an empty text for nothing.
         normalizer: name of what makes both texts comparable.
         resampling: of the interval.
         clusters: a speaker or the like for each; equal ones are resampled together.

@@ -71,10 +71,15 @@ class TranslationScore:
             "chrF": Measure(value=self.chrf, interval=self.chrf_interval),
         }
 
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Both signatures."""
+        return {"signature": self.signature, "chrf_signature": self.chrf_signature}
+
     def to_json(self) -> dict[str, Any]:
         """Return the score as JSON values."""
         values = asdict(self)
-        return {name: values[name] for name in values if not name.endswith("signature")}
+        return {name: values[name] for name in values if name not in self.signatures}
 
 
 def tokenizer_of(language: str) -> Tokenizer:

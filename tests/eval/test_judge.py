@@ -1,4 +1,4 @@
-"""The judge of synthesised speech: what it is made of, learning a few sounds, and its verdict."""
+"""The ASR judge: what it is made of, learning a few sounds, and its scores."""
 
 import itertools
 import json
@@ -232,12 +232,12 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert judge.main(["train", *common, "--out", str(tmp_path / "whole"), "--lr", "1.0"]) == 2
 
 
-def test_the_floor_stands_beside_the_score(
+def test_the_ground_truth_stands_beside_the_score(
     trained: Path, judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score(trained, judged, "--by", "language", "--out", str(tmp_path)) == 0
     shown = capsys.readouterr().out
-    assert "real recordings (floor)" in shown
+    assert "real recordings (ground truth)" in shown
     assert "language=de, synthesised" in shown
     found = json.loads((tmp_path / "judge.json").read_text())
     assert found["floor"]["cer"] < 0.1
@@ -249,7 +249,7 @@ def test_the_floor_stands_beside_the_score(
     assert found["shared_voices"] == []
     rows = read_lines(tmp_path / "utterances.jsonl")
     assert rows[6]["synthesised"] == ""
-    assert "Judged CER" in (tmp_path / "judge.html").read_text()
+    assert "Intelligibility: CER" in (tmp_path / "judge.html").read_text()
 
 
 def test_other_hypotheses_are_tested_in_pairs(trained: Path, judged: Path, tmp_path: Path) -> None:
