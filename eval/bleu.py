@@ -20,17 +20,16 @@ from unitone.eval.examples import Example
 from unitone.eval.metrics.edits import align
 from unitone.eval.metrics.translation import (
     CHRF_COLUMNS,
+    FORMULAS,
     Tokenizer,
     TranslationScore,
     chrf_of,
-    compare_translations,
     ngram_counts,
     score_of,
     tokenizer_of,
 )
 from unitone.eval.pairs import (
     Hypothesis,
-    Key,
     Pair,
     Reference,
     coverage,
@@ -38,9 +37,9 @@ from unitone.eval.pairs import (
     read_hypotheses,
     read_references,
 )
-from unitone.eval.report import Cells, PairedTest, Report, Scored, grouped
+from unitone.eval.report import Cells, Report, Scored, grouped
 from unitone.eval.scoring import ScoringConfig
-from unitone.eval.statistics import Resampling
+from unitone.eval.statistics import comparisons
 from unitone.report import page
 
 LANGUAGES = "languages"
@@ -92,7 +91,9 @@ def evaluate(config: BleuConfig) -> Report:
         others = _pairs(references, options.against, config, expected=[one.key for one in pairs])
         theirs = _counts(others, tokenizers)
         other = _scored(score(theirs, everything))
-        tests = _tests(counts, theirs, resampling=options.resampling, clusters=clusters)
+        tests = comparisons(
+            counts, theirs, FORMULAS, resampling=options.resampling, clusters=clusters
+        )
     return Report(
         name="bleu",
         options=configs.to_dict(config),
@@ -111,6 +112,7 @@ def evaluate(config: BleuConfig) -> Report:
         ),
         other=other,
         tests=tests,
+        compared={"bleu": ("BLEU", "BLEU"), "chrf": ("chrF2", "chrF")},
         tiles=_tiles(whole),
         summary={"What BLEU is made of": _parts(whole, together=options.together)},
         details={"Least like their reference": _worst(pairs, counts)},
@@ -126,21 +128,6 @@ def _scored(score: TranslationScore, *, signed: bool = False) -> Scored:
     }
     signature = {"signature": score.signature} if signed else {}
     return Scored(rows={"": cells}, json={**signature, **score.to_json()})
-
-
-def _tests(
-    counts: Int[np.ndarray, "N 28"],
-    others: Int[np.ndarray, "N 28"],
-    *,
-    resampling: Resampling,
-    clusters: Sequence[Key],
-) -> dict[str, PairedTest]:
-    found = compare_translations(counts, others, resampling=resampling, clusters=clusters)
-    names = {"bleu": ("BLEU", "BLEU"), "chrf": ("chrF2", "chrF")}
-    return {
-        key: PairedTest(name=name, column=column, comparison=found[key], lower_is_better=False)
-        for key, (name, column) in names.items()
-    }
 
 
 def _fields(pairs: Sequence[Pair], by: Sequence[str]) -> Sequence[str]:
@@ -237,8 +224,8 @@ def _checked_target(one: Hypothesis, by_id: Mapping[str, Reference], path: Path)
 def _tiles(score: TranslationScore) -> list[tuple[str, str, str]]:
     bleu, chrf = score.measures.values()
     return [
-        ("BLEU", bleu.shown, f"95 %: {bleu.span}"),
-        ("chrF2", chrf.shown, f"95 %: {chrf.span}"),
+        bleu.tile("BLEU"),
+        chrf.tile("chrF2"),
         (
             "Length",
             scoring.number(score.ratio, digits=3),

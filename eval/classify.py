@@ -27,7 +27,7 @@ from unitone.eval.pairs import (
     read_hypotheses,
     read_references,
 )
-from unitone.eval.report import Cells, PairedTest, Report, Scored, grouped
+from unitone.eval.report import Cells, Report, Scored, grouped
 from unitone.eval.scoring import Measure, ReadConfig
 from unitone.report import page
 
@@ -73,12 +73,7 @@ def evaluate(config: ClassifyConfig) -> Report:
     if options.against is not None:
         others = _labels(_pairs(references, options.against, config))
         other = _scored(score_accuracy(classes, others))
-        tests["accuracy"] = PairedTest(
-            name="accuracy",
-            column=_COLUMN,
-            comparison=compare_accuracy(classes, answers, others),
-            lower_is_better=False,
-        )
+        tests["accuracy"] = compare_accuracy(classes, answers, others)
     return Report(
         name="classify",
         options=configs.to_dict(config),
@@ -97,6 +92,7 @@ def evaluate(config: ClassifyConfig) -> Report:
         groups=grouped(pairs, options.by, lambda places: _scored(score(places))),
         other=other,
         tests=tests,
+        compared={"accuracy": ("accuracy", _COLUMN)},
         how_tested=_MCNEMAR,
         tables={config.field: _classes(whole)},
         tiles=_tiles(whole),
@@ -113,7 +109,7 @@ def _scored(score: AccuracyScore) -> Scored:
 def _tiles(score: AccuracyScore) -> list[tuple[str, str, str]]:
     balanced = scoring.number(100 * score.balanced_accuracy)
     return [
-        ("Accuracy", f"{score.measure.shown} %", f"95 %: {score.measure.span} %"),
+        score.measure.tile("Accuracy", " %"),
         ("Balanced accuracy", f"{balanced} %", "mean recall of the classes"),
         ("Wrong", f"{score.utterances - score.right:,}", f"of {score.utterances:,}"),
     ]

@@ -24,9 +24,9 @@ from unitone.eval.judge import transcripts
 from unitone.eval.judge.judge import Judge
 from unitone.eval.metrics.edits import align
 from unitone.eval.metrics.error_rates import (
+    FORMULAS,
     WerScore,
     character_errors,
-    compare_wer,
     error_counts,
     normalized,
     score_of,
@@ -34,7 +34,7 @@ from unitone.eval.metrics.error_rates import (
 from unitone.eval.pairs import Pair, Reference, coverage, pair_by_id, read_hypotheses
 from unitone.eval.report import Cells, Report, Scored, grouped
 from unitone.eval.scoring import ScoringConfig
-from unitone.eval.statistics import Comparison
+from unitone.eval.statistics import Comparison, comparisons
 from unitone.report import page
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ _NAMES = {
     SYNTHESISED: "synthesised",
     OTHER: "the other",
 }
-_SHORT = {**_NAMES, GROUND_TRUTH: "ground truth"}
+_SHORT = {GROUND_TRUTH: "ground truth", SYNTHESISED: "synthesised", OTHER: "other"}
 _WORST = 30
 """Utterances shown with their alignment."""
 
@@ -90,8 +90,8 @@ def evaluate(config: JudgeScoreConfig) -> Report:
 
     whole = scores(range(len(pairs)))
     tests = {
-        name: compare_wer(
-            counts[SYNTHESISED], rows, resampling=options.resampling, clusters=clusters
+        name: comparisons(
+            counts[SYNTHESISED], rows, FORMULAS, resampling=options.resampling, clusters=clusters
         )
         for name, rows in counts.items()
         if name != SYNTHESISED
@@ -184,10 +184,7 @@ def _with_differences(
 
 def _tiles(scores: Mapping[str, WerScore], test: Comparison) -> list[tuple[str, str, str]]:
     rates = {name: score.measures["CER %"] for name, score in scores.items()}
-    tiles = [
-        (f"CER, {_NAMES[name]}", f"{one.shown} %", f"95 %: {one.span} %")
-        for name, one in rates.items()
-    ]
+    tiles = [one.tile(f"CER, {_NAMES[name]}", " %") for name, one in rates.items()]
     difference = rates[SYNTHESISED].difference(test)
     last = (
         "Synthesised minus ground truth",

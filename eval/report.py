@@ -17,7 +17,7 @@ from typing import Any
 from unitone import files, program
 from unitone.eval import scoring
 from unitone.eval.pairs import Coverage, Pair
-from unitone.eval.scoring import EVERYTHING, Measure
+from unitone.eval.scoring import Measure
 from unitone.eval.statistics import Comparison
 from unitone.report import page
 from unitone.report.figures import Measured, intervals
@@ -41,16 +41,6 @@ class Scored:
     rows: Mapping[str, Cells]
     """Its rows by name; a single one has the name ""."""
     json: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairedTest:
-    name: str
-    """Of what is compared."""
-    column: str
-    """Of the rows, where both values stand."""
-    comparison: Comparison
-    lower_is_better: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +69,11 @@ class Report:
     """Field → its value → the score of those utterances."""
     other: Scored | None = None
     """The score of the hypotheses compared against."""
-    tests: Mapping[str, PairedTest] | None = field(default_factory=dict)
+    tests: Mapping[str, Comparison] | None = field(default_factory=dict)
     """Key in the JSON → the test against them; None for a metric that has no such test."""
+    compared: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Key of a test → the name of what is compared, and its column."""
+    lower_is_better: bool = False
     how_tested: str = RANDOMISATION
     tables: Mapping[str, Mapping[str, Cells]] = field(default_factory=dict)
     """More tables for the terminal, by the name of their first column."""
@@ -149,33 +142,30 @@ def to_json(report: Report) -> dict[str, Any]:
     }
     if report.tests is not None:
         values["other"] = report.other.json if report.other else None
-        values["comparison"] = {
-            key: scoring.to_json(test.comparison) for key, test in report.tests.items()
-        }
+        values["comparison"] = {key: scoring.to_json(one) for key, one in report.tests.items()}
     return {**values, **report.more, "options": report.options}
 
 
 def to_text(report: Report) -> str:
     """Return what the terminal shows: the tables, the tests, remarks on the hypotheses."""
     options = report.options["scoring"]
-    rows = {name or EVERYTHING: cells for name, cells in report.score.rows.items()}
+    rows = {name or "all": cells for name, cells in report.score.rows.items()}
     for name, groups in report.groups.items():
         rows |= _named({f"{name}={value}": one for value, one in groups.items()})
     if report.other is not None:
         rows |= _named({"the other": report.other})
-    blocks = [f"{options['hyp']}, {report.caption}\n", _text("", rows)]
-    blocks += [f"\n{_text(first, rows)}" for first, rows in report.tables.items()]
-    for test in (report.tests or {}).values():
-        shown = _tested(report, test)
-        blocks.append(
-            f"{test.name} against {options['against']}: {shown[2]} ({shown[3]}), {shown[4]}: "
-            f"{shown[5]}\n"
-        )
-    found = report.coverage
-    if found.missing:
-        blocks.append(f"{found.missing:,} references without a hypothesis count as empty\n")
-    if found.truncated:
-        blocks.append(f"{found.truncated:,} hypotheses were cut off at the cap\n")
+    blocks = [f"{options['hyp']}, {report.caption}"]
+    for first, lines in {"": rows, **report.tables}.items():
+        blocks.append(f"\n{scoring.text_table(*_lines(first, lines))}")
+    for key, test in (report.tests or {}).items():
+        *_, difference, span, chance, conclusion = _tested(report, key, test)
+        name = f"{report.compared[key][0]} against {options['against']}"
+        blocks.append(f"{name}: {difference} ({span}), {chance}: {conclusion}\n")
+    missing, truncated = report.coverage.missing, report.coverage.truncated
+    if missing:
+        blocks.append(f"{missing:,} references without a hypothesis count as empty\n")
+    if truncated:
+        blocks.append(f"{truncated:,} hypotheses were cut off at the cap\n")
     return "".join(blocks)
 
 
@@ -196,10 +186,6 @@ def table(first: str, rows: Mapping[str, Cells]) -> str:
     """Lay out rows for a page; ``first`` heads the column of their names."""
     header, lines = _lines(first, rows)
     return page.table(header, lines, numbers=set(range(1, len(header))))
-
-
-def _text(first: str, rows: Mapping[str, Cells]) -> str:
-    return scoring.text_table(*_lines(first, rows))
 
 
 def _lines(first: str, rows: Mapping[str, Cells]) -> tuple[list[str], list[list[str]]]:
@@ -228,15 +214,15 @@ def _named(scores: Mapping[str, Scored]) -> dict[str, Cells]:
     }
 
 
-def _tested(report: Report, test: PairedTest) -> tuple[str, ...]:
-    """Spell both values of a test, the difference, its interval, the chance, the verdict."""
+def _tested(report: Report, key: str, test: Comparison) -> tuple[str, ...]:
+    """Spell both values of a test, the difference, its interval, the chance, the conclusion."""
     assert report.other is not None
-    this, other = (_measure(one.rows[""], test.column) for one in (report.score, report.other))
-    found = test.comparison
-    difference = this.difference(found)
-    verdict = scoring.verdict(found, lower_is_better=test.lower_is_better)
-    chance = scoring.chance(found.p_value)
-    return (this.shown, other.shown, difference.shown, difference.span, chance, verdict)
+    column = report.compared[key][1]
+    this, other = (_measure(one.rows[""], column) for one in (report.score, report.other))
+    difference = this.difference(test)
+    conclusion = scoring.conclusion(test, lower_is_better=report.lower_is_better)
+    chance = scoring.chance(test.p_value)
+    return (this.shown, other.shown, difference.shown, difference.span, chance, conclusion)
 
 
 def _measure(cells: Cells, column: str) -> Measure:
@@ -245,9 +231,9 @@ def _measure(cells: Cells, column: str) -> Measure:
     return cell
 
 
-def _tests(report: Report, tests: Mapping[str, PairedTest]) -> str:
+def _tests(report: Report, tests: Mapping[str, Comparison]) -> str:
     options = report.options["scoring"]
-    rows = [(test.column, *_tested(report, test)) for test in tests.values()]
+    rows = [(report.compared[key][1], *_tested(report, key, one)) for key, one in tests.items()]
     header = ("", "This", "Other", "Difference", "95 % interval", "Chance", "At the 5 % level")
     remark = page.note(
         f"This: {options['hyp']}. Other: {options['against']}. {report.how_tested} Several tests "

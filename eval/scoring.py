@@ -11,9 +11,6 @@ from unitone.errors import ConfigError, CorpusError
 from unitone.eval.pairs import Key, Pair, Reference, read_references
 from unitone.eval.statistics import Comparison, Interval, Resampling
 
-EVERYTHING = "all"
-"""Name of the row over all utterances."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig:
@@ -130,7 +127,7 @@ def chance(p_value: float) -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
-def verdict(comparison: Comparison, *, lower_is_better: bool, alpha: float = 0.05) -> str:
+def conclusion(comparison: Comparison, *, lower_is_better: bool, alpha: float = 0.05) -> str:
     """Say in a word or two what a comparison shows at the level ``alpha``."""
     if comparison.difference == 0 or comparison.p_value >= alpha:
         return "no difference shown"
@@ -162,6 +159,10 @@ class Measure:
             return "–"
         low, high = self.interval.low * self.scale, self.interval.high * self.scale
         return f"{self.spelled(low)} to {self.spelled(high)}"
+
+    def tile(self, name: str, unit: str = "") -> tuple[str, str, str]:
+        """Return a headline number of a page."""
+        return (name, self.shown + unit, f"95 %: {self.span}{unit}")
 
     def difference(self, test: Comparison) -> "Measure":
         """Return the difference of a paired test of what is measured."""

@@ -6,7 +6,7 @@ insertions, a score for each language or speaker, a paired test against other hy
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,17 +20,17 @@ from unitone.eval import examples, report, scoring
 from unitone.eval.examples import Example
 from unitone.eval.metrics.edits import Step, align
 from unitone.eval.metrics.error_rates import (
+    FORMULAS,
     WerScore,
-    compare_wer,
     error_counts,
     normalized,
     score_of,
 )
 from unitone.eval.normalizers import NormalizerName, is_spaceless
 from unitone.eval.pairs import Pair, Reference, coverage, pair_by_id, read_hypotheses
-from unitone.eval.report import Cells, PairedTest, Report, Scored, grouped
+from unitone.eval.report import Cells, Report, Scored, grouped
 from unitone.eval.scoring import ScoringConfig
-from unitone.eval.statistics import Comparison
+from unitone.eval.statistics import comparisons
 from unitone.report import page
 
 Unit = Literal["words", "characters"]
@@ -76,8 +76,8 @@ def evaluate(config: WerConfig) -> Report:
     if options.against is not None:
         others = error_counts(_system(references, options.against, config)[1])
         other = _scored(score(others, everything), unit)
-        tests = _tests(
-            compare_wer(counts, others, resampling=options.resampling, clusters=clusters)
+        tests = comparisons(
+            counts, others, FORMULAS, resampling=options.resampling, clusters=clusters
         )
     name, column = ("Word", "WER %") if unit == "words" else ("Character", "CER %")
     steps = [_aligned(one, unit) for one in texts]
@@ -95,6 +95,8 @@ def evaluate(config: WerConfig) -> Report:
         groups=grouped(pairs, options.by, lambda places: _scored(score(counts, places), unit)),
         other=other,
         tests=tests,
+        compared={"wer": ("WER", "WER %"), "cer": ("CER", "CER %")},
+        lower_is_better=True,
         tiles=_tiles(whole, unit),
         summary={"Errors": _errors(whole, unit, together=options.together)},
         details={
@@ -134,15 +136,6 @@ def _scored(score: WerScore, unit: Unit) -> Scored:
     return Scored(rows={"": cells}, json=score.to_json())
 
 
-def _tests(found: Mapping[str, Comparison]) -> dict[str, PairedTest]:
-    return {
-        key: PairedTest(
-            name=key.upper(), column=f"{key.upper()} %", comparison=one, lower_is_better=True
-        )
-        for key, one in found.items()
-    }
-
-
 def _aligned(texts: tuple[str, str], unit: Unit) -> list[Step]:
     reference, hypothesis = texts
     if unit == "words":
@@ -164,11 +157,8 @@ def _utterance(one: Pair, texts: tuple[str, str], steps: Sequence[Step]) -> dict
 
 
 def _tiles(score: WerScore, unit: Unit) -> list[tuple[str, str, str]]:
-    names = ("Word error rate", "Character error rate")
-    rates = [
-        (name, f"{one.shown} %", f"95 %: {one.span} %")
-        for name, one in zip(names, score.measures.values(), strict=True)
-    ]
+    wer, cer = score.measures.values()
+    rates = [wer.tile("Word error rate", " %"), cer.tile("Character error rate", " %")]
     wrong = (
         "Utterances with an error",
         f"{score.sentence_error_rate * 100:.2f} %",

@@ -17,15 +17,7 @@ from unitone.eval import scoring
 from unitone.eval.metrics.edits import Edits, count_edits
 from unitone.eval.normalizers import NormalizerName, normalizer
 from unitone.eval.scoring import Measure
-from unitone.eval.statistics import (
-    DEFAULT,
-    Comparison,
-    Interval,
-    Resampling,
-    clustered,
-    compare,
-    interval,
-)
+from unitone.eval.statistics import DEFAULT, Formulas, Interval, Resampling, intervals
 
 _HITS, _SUB, _DEL, _INS = range(4)
 
@@ -168,14 +160,14 @@ def score_of(
 ) -> WerScore:
     """Turn the counts of `error_counts` into a score; ``together`` names the clusters."""
     sums = [int(value) for value in counts.sum(axis=0)]
-    rows = counts if clusters is None else clustered(counts, clusters)
+    found = intervals(counts, FORMULAS, resampling=resampling, clusters=clusters)
     return WerScore(
         utterances=len(counts),
         wrong=sums[8],
         words=Edits(*sums[:4]),
         characters=Edits(*sums[4:8]),
-        interval=interval(rows[:, :4], error_rates, resampling=resampling),
-        cer_interval=interval(rows[:, 4:8], error_rates, resampling=resampling),
+        interval=found["wer"],
+        cer_interval=found["cer"],
         signature=scoring.signature(
             norm=normalizer(name).signature,
             words="spaces",
@@ -193,16 +185,5 @@ def error_rates(sums: Num[np.ndarray, "R 4"]) -> Float[np.ndarray, " R"]:
     return rates
 
 
-def compare_wer(
-    counts: Int[np.ndarray, "N 9"],
-    other: Int[np.ndarray, "N 9"],
-    *,
-    resampling: Resampling = DEFAULT,
-    clusters: Sequence[Hashable] | None = None,
-) -> dict[str, Comparison]:
-    """Compare two systems on the same references: ``wer`` and ``cer`` → the paired test."""
-    one, two = (rows if clusters is None else clustered(rows, clusters) for rows in (counts, other))
-    return {
-        "wer": compare(one[:, :4], two[:, :4], error_rates, resampling=resampling),
-        "cer": compare(one[:, 4:8], two[:, 4:8], error_rates, resampling=resampling),
-    }
+FORMULAS: Formulas = {"wer": (slice(0, 4), error_rates), "cer": (slice(4, 8), error_rates)}
+"""Of the counts of `error_counts`."""

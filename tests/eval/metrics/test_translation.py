@@ -10,14 +10,14 @@ from unitone.errors import ConfigError, CorpusError
 from unitone.eval.metrics.translation import (
     BLEU_COLUMNS,
     CHRF_COLUMNS,
+    FORMULAS,
     bleu_of,
     chrf_of,
-    compare_translations,
     ngram_counts,
     score_translation,
     tokenizer_of,
 )
-from unitone.eval.statistics import Resampling
+from unitone.eval.statistics import Resampling, comparisons
 
 SENTENCE = st.lists(st.sampled_from(["the", "cat", "sat", "on", "mat", "."]), max_size=8)
 CORPUS = st.lists(st.tuples(SENTENCE.filter(bool), SENTENCE), min_size=1, max_size=6)
@@ -75,7 +75,8 @@ def test_the_interval_holds_the_score_and_better_is_found() -> None:
     score = score_translation(references, good, resampling=Resampling(resamples=300))
     assert score.bleu_interval is not None
     assert score.bleu_interval.low <= score.bleu <= score.bleu_interval.high
-    found = compare_translations(ngram_counts(references, good), ngram_counts(references, bad))
+    sums = ngram_counts(references, good), ngram_counts(references, bad)
+    found = comparisons(*sums, FORMULAS)
     assert found["bleu"].difference > 0
     assert found["bleu"].p_value < 0.01
 
