@@ -15,14 +15,15 @@ from jaxtyping import Int
 
 from unitone import config as configs
 from unitone.errors import CorpusError
-from unitone.eval import bleu_report, scoring
-from unitone.eval.bleu_report import BleuReport
+from unitone.eval import examples, report, scoring
+from unitone.eval.examples import Example
+from unitone.eval.metrics.edits import align
 from unitone.eval.metrics.translation import (
     CHRF_COLUMNS,
+    FORMULAS,
     Tokenizer,
     TranslationScore,
     chrf_of,
-    compare_translations,
     ngram_counts,
     score_of,
     tokenizer_of,
@@ -35,13 +36,17 @@ from unitone.eval.pairs import (
     pair,
     read_hypotheses,
     read_references,
-    refuse_tasks,
 )
+from unitone.eval.report import Cells, Report, Scored, grouped
 from unitone.eval.scoring import ScoringConfig
+from unitone.eval.statistics import comparisons
+from unitone.report import page
 
 LANGUAGES = "languages"
 """What ``--by`` calls the pair of source and target language."""
 TARGET = "to"
+_WORST = 40
+"""Sentences shown beside their reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +57,7 @@ class BleuConfig:
     others without spaces, 13a for the rest."""
 
 
-def evaluate(config: BleuConfig) -> BleuReport:
+def evaluate(config: BleuConfig) -> Report:
     """Read, pair and score what ``config`` names.
 
     ``--by`` may also be ``to`` or ``languages``; with several pairs of languages the latter is
@@ -67,53 +72,68 @@ def evaluate(config: BleuConfig) -> BleuReport:
     pairs = _pairs(references, options.hyp, config)
     tokenizers: list[Tokenizer] = [_tokenizer(one, config) for one in pairs]
     counts = _counts(pairs, tokenizers)
-    together = scoring.clusters(pairs, options.together)
+    clusters = scoring.clusters(pairs, options.together)
 
-    def scored(
-        rows: Int[np.ndarray, "N 28"], places: Sequence[int] | None = None
-    ) -> TranslationScore:
-        chosen = list(range(len(rows)) if places is None else places)
-        used: list[Tokenizer] = sorted({tokenizers[place] for place in chosen})
+    def score(rows: Int[np.ndarray, "N 28"], places: Sequence[int]) -> TranslationScore:
+        used: list[Tokenizer] = sorted({tokenizers[place] for place in places})
         return score_of(
-            rows[chosen],
+            rows[list(places)],
             tokenizers=used,
             resampling=options.resampling,
-            clusters=None if together is None else [together[place] for place in chosen],
+            clusters=[clusters[place] for place in places],
             together=options.together,
         )
 
-    other, comparison = None, {}
+    everything = range(len(pairs))
+    whole = score(counts, everything)
+    other, tests = None, {}
     if options.against is not None:
         others = _pairs(references, options.against, config, expected=[one.key for one in pairs])
-        other_counts = _counts(others, tokenizers)
-        other = scored(other_counts)
-        comparison = compare_translations(
-            counts, other_counts, resampling=options.resampling, clusters=together
+        theirs = _counts(others, tokenizers)
+        other = _scored(score(theirs, everything))
+        tests = comparisons(
+            counts, theirs, FORMULAS, resampling=options.resampling, clusters=clusters
         )
-    return BleuReport(
-        made_with=configs.to_dict(config),
-        pairs=pairs,
-        texts=[_texts(one) for one in pairs],
-        sentence_chrf=chrf_of(counts[:, CHRF_COLUMNS]).tolist(),
+    return Report(
+        name="bleu",
+        options=configs.to_dict(config),
+        signature={"metric": "bleu", **whole.signatures},
+        title=f"BLEU {whole.measures['BLEU'].shown}",
+        subtitle=f"{options.hyp} against {options.ref}, {whole.sentences:,} sentences.",
+        caption=whole.signature,
         coverage=coverage(pairs),
-        score=scored(counts),
-        groups={
-            field: {name: scored(counts, places) for name, places in found.items()}
-            for field, found in _groups(pairs, options.by).items()
-        },
+        column="BLEU",
+        score=_scored(whole),
+        groups=grouped(
+            pairs,
+            _fields(pairs, options.by),
+            lambda places: _scored(score(counts, places), signed=True),
+            of=_SPECIAL,
+        ),
         other=other,
-        comparison=comparison,
+        tests=tests,
+        compared={"bleu": ("BLEU", "BLEU"), "chrf": ("chrF2", "chrF")},
+        tiles=_tiles(whole),
+        summary={"What BLEU is made of": _parts(whole, together=options.together)},
+        details={"Least like their reference": _worst(pairs, counts)},
     )
 
 
-def _groups(pairs: Sequence[Pair], by: Sequence[str]) -> dict[str, dict[str, list[int]]]:
-    special = {LANGUAGES: _languages, TARGET: _target}
-    found = {field: scoring.groups(pairs, field, of=special.get(field)) for field in by}
-    if LANGUAGES not in found and TARGET not in found:
-        languages = scoring.groups(pairs, LANGUAGES, of=_languages)
-        if len(languages) > 1:
-            return {LANGUAGES: languages, **found}
-    return found
+def _scored(score: TranslationScore, *, signed: bool = False) -> Scored:
+    """Return a score as a row; ``signed``: its JSON has its signature."""
+    cells: Cells = {
+        **score.measures,
+        "brevity": scoring.number(score.brevity_penalty, digits=3),
+        "sentences": score.sentences,
+    }
+    signature = {"signature": score.signature} if signed else {}
+    return Scored(rows={"": cells}, json={**signature, **score.to_json()})
+
+
+def _fields(pairs: Sequence[Pair], by: Sequence[str]) -> Sequence[str]:
+    """Return what is grouped by: ``by``, and languages first where nobody asked but it matters."""
+    several = len(scoring.groups(pairs, LANGUAGES, of=_languages)) > 1
+    return by if {LANGUAGES, TARGET} & {*by} or not several else (LANGUAGES, *by)
 
 
 def _target(one: Pair) -> str:
@@ -122,6 +142,9 @@ def _target(one: Pair) -> str:
 
 def _languages(one: Pair) -> str:
     return f"{one.reference.group('language')} → {_target(one)}"
+
+
+_SPECIAL = {LANGUAGES: _languages, TARGET: _target}
 
 
 def _tokenizer(one: Pair, config: BleuConfig) -> Tokenizer:
@@ -144,8 +167,8 @@ def _counts(pairs: Sequence[Pair], tokenizers: Sequence[Tokenizer]) -> Int[np.nd
 
 
 def _texts(one: Pair) -> tuple[str, str]:
-    said = one.hypothesis.text if one.hypothesis else None
-    return _translations(one.reference)[_target(one)], said or ""
+    hypothesis = one.hypothesis.text if one.hypothesis else None
+    return _translations(one.reference)[_target(one)], hypothesis or ""
 
 
 def _translations(reference: Reference) -> dict[str, str]:
@@ -169,9 +192,7 @@ def _pairs(
 
     ``expected``: the pairs that have to be there instead, where another file has set them.
     """
-    hypotheses = read_hypotheses(path)
-    refuse_tasks(hypotheses, ("asr",), cure="python -m eval.wer")
-    refuse_tasks(hypotheses, ("lid", "gid"), cure="python -m eval.classify")
+    hypotheses = read_hypotheses(path, command="eval.bleu")
     by_id = {one.id: one for one in references}
     targets = dict.fromkeys(_checked_target(one, by_id, path) for one in hypotheses)
     keys = expected or [
@@ -200,15 +221,53 @@ def _checked_target(one: Hypothesis, by_id: Mapping[str, Reference], path: Path)
     return one.to
 
 
+def _tiles(score: TranslationScore) -> list[tuple[str, str, str]]:
+    bleu, chrf = score.measures.values()
+    return [
+        bleu.tile("BLEU"),
+        chrf.tile("chrF2"),
+        (
+            "Length",
+            scoring.number(score.ratio, digits=3),
+            f"{score.hypothesis_words:,} words for {score.reference_words:,}",
+        ),
+    ]
+
+
+def _parts(score: TranslationScore, *, together: str | None) -> str:
+    header = ("1-grams right", "2-grams", "3-grams", "4-grams", "Brevity penalty")
+    row = [f"{value:.1f} %" for value in score.precisions]
+    row.append(scoring.number(score.brevity_penalty, digits=3))
+    remark = page.note(
+        "BLEU is the geometric mean of the shares of n-grams that are in the reference, times the "
+        "brevity penalty; chrF2 compares n-grams of characters. Intervals: percentile bootstrap "
+        f"over {together or 'sentence'}s. One reference each; scores with different signatures, or "
+        "on different sentences, don't compare."
+    )
+    return page.table(header, [row], numbers=set(range(5))) + remark
+
+
+def _worst(pairs: Sequence[Pair], counts: Int[np.ndarray, "N 28"]) -> str:
+    """Show the sentences with the lowest chrF; unlike BLEU it is defined for a sentence."""
+    values = chrf_of(counts[:, CHRF_COLUMNS]).tolist()
+    shown = []
+    for place in sorted(range(len(values)), key=values.__getitem__)[:_WORST]:
+        one, (reference, hypothesis) = pairs[place], _texts(pairs[place])
+        if reference == hypothesis:
+            break
+        source = one.reference.fields.get("text")
+        remarks = [f"to {_target(one)}", f"chrF2 {values[place]:.1f}"]
+        remarks += ["no hypothesis"] if one.hypothesis is None else []
+        remarks += [f"source: {source}"] if source else []
+        steps = align(reference.split(), hypothesis.split())
+        shown.append(Example(id=one.reference.id, remarks=remarks, steps=steps))
+    return examples.aligned(shown, none="Every translation is its reference.")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = configs.command_line(BleuConfig, argv, __doc__)
-    return scoring.run(
-        lambda: evaluate(config),
-        show=bleu_report.show,
-        write=bleu_report.write,
-        out=config.scoring.out,
-    )
+    return report.run(lambda: evaluate(config), out=config.scoring.out)
 
 
 if __name__ == "__main__":

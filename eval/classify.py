@@ -10,23 +10,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitone import config as configs
-from unitone.errors import CorpusError
-from unitone.eval import classify_report, scoring
-from unitone.eval.classify_report import ClassifyReport
-from unitone.eval.metrics.accuracy import compare_accuracy, score_accuracy
+from unitone.errors import ConfigError, CorpusError
+from unitone.eval import examples, report, scoring
+from unitone.eval.metrics.accuracy import (
+    NO_LABEL,
+    AccuracyScore,
+    compare_accuracy,
+    is_right,
+    score_accuracy,
+)
 from unitone.eval.pairs import (
     Pair,
     Reference,
     coverage,
-    pair,
+    pair_by_id,
     read_hypotheses,
     read_references,
-    refuse_tasks,
 )
-from unitone.eval.scoring import ReadConfig
+from unitone.eval.report import Cells, Report, Scored, grouped
+from unitone.eval.scoring import Measure, ReadConfig
+from unitone.report import page
 
-_OF_FIELD = {"language": "lid", "gender": "gid"}
-"""The task whose labels are a field's."""
+_FIELD_OF = {"lid": "language", "gid": "gender"}
+"""Task → the field that its labels are of."""
+_COLUMN = "accuracy %"
+_WRONG = 100
+"""Wrong utterances that are listed."""
+_MCNEMAR = (
+    "p is McNemar's exact test, two-sided, on the utterances that only one of the two has right; "
+    "the interval of the difference is Agresti and Min's for paired shares."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +49,7 @@ class ClassifyConfig:
     scoring: ReadConfig
 
 
-def evaluate(config: ClassifyConfig) -> ClassifyReport:
+def evaluate(config: ClassifyConfig) -> Report:
     """Read, pair and score what ``config`` names.
 
     Raises:
@@ -50,28 +63,97 @@ def evaluate(config: ClassifyConfig) -> ClassifyReport:
     for one in references:
         if one.fields.get(config.field) is None:
             raise CorpusError(f"{options.ref}: reference {one.id} has no {config.field!r}")
-    meant, said = [one.reference.group(config.field) for one in pairs], _labels(pairs)
-    other = comparison = None
+    classes, answers = [one.reference.group(config.field) for one in pairs], _labels(pairs)
+
+    def score(places: Sequence[int]) -> AccuracyScore:
+        return score_accuracy([classes[one] for one in places], [answers[one] for one in places])
+
+    whole = score(range(len(pairs)))
+    other, tests = None, {}
     if options.against is not None:
         others = _labels(_pairs(references, options.against, config))
-        other = score_accuracy(meant, others)
-        comparison = compare_accuracy(meant, said, others)
-    return ClassifyReport(
-        made_with=configs.to_dict(config),
-        field=config.field,
-        pairs=pairs,
-        coverage=coverage(pairs),
-        score=score_accuracy(meant, said),
-        groups={
-            field: {
-                name: score_accuracy([meant[one] for one in places], [said[one] for one in places])
-                for name, places in scoring.groups(pairs, field).items()
-            }
-            for field in options.by
+        other = _scored(score_accuracy(classes, others))
+        tests["accuracy"] = compare_accuracy(classes, answers, others)
+    return Report(
+        name="classify",
+        options=configs.to_dict(config),
+        signature={
+            "metric": "accuracy",
+            "field": config.field,
+            "signature": scoring.signature(field=config.field, ci="wilson"),
         },
+        title=f"Accuracy of {config.field} {whole.measure.shown} %",
+        subtitle=f"{options.hyp} against {options.ref}, {whole.utterances:,} utterances, "
+        f"{len(set(classes))} classes.",
+        caption=config.field,
+        coverage=coverage(pairs),
+        column=_COLUMN,
+        score=_scored(whole),
+        groups=grouped(pairs, options.by, lambda places: _scored(score(places))),
         other=other,
-        comparison=comparison,
+        tests=tests,
+        compared={"accuracy": ("accuracy", _COLUMN)},
+        how_tested=_MCNEMAR,
+        tables={config.field: _classes(whole)},
+        tiles=_tiles(whole),
+        summary={"Confusions": _confusions(whole, config.field), "Classes": _classes_table(whole)},
+        details={"Wrong labels": _wrong(pairs, config.field)},
     )
+
+
+def _scored(score: AccuracyScore) -> Scored:
+    cells: Cells = {_COLUMN: score.measure, "right": score.right, "utterances": score.utterances}
+    return Scored(rows={"": cells}, json=score.to_json())
+
+
+def _tiles(score: AccuracyScore) -> list[tuple[str, str, str]]:
+    balanced = scoring.number(100 * score.balanced_accuracy)
+    return [
+        score.measure.tile("Accuracy", " %"),
+        ("Balanced accuracy", f"{balanced} %", "mean recall of the classes"),
+        ("Wrong", f"{score.utterances - score.right:,}", f"of {score.utterances:,}"),
+    ]
+
+
+def _confusions(score: AccuracyScore, field: str) -> str:
+    remark = f" {NO_LABEL}: no answer." if NO_LABEL in score.labels else ""
+    return examples.confusion_matrix(score.confusion, score.labels, field=field, remark=remark)
+
+
+def _classes(score: AccuracyScore) -> dict[str, Cells]:
+    return {
+        one.label: {
+            "precision %": scoring.number(100 * one.precision),
+            "recall %": scoring.number(100 * one.recall),
+            "F1 %": scoring.number(100 * one.f1),
+            "utterances": one.reference,
+        }
+        for one in score.classes
+    }
+
+
+def _classes_table(score: AccuracyScore) -> str:
+    rows: dict[str, Cells] = {}
+    for one, cells in zip(score.classes, _classes(score).values(), strict=True):
+        recall = Measure(value=one.recall, interval=one.recall_interval, scale=100.0)
+        rows[one.label] = {**cells, "recall %": recall, "taken for it": one.hypothesis}
+    remark = page.note("Intervals: Wilson's score interval; utterances are taken as independent.")
+    return report.table("class", rows) + remark
+
+
+def _wrong(pairs: Sequence[Pair], field: str) -> str:
+    rows = []
+    for one in pairs:
+        label = one.reference.group(field)
+        answer = one.hypothesis.label if one.hypothesis else None
+        if not is_right(label, answer):
+            text = one.reference.fields.get("text")
+            rows.append((one.reference.id, label, answer or NO_LABEL, str(text or "")))
+    if not rows:
+        return page.note("None.")
+    left = "" if len(rows) <= _WRONG else page.note(f"The first {_WRONG} of {len(rows):,}.")
+    header = ("Utterance", "Is", "Taken for", "Text")
+    return page.table(header, rows[:_WRONG], numbers=set()) + left
 
 
 def _labels(pairs: Sequence[Pair]) -> list[str | None]:
@@ -79,31 +161,24 @@ def _labels(pairs: Sequence[Pair]) -> list[str | None]:
 
 
 def _pairs(references: Sequence[Reference], path: Path, config: ClassifyConfig) -> list[Pair]:
-    hypotheses = read_hypotheses(path)
-    refuse_tasks(hypotheses, ("asr",), cure="python -m eval.wer")
-    refuse_tasks(hypotheses, ("st", "mt"), cure="python -m eval.bleu")
-    for field, task in _OF_FIELD.items():
-        if config.field in _OF_FIELD and config.field != field:
-            refuse_tasks(hypotheses, (task,), cure=f"--field {field}")
+    hypotheses = read_hypotheses(path, command="eval.classify")
+    for one in hypotheses:
+        field = _FIELD_OF.get(one.task or "", config.field)
+        if field != config.field and config.field in _FIELD_OF.values():
+            raise ConfigError(
+                f"the hypotheses are of task {one.task!r} ({one.id}); use --field {field}"
+            )
     if not any(one.label for one in hypotheses):
         raise CorpusError(f'{path}: no hypothesis has a "label"')
-    return pair(
-        {(one.id,): one for one in references},
-        [((one.id,), one) for one in hypotheses],
-        where=path,
-        allow_missing=config.scoring.allow_missing,
+    return pair_by_id(
+        references, hypotheses, where=path, allow_missing=config.scoring.allow_missing
     )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = configs.command_line(ClassifyConfig, argv, __doc__)
-    return scoring.run(
-        lambda: evaluate(config),
-        show=classify_report.show,
-        write=classify_report.write,
-        out=config.scoring.out,
-    )
+    return report.run(lambda: evaluate(config), out=config.scoring.out)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""Judge speech: ``python -m eval.judge score --judge exp/judge --ref M --hyp hyp.jsonl``.
+"""Intelligibility of synthesised speech, by the ASR judge: ``python -m eval.judge score``.
 
-The judge hears the synthesised audio of the hypotheses ("audio", relative to their file; null where
-there is none) and the real recordings of the same sentences. Character and word error rates of
-both, the real ones being its floor, and the difference, each with a 95 % bootstrap interval. Writes
-``judge.json`` (rates as shares of 1), ``judge.html`` and ``utterances.jsonl`` into ``--out``.
+    python -m eval.judge score --judge exp/judge --ref manifest.jsonl --hyp hyp.jsonl --out scores
+
+The ASR judge transcribes the synthesised audio of the hypotheses ("audio", relative to their file;
+null where there is none) and the real recordings of the same sentences. Character and word error
+rates of both, the real ones being the ground-truth CER and WER, and the difference, each with a
+95 % bootstrap interval. Writes ``judge.json`` (rates as shares of 1), ``judge.html`` and
+``utterances.jsonl`` into ``--out``.
 """
 
 import logging
@@ -11,44 +14,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float
-
-from unitone import audio
 from unitone import config as configs
-from unitone.audio import Clip
 from unitone.config import command_line
-from unitone.corpus.corpus import read_corpus
-from unitone.corpus.waveforms import load_ahead
 from unitone.errors import CorpusError
-from unitone.eval import judge_report, scoring
-from unitone.eval.judge.judge import Judge, load
-from unitone.eval.judge_report import FLOOR, OTHER, SYNTHESISED, JudgeReport
+from unitone.eval import examples, report, scoring
+from unitone.eval.examples import Example
+from unitone.eval.judge import judge as judges
+from unitone.eval.judge import transcripts
+from unitone.eval.judge.judge import Judge
+from unitone.eval.metrics.edits import align
 from unitone.eval.metrics.error_rates import (
+    FORMULAS,
     WerScore,
-    compare_wer,
+    character_errors,
     error_counts,
     normalized,
     score_of,
 )
-from unitone.eval.pairs import (
-    Pair,
-    Reference,
-    coverage,
-    pair,
-    read_hypotheses,
-    read_references,
-    refuse_tasks,
-)
+from unitone.eval.pairs import Pair, Reference, coverage, pair_by_id, read_hypotheses
+from unitone.eval.report import Cells, Report, Scored, grouped
 from unitone.eval.scoring import ScoringConfig
-from unitone.logs import Progress
+from unitone.eval.statistics import Comparison, comparisons
+from unitone.report import page
 
 logger = logging.getLogger(__name__)
 
-TOGETHER = 64
-"""Waveforms in memory at a time."""
-LONGEST = 60 * audio.SAMPLE_RATE
-"""Samples; the floor needs whole recordings, and the judge has learnt sentences."""
+GROUND_TRUTH, SYNTHESISED, OTHER = "floor", "synthesised", "other"
+"""Names in the JSON."""
+_NAMES = {
+    GROUND_TRUTH: "real recordings (ground truth)",
+    SYNTHESISED: "synthesised",
+    OTHER: "the other",
+}
+_SHORT = {GROUND_TRUTH: "ground truth", SYNTHESISED: "synthesised", OTHER: "other"}
+_WORST = 30
+"""Utterances shown with their alignment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,8 @@ class JudgeScoreConfig:
     """auto, cpu, cuda, cuda:N or mps."""
 
 
-def evaluate(config: JudgeScoreConfig) -> JudgeReport:
-    """Let the judge hear everything that ``config`` names, and score what it understood.
+def evaluate(config: JudgeScoreConfig) -> Report:
+    """Transcribe everything that ``config`` names, and score the transcripts.
 
     Raises:
         ConfigError: a file or a field that isn't there, hypotheses of another task, no judge.
@@ -69,21 +69,12 @@ def evaluate(config: JudgeScoreConfig) -> JudgeReport:
         CheckpointError: the judge is damaged.
     """
     options = config.scoring
-    judge = load(config.judge, device=config.device)
-    references = read_references(options.ref, split=options.split, limit=options.limit)
-    for one in references:
-        if not isinstance(one.fields.get("text"), str):
-            raise CorpusError(f'{options.ref}: reference {one.id} has no "text"')
-    pairs = _pairs(references, options.hyp, config)
-    heard = _heard(judge, references, pairs, config)
-    meant = [str(one.reference.fields["text"]) for one in pairs]
-    texts = {
-        name: normalized(meant, said, name=judge.origin.normalizer) for name, said in heard.items()
-    }
-    counts = {name: error_counts(found) for name, found in texts.items()}
-    if not counts[FLOOR][:, :3].sum():
+    judge = judges.load(config.judge, device=config.device)
+    pairs, texts = _systems(judge, scoring.transcripts(options), config)
+    counts = {name: error_counts(one) for name, one in texts.items()}
+    if not counts[GROUND_TRUTH][:, :3].sum():
         raise CorpusError(f"{options.ref}: no words after normalization")
-    together = scoring.clusters(pairs, options.together)
+    clusters = scoring.clusters(pairs, options.together)
 
     def scores(places: Sequence[int]) -> dict[str, WerScore]:
         return {
@@ -91,132 +82,161 @@ def evaluate(config: JudgeScoreConfig) -> JudgeReport:
                 rows[list(places)],
                 name=judge.origin.normalizer,
                 resampling=options.resampling,
-                clusters=None if together is None else [together[place] for place in places],
+                clusters=[clusters[place] for place in places],
                 together=options.together,
             )
             for name, rows in counts.items()
         }
 
-    return JudgeReport(
-        made_with=configs.to_dict(config),
-        judge=judge.origin,
-        shared_voices=_shared(judge, pairs),
-        pairs=pairs,
-        texts=texts,
-        coverage=coverage(pairs),
-        scores=scores(range(len(pairs))),
-        groups={
-            field: {name: scores(at) for name, at in scoring.groups(pairs, field).items()}
-            for field in options.by
-        },
-        comparisons={
-            name: compare_wer(
-                counts[SYNTHESISED], rows, resampling=options.resampling, clusters=together
-            )
-            for name, rows in counts.items()
-            if name != SYNTHESISED
-        },
-    )
-
-
-def _heard(
-    judge: Judge, references: Sequence[Reference], pairs: Sequence[Pair], config: JudgeScoreConfig
-) -> dict[str, list[str]]:
-    """Return what the judge understands of the recordings and of each set of hypotheses."""
-    options = config.scoring
-    heard = {FLOOR: hear_recordings(judge, options.ref, [one.reference.id for one in pairs])}
-    heard[SYNTHESISED] = hear_hypotheses(judge, options.hyp, pairs)
-    if options.against is not None:
-        others = _pairs(references, options.against, config)
-        heard[OTHER] = hear_hypotheses(judge, options.against, others)
-    return heard
-
-
-def hear_recordings(judge: Judge, manifest: Path, ids: Sequence[str]) -> list[str]:
-    """Return what the judge understands of the recordings ``ids`` of a manifest.
-
-    Raises:
-        CorpusError: one isn't there, or can't be read.
-    """
-    known = {one.id: one for one in read_corpus(manifest).utterances}
-    for name in ids:
-        if name not in known:
-            raise CorpusError(f"{manifest}: {name} has no recording that can be used for the floor")
-    waves = []
-    texts: list[str] = []
-    with Progress("judge: recordings", total=float(len(ids)), unit="utt") as progress:
-        for loaded in load_ahead([known[name] for name in ids], longest=LONGEST, workers=1):
-            if loaded.waveform is None:
-                reason = loaded.error or f"longer than {LONGEST // audio.SAMPLE_RATE} s"
-                raise CorpusError(f"{loaded.utterance.id}: {reason}")
-            waves.append(loaded.waveform)
-            progress.advance(1.0)
-            if len(waves) == TOGETHER:
-                texts += judge.transcribe(waves)
-                waves = []
-    return texts + judge.transcribe(waves)
-
-
-def hear_hypotheses(judge: Judge, path: Path, pairs: Sequence[Pair]) -> list[str]:
-    """Return what the judge understands of the hypotheses' audio; where there is none, nothing.
-
-    Raises:
-        CorpusError: a hypothesis has no field "audio", or its file can't be read.
-    """
-    fields = {one.id: one.fields for one in read_references(path)}
-    texts: list[str] = []
-    silent = 0
-    with Progress("judge: synthesised", total=float(len(pairs)), unit="utt") as progress:
-        for first in range(0, len(pairs), TOGETHER):
-            some = pairs[first : first + TOGETHER]
-            waves = [_synthesised(path, fields, one.reference.id) for one in some]
-            texts += judge.transcribe(waves)
-            silent += sum(not wave.any() for wave in waves)
-            progress.advance(float(len(some)))
-    if silent:
-        logger.warning("%s: %d of %d hypotheses are silent", path, silent, len(pairs))
-    return texts
-
-
-def _synthesised(
-    path: Path, fields: Mapping[str, Mapping[str, object]], name: str
-) -> Float[np.ndarray, "N"]:
-    nothing = np.zeros(0, np.float32)
-    if name not in fields:  # --allow-missing
-        return nothing
-    where = fields[name].get("audio", ...)
-    if where is None:
-        return nothing
-    if not isinstance(where, str):
-        raise CorpusError(
-            f'{path}: hypothesis {name} has no "audio"; synthesise with a unit decoder '
-            "(python -m lm.decode --task tts)"
+    whole = scores(range(len(pairs)))
+    tests = {
+        name: comparisons(
+            counts[SYNTHESISED], rows, FORMULAS, resampling=options.resampling, clusters=clusters
         )
-    blocks = list(audio.stream(Clip(path=path.parent / where)))  # silence is a result here
-    found: np.ndarray = np.concatenate([nothing, *blocks])
-    return found
-
-
-def _pairs(references: Sequence[Reference], path: Path, config: JudgeScoreConfig) -> list[Pair]:
-    hypotheses = read_hypotheses(path)
-    refuse_tasks(hypotheses, ("asr",), cure="python -m eval.wer")
-    refuse_tasks(hypotheses, ("st", "mt"), cure="python -m eval.bleu")
-    refuse_tasks(hypotheses, ("lid", "gid"), cure="python -m eval.classify")
-    return pair(
-        {(one.id,): one for one in references},
-        [((one.id,), one) for one in hypotheses],
-        where=path,
-        allow_missing=config.scoring.allow_missing,
+        for name, rows in counts.items()
+        if name != SYNTHESISED
+    }
+    known = _known_speakers(judge, pairs)
+    score = _with_differences(whole, tests)
+    return Report(
+        name="judge",
+        options=configs.to_dict(config),
+        signature={"metric": "judge", "signature": whole[SYNTHESISED].signature},
+        title=f"Intelligibility: CER {whole[SYNTHESISED].measures['CER %'].shown} %",
+        subtitle=f"{options.hyp}, {len(pairs):,} utterances.",
+        caption=whole[SYNTHESISED].signature,
+        coverage=coverage(pairs),
+        column="CER %",
+        row=_NAMES[SYNTHESISED],
+        score=score,
+        groups=grouped(pairs, options.by, lambda places: _scored(scores(places), _SHORT)),
+        tests=None,
+        tiles=_tiles(whole, tests[GROUND_TRUTH]["cer"]),
+        summary={"Errors": report.table("", score.rows) + page.note(_remark(judge, known))},
+        details={"Most errors": _worst(pairs, texts)},
+        more={"shared_voices": list(known), "judge": configs.to_dict(judge.origin)},
+        utterances=_utterances(pairs, texts),
     )
 
 
-def _shared(judge: Judge, pairs: Sequence[Pair]) -> tuple[str, ...]:
-    voices = {str(one.reference.fields.get("speaker")) for one in pairs}
-    shared = tuple(sorted(voices & {*judge.origin.speakers}))
+def _systems(
+    judge: Judge, references: Sequence[Reference], config: JudgeScoreConfig
+) -> tuple[list[Pair], dict[str, list[tuple[str, str]]]]:
+    """Return the pairs, and for the recordings and all hypotheses (text, transcript) of each."""
+    options = config.scoring
+    paths = {SYNTHESISED: options.hyp, OTHER: options.against}
+    pairs = {
+        name: pair_by_id(
+            references,
+            read_hypotheses(path, command="eval.judge"),
+            where=path,
+            allow_missing=options.allow_missing,
+        )
+        for name, path in paths.items()
+        if path is not None
+    }
+    ids = [one.id for one in references]
+    recognized = {GROUND_TRUTH: transcripts.of_recordings(judge, options.ref, ids)}
+    for name in pairs:
+        path = paths[name]
+        assert path is not None
+        recognized[name] = transcripts.of_hypotheses(judge, path, ids)
+    spoken = [str(one.fields["text"]) for one in references]
+    texts = {
+        name: normalized(spoken, found, name=judge.origin.normalizer)
+        for name, found in recognized.items()
+    }
+    return pairs[SYNTHESISED], texts
+
+
+def _cells(score: WerScore) -> Cells:
+    wer, cer = score.measures.items()
+    return dict((cer, wer, ("utterances", score.utterances)))
+
+
+def _scored(scores: Mapping[str, WerScore], names: Mapping[str, str]) -> Scored:
+    return Scored(
+        rows={names[name]: _cells(score) for name, score in scores.items()},
+        json={name: score.to_json() for name, score in scores.items()},
+    )
+
+
+def _with_differences(
+    scores: Mapping[str, WerScore], tests: Mapping[str, Mapping[str, Comparison]]
+) -> Scored:
+    """Return the scores of all utterances, and how far synthesised speech is from the others."""
+    scored = _scored(scores, _NAMES)
+    measures = scores[SYNTHESISED].measures
+    rows: dict[str, Cells] = {
+        f"synthesised − {_SHORT[name]}": {
+            "CER %": measures["CER %"].difference(found["cer"]),
+            "WER %": measures["WER %"].difference(found["wer"]),
+            "utterances": "",
+        }
+        for name, found in tests.items()
+    }
+    differences = {
+        key: {rate: scoring.to_json(one) for rate, one in tests.get(name, {}).items()}
+        for key, name in (("difference", GROUND_TRUTH), ("comparison", OTHER))
+    }
+    return Scored(rows={**scored.rows, **rows}, json={**scored.json, **differences})
+
+
+def _tiles(scores: Mapping[str, WerScore], test: Comparison) -> list[tuple[str, str, str]]:
+    rates = {name: score.measures["CER %"] for name, score in scores.items()}
+    tiles = [one.tile(f"CER, {_NAMES[name]}", " %") for name, one in rates.items()]
+    difference = rates[SYNTHESISED].difference(test)
+    last = (
+        "Synthesised minus ground truth",
+        f"{difference.shown} points",
+        f"95 %: {difference.span}",
+    )
+    return [*tiles, last]
+
+
+def _remark(judge: Judge, known: Sequence[str]) -> str:
+    text = (
+        f"The ASR judge is trained on {judge.origin.utterances:,} recordings of other speakers "
+        f"({', '.join(judge.origin.speakers) or 'not named'}) and has no language model. The "
+        "ground-truth CER is what it gets wrong in real recordings of the same sentences."
+    )
+    return (
+        f"{text} It was trained on speakers of these names: {', '.join(known)}." if known else text
+    )
+
+
+def _utterances(
+    pairs: Sequence[Pair], texts: Mapping[str, Sequence[tuple[str, str]]]
+) -> list[dict[str, str]]:
+    return [
+        {"id": one.reference.id, "reference": texts[GROUND_TRUTH][place][0]}
+        | {name: system[place][1] for name, system in texts.items()}
+        for place, one in enumerate(pairs)
+    ]
+
+
+def _worst(pairs: Sequence[Pair], texts: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    errors = [character_errors(*one).errors for one in texts[SYNTHESISED]]
+    shown = []
+    for place in examples.worst(errors, most=_WORST):
+        reference, recognized = texts[SYNTHESISED][place]
+        remarks = [
+            f"{errors[place]} of {len(reference)} characters",
+            f"real recording: {texts[GROUND_TRUTH][place][1]}",
+        ]
+        steps = align(list(reference), list(recognized))
+        shown.append(Example(id=pairs[place].reference.id, remarks=remarks, steps=steps))
+    return examples.aligned(shown, none="No errors.")
+
+
+def _known_speakers(judge: Judge, pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Return the names of speakers that the judge was trained on and judges, and warn of them."""
+    speakers = {str(one.reference.fields.get("speaker")) for one in pairs}
+    shared = tuple(sorted(speakers & {*judge.origin.speakers}))
     if shared:
         logger.warning(
-            "the judge was trained on voices with the names of those it judges (%s): if they are "
-            "the same, its verdict is too kind",
+            "the ASR judge was trained on speakers with the names of those it judges (%s): if they "
+            "are the same, the error rates are too low",
             ", ".join(shared[:5]),
         )
     return shared
@@ -225,12 +245,7 @@ def _shared(judge: Judge, pairs: Sequence[Pair]) -> tuple[str, ...]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = command_line(JudgeScoreConfig, argv, __doc__)
-    return scoring.run(
-        lambda: evaluate(config),
-        show=judge_report.show,
-        write=judge_report.write,
-        out=config.scoring.out,
-    )
+    return report.run(lambda: evaluate(config), out=config.scoring.out)
 
 
 if __name__ == "__main__":

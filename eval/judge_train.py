@@ -1,6 +1,6 @@
-"""Train a judge: ``python -m eval.judge train --manifest judge/manifest.jsonl --out exp/judge``.
+"""Train the ASR judge: ``python -m eval.judge train --manifest M/manifest.jsonl --out exp/judge``.
 
-On recordings of other voices, and of other sentences, than it is to judge; of the embedded corpus:
+On recordings of other speakers and sentences than it will judge; of the embedded corpus:
 ``python -m recipes.espeak --voices judge --hours 2 --out judge``. OUT is a run's folder and stands
 for the judge in it. Killed at any moment, the same command goes on.
 """
@@ -8,17 +8,16 @@ for the judge in it. Killed at any moment, the same command goes on.
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from unitone import config as configs
 from unitone import files, program, seeding
 from unitone.config import command_line
+from unitone.eval.judge.augment import AugmentConfig
 from unitone.eval.judge.data import (
-    AugmentConfig,
     Recordings,
     RecordingSource,
+    drop_too_short,
     read_recordings,
-    without_hasty,
 )
 from unitone.eval.judge.judge import Judge, Origin
 from unitone.eval.judge.model import CtcObjective, Network, NetworkConfig
@@ -26,6 +25,18 @@ from unitone.eval.normalizers import NormalizerName
 from unitone.train.trainer import TrainConfig, Trainer
 
 logger = logging.getLogger(__name__)
+
+TRAINING = TrainConfig(
+    steps=1_500,
+    lr=8e-3,
+    optimizer="muon",
+    weight_decay=0.05,
+    warmup_steps=50,
+    decay_share=0.5,
+    precision="bf16",
+    save_every=500,
+    log_every=25,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +47,6 @@ class JudgeTrainConfig:
     """Folder of the run."""
     split: str | None = "train"
     """Only the utterances of this split; None = all."""
-    max_seconds: float | None = None
-    """Stop after this time; the learning rate falls with the steps or the time, whichever is
-    further."""
-    steps: int = 1_500
-    lr: float = 8e-3
-    """Peak learning rate."""
-    optimizer: Literal["adamw", "muon"] = "muon"
     batch_frames: int = 4_000
     """Frames of 10 ms in a batch."""
     normalizer: NormalizerName = "basic"
@@ -58,38 +62,7 @@ class JudgeTrainConfig:
     dropout: float = 0.0
     """Of what a block adds."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Of matrix products in training."""
-    seed: int = 0
-    save_every: int = 500
-    """Steps between checkpoints."""
-    log_every: int = 25
-    workers: int = 0
-    """Processes that make batches."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    threads: int | None = None
-    """CPU threads."""
-
-    @property
-    def training(self) -> TrainConfig:
-        """The trainer's settings."""
-        return TrainConfig(
-            steps=self.steps,
-            max_seconds=self.max_seconds,
-            lr=self.lr,
-            optimizer=self.optimizer,
-            weight_decay=0.05,
-            warmup_steps=50,
-            decay_share=0.5,
-            precision=self.precision,
-            seed=self.seed,
-            save_every=self.save_every,
-            log_every=self.log_every,
-            workers=self.workers,
-            device=self.device,
-            threads=self.threads,
-        )
+    train: TrainConfig = TRAINING
 
 
 def train(config: JudgeTrainConfig) -> None:
@@ -105,26 +78,29 @@ def train(config: JudgeTrainConfig) -> None:
         kernel=config.kernel,
         dropout=config.dropout,
     )
-    recordings, targets = without_hasty(
+    recordings, targets = drop_too_short(
         recordings, [settings.encode(text) for text in recordings.texts]
     )
-    network = Network(settings, generator=seeding.torch_generator(config.seed, "judge", "weights"))
+    network = Network(
+        settings, generator=seeding.torch_generator(config.train.seed, "judge", "weights")
+    )
     judge = Judge(network, _origin(config, recordings))
     logger.info(
-        "%d utterances, %.2f h, %d voices; %.2f M parameters",
+        "%d utterances, %.2f h, %d speakers; %.2f M parameters",
         len(recordings.texts),
         recordings.seconds / 3600,
         len(recordings.speakers),
         sum(parameter.numel() for parameter in network.parameters()) / 1e6,
     )
+    augment = configs.to_dict(config.augment)
     Trainer(
-        config.training,
+        config.train,
         networks={"judge": CtcObjective(network)},
         source=RecordingSource(
             recordings=recordings,
             targets=targets,
             max_frames=config.batch_frames,
-            seed=config.seed,
+            seed=config.train.seed,
             augment=config.augment,
         ),
         out=config.out,
@@ -134,9 +110,9 @@ def train(config: JudgeTrainConfig) -> None:
             "split": config.split,
             "normalizer": config.normalizer,
             "network": configs.to_dict(settings),
-            "augment": configs.to_dict(config.augment),
+            "augment": {"formants": augment.pop("vtlp"), **augment},  # its name before
             "batch_frames": config.batch_frames,
-            "train": configs.to_dict(config.training),
+            "train": configs.to_dict(config.train),
         },
     ).run()
 
@@ -154,7 +130,7 @@ def _origin(config: JudgeTrainConfig, recordings: Recordings) -> Origin:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    config = command_line(JudgeTrainConfig, argv, __doc__)
+    config = command_line(JudgeTrainConfig, argv, __doc__, renamed={"--formants": "--vtlp"})
     return program.run(lambda: train(config))
 
 

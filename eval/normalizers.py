@@ -26,8 +26,6 @@ _SPACELESS = re.compile(
 class Normalizer:
     name: NormalizerName
     version: int
-    steps: str
-    """What it does, in a line."""
     apply: Callable[[str], str]
 
     def __call__(self, text: str) -> str:
@@ -120,21 +118,8 @@ def whisper(text: str) -> str:
 
 
 NORMALIZERS: dict[str, Normalizer] = {
-    kind.name: kind
-    for kind in (
-        Normalizer(name="none", version=1, steps="spaces collapsed", apply=none),
-        Normalizer(name="lower", version=1, steps="NFC, lower case", apply=lower),
-        Normalizer(
-            name="basic",
-            version=1,
-            steps="NFKC, lower case, punctuation and symbols dropped, hyphens part words",
-            apply=basic,
-        ),
-        Normalizer(
-            name="whisper",
-            version=1,
-            steps="brackets dropped, NFKC, lower case, marks, symbols and punctuation to spaces",
-            apply=whisper,
-        ),
-    )
+    "none": Normalizer(name="none", version=1, apply=none),
+    "lower": Normalizer(name="lower", version=1, apply=lower),
+    "basic": Normalizer(name="basic", version=1, apply=basic),
+    "whisper": Normalizer(name="whisper", version=1, apply=whisper),
 }

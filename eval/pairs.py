@@ -9,7 +9,7 @@ with an ``id`` and whatever the score needs: ``text``, ``translation``, ``langua
 import gzip
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,14 @@ from unitone.errors import ConfigError, CorpusError
 
 Key = tuple[str, ...]
 """What brings the two together: the id, or the id and the target language."""
+SCORED_BY = {
+    "asr": "eval.wer",
+    "st": "eval.bleu",
+    "mt": "eval.bleu",
+    "lid": "eval.classify",
+    "gid": "eval.classify",
+}
+"""Task → the command that scores its hypotheses; those of other tasks are nobody's alone."""
 _NAMED = 3
 """Ids that an error names."""
 
@@ -51,7 +59,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A reference and what was said for it; None where nothing was (``--allow-missing``)."""
+    """A reference and its hypothesis; None where there is none (``--allow-missing``)."""
 
     key: Key
     reference: Reference
@@ -60,23 +68,29 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """How many utterances a score is about, and what is odd about its hypotheses."""
+    """How many utterances a score is about, and how many of their hypotheses fall short."""
 
     utterances: int
     missing: int
     truncated: int
 
 
-def read_hypotheses(path: Path) -> list[Hypothesis]:
-    """Read a hypotheses file; every line must be usable.
+def read_hypotheses(path: Path, *, command: str) -> list[Hypothesis]:
+    """Read a hypotheses file for the score of ``command``; every line must be usable.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file, or its task is scored by another command.
         CorpusError: it is empty, or a line is not a hypothesis.
     """
     found = [_hypothesis(record, where=f"{path} line {line}") for line, record in _records(path)]
     if not found:
         raise CorpusError(f"{path}: no hypotheses in it; did the decoding finish?")
+    for one in found:
+        cure = SCORED_BY.get(one.task or "", command)
+        if cure != command:
+            raise ConfigError(
+                f"the hypotheses are of task {one.task!r} ({one.id}); use python -m {cure}"
+            )
     return found
 
 
@@ -104,19 +118,6 @@ def read_references(
     return found[:limit]
 
 
-def refuse_tasks(hypotheses: Iterable[Hypothesis], tasks: Collection[str], *, cure: str) -> None:
-    """Refuse hypotheses of a task that the score isn't for.
-
-    Raises:
-        ConfigError: there are some; ``cure`` names the command that is.
-    """
-    for hypothesis in hypotheses:
-        if hypothesis.task in tasks:
-            raise ConfigError(
-                f"the hypotheses are of task {hypothesis.task!r} ({hypothesis.id}); use {cure}"
-            )
-
-
 def pair(
     references: Mapping[Key, Reference],
     hypotheses: Iterable[tuple[Key, Hypothesis]],
@@ -138,32 +139,48 @@ def pair(
     """
     keyed = list(hypotheses)
     _refuse_twice([key for key, _ in keyed], where=where)
-    said = dict(keyed)
-    extra = [key for key in said if key not in references]
+    by_key = dict(keyed)
+    extra = [key for key in by_key if key not in references]
     if extra:
         raise CorpusError(
             f"{where}: {_some(extra, 'hypothesis', 'hypotheses')} of no reference; "
             "score against the manifest (and --split) that was decoded"
         )
-    missing = [key for key in references if key not in said]
+    missing = [key for key in references if key not in by_key]
     if missing and not allow_missing:
         raise CorpusError(
             f"{where}: no hypothesis for {_some(missing, 'reference', 'references')}; decode them, "
             "name the decoded part with --split, or count them as empty with --allow-missing"
         )
     return [
-        Pair(key=key, reference=reference, hypothesis=said.get(key))
+        Pair(key=key, reference=reference, hypothesis=by_key.get(key))
         for key, reference in references.items()
     ]
 
 
+def pair_by_id(
+    references: Sequence[Reference],
+    hypotheses: Sequence[Hypothesis],
+    *,
+    where: Path,
+    allow_missing: bool = False,
+) -> list[Pair]:
+    """Bring every reference and the hypothesis of its id together; as `pair`."""
+    return pair(
+        {(one.id,): one for one in references},
+        [((one.id,), one) for one in hypotheses],
+        where=where,
+        allow_missing=allow_missing,
+    )
+
+
 def coverage(pairs: Sequence[Pair]) -> Coverage:
     """Count what a reader of the score should know."""
-    said = [one.hypothesis for one in pairs if one.hypothesis is not None]
+    present = [one.hypothesis for one in pairs if one.hypothesis is not None]
     return Coverage(
         utterances=len(pairs),
-        missing=len(pairs) - len(said),
-        truncated=sum(one.truncated for one in said),
+        missing=len(pairs) - len(present),
+        truncated=sum(one.truncated for one in present),
     )
 
 

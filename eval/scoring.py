@@ -1,22 +1,15 @@
 """What the scoring commands share: their options, groups of utterances, numbers as text."""
 
 import math
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import unitone
-from unitone import program
-from unitone.errors import ConfigError
-from unitone.eval.pairs import Coverage, Pair
+from unitone.errors import ConfigError, CorpusError
+from unitone.eval.pairs import Key, Pair, Reference, read_references
 from unitone.eval.statistics import Comparison, Interval, Resampling
-
-Report = TypeVar("Report")
-
-EVERYTHING = "all"
-"""Name of the row over all utterances."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +41,17 @@ class ScoringConfig(ReadConfig):
     utterance by itself."""
 
 
-def run(
-    evaluate: Callable[[], Report],
-    *,
-    show: Callable[[Report], None],
-    write: Callable[[Report, Path], None],
-    out: Path | None,
-) -> int:
-    """Score, show the report, write it into ``out`` if that is given; return the exit status."""
+def transcripts(options: ReadConfig) -> list[Reference]:
+    """Read the references of ``options``; each has a text.
 
-    def work() -> None:
-        report = evaluate()
-        show(report)
-        if out is not None:
-            write(report, out)
-
-    return program.run(work)
+    Raises:
+        ConfigError, CorpusError: as `read_references`; a reference has no text.
+    """
+    found = read_references(options.ref, split=options.split, limit=options.limit)
+    for one in found:
+        if not isinstance(one.fields.get("text"), str):
+            raise CorpusError(f'{options.ref}: reference {one.id} has no "text"')
+    return found
 
 
 def groups(
@@ -88,15 +76,15 @@ def groups(
     return dict(sorted(found.items()))
 
 
-def clusters(pairs: Sequence[Pair], field: str | None) -> list[str] | None:
-    """Return what is drawn together when resampling; None = every pair by itself."""
+def clusters(pairs: Sequence[Pair], field: str | None) -> list[Key]:
+    """Return, for each pair, what is drawn together with it when resampling; None: nothing."""
     if field is None:
-        return None
+        return [one.key for one in pairs]
     groups(pairs, field)  # refuses a field that isn't there
     return [
-        f"{field}: {one.reference.group(field)}"
+        (field, one.reference.group(field))
         if one.reference.fields.get(field) is not None
-        else f"id: {one.reference.id}"
+        else (one.reference.id,)
         for one in pairs
     ]
 
@@ -130,19 +118,6 @@ def signed(value: float, *, digits: int = 2) -> str:
     return "–" if math.isnan(value) else f"{value:+,.{digits}f}".replace("-", "−")
 
 
-def span(
-    interval: Interval | None, *, scale: float = 1.0, spelled: Callable[[float], str] = number
-) -> str:
-    """Spell an interval.
-
-    >>> span(Interval(low=0.09, high=0.1), scale=100.0)
-    '9.00 to 10.00'
-    """
-    if interval is None:
-        return "–"
-    return f"{spelled(interval.low * scale)} to {spelled(interval.high * scale)}"
-
-
 def chance(p_value: float) -> str:
     """Spell a p-value.
 
@@ -152,34 +127,58 @@ def chance(p_value: float) -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
-def verdict(comparison: Comparison, *, lower_is_better: bool, alpha: float = 0.05) -> str:
+def conclusion(comparison: Comparison, *, lower_is_better: bool, alpha: float = 0.05) -> str:
     """Say in a word or two what a comparison shows at the level ``alpha``."""
     if comparison.difference == 0 or comparison.p_value >= alpha:
         return "no difference shown"
     return "better" if (comparison.difference < 0) == lower_is_better else "worse"
 
 
-def to_json(value: Interval | Comparison | None) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number with its interval, on the scale it is shown in (per cent, points).
+
+    >>> Measure(value=0.0952, interval=Interval(low=0.09, high=0.1), scale=100.0).span
+    '9.00 to 10.00'
+    """
+
+    value: float
+    interval: Interval | None
+    scale: float = 1.0
+    spelled: Callable[[float], str] = number
+
+    @property
+    def shown(self) -> str:
+        """The number."""
+        return self.spelled(self.value * self.scale)
+
+    @property
+    def span(self) -> str:
+        """Its interval."""
+        if self.interval is None:
+            return "–"
+        low, high = self.interval.low * self.scale, self.interval.high * self.scale
+        return f"{self.spelled(low)} to {self.spelled(high)}"
+
+    def tile(self, name: str, unit: str = "") -> tuple[str, str, str]:
+        """Return a headline number of a page."""
+        return (name, self.shown + unit, f"95 %: {self.span}{unit}")
+
+    def difference(self, test: Comparison) -> "Measure":
+        """Return the difference of a paired test of what is measured."""
+        return Measure(
+            value=test.difference, interval=test.interval, scale=self.scale, spelled=signed
+        )
+
+
+def to_json(value: Interval | Comparison | None) -> dict[str, Any] | None:
     """Return an interval or a comparison as JSON values."""
-    if value is None:
-        return None
-    if isinstance(value, Interval):
-        return {"low": value.low, "high": value.high}
-    return {
-        "difference": value.difference,
-        "interval": to_json(value.interval),
-        "p_value": value.p_value,
-    }
+    return None if value is None else asdict(value)
 
 
 def finite(value: float) -> float | None:
     """Return a number as JSON has it; null where it is undefined."""
     return None if math.isnan(value) else value
-
-
-def show(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table to the standard output: first column flush left, the others flush right."""
-    sys.stdout.write(f"{title}\n{text_table(header, rows)}")
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -200,24 +199,3 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         for line in lines
     )
     return "".join(f"{line.rstrip()}\n" for line in spelled)
-
-
-def show_tests(
-    tests: Mapping[str, Comparison], against: str | None, *, scale: float, lower_is_better: bool
-) -> None:
-    """Write what the paired tests found to the standard output."""
-    for name, test in tests.items():
-        difference = signed(test.difference * scale)
-        around = span(test.interval, scale=scale, spelled=signed)
-        shown = verdict(test, lower_is_better=lower_is_better)
-        sys.stdout.write(
-            f"{name} against {against}: {difference} ({around}), {chance(test.p_value)}: {shown}\n"
-        )
-
-
-def show_odd(found: Coverage) -> None:
-    """Write to the standard output how many hypotheses are missing or were cut off."""
-    if found.missing:
-        sys.stdout.write(f"{found.missing:,} references without a hypothesis count as empty\n")
-    if found.truncated:
-        sys.stdout.write(f"{found.truncated:,} hypotheses were cut off at the cap\n")

@@ -13,7 +13,7 @@ Utterances that belong together, such as those of one speaker, are not independe
 ``clusters`` whole groups are drawn and swapped, which gives the wider, honest interval.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,8 @@ _ROUNDING = 1e-9
 
 ScoreOf = Callable[[Float[np.ndarray, "R K"]], Float[np.ndarray, " R"]]
 """Scores of R corpora, each given as its K sums; NaN where undefined (no reference words)."""
+Formulas = Mapping[str, tuple[slice, ScoreOf]]
+"""Name of a score → the columns of the counts that it is made of, and how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +126,37 @@ def compare(
         interval=interval(both, difference, resampling=resampling),
         p_value=(extreme + 1) / (resampling.swaps + 1),  # the corpus as it is counts as one
     )
+
+
+def intervals(
+    counts: Num[np.ndarray, "N K"],
+    formulas: Formulas,
+    *,
+    resampling: Resampling = DEFAULT,
+    clusters: Sequence[Hashable] | None = None,
+) -> dict[str, Interval | None]:
+    """Return `interval` of each of the scores; equal ``clusters`` are drawn together."""
+    rows = counts if clusters is None else clustered(counts, clusters)
+    return {
+        name: interval(rows[:, columns], score, resampling=resampling)
+        for name, (columns, score) in formulas.items()
+    }
+
+
+def comparisons(
+    counts: Num[np.ndarray, "N K"],
+    other: Num[np.ndarray, "N K"],
+    formulas: Formulas,
+    *,
+    resampling: Resampling = DEFAULT,
+    clusters: Sequence[Hashable] | None = None,
+) -> dict[str, Comparison]:
+    """`compare` two systems by each of the scores; equal ``clusters`` are swapped together."""
+    one, two = (rows if clusters is None else clustered(rows, clusters) for rows in (counts, other))
+    return {
+        name: compare(one[:, columns], two[:, columns], score, resampling=resampling)
+        for name, (columns, score) in formulas.items()
+    }
 
 
 def _resampled_sums(

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jiwer
 import numpy as np
 import sacrebleu
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import nn
 
 from unitone import seeding
@@ -96,7 +96,9 @@ class Validator:
         texts = [one.text or "" for one in found]
         if task.metric == "bleu":
             return float(sacrebleu.corpus_bleu(texts, [truth]).score)
-        return float(jiwer.wer(truth, texts))
+        words = [(one.split(), other.split()) for one, other in zip(truth, texts, strict=True)]
+        errors = sum(Levenshtein.distance(one, other) for one, other in words)
+        return errors / max(sum(len(one) for one, _ in words), 1)
 
     def _record(self, number: int, task: Task, row: int, to: int) -> dict[str, Any]:
         prompting = None

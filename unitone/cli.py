@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "wer": ("unitone.eval.wer", "Score recognised text: WER and CER, with intervals"),
     "bleu": ("unitone.eval.bleu", "Score translations: BLEU and chrF, with intervals"),
     "classify": ("unitone.eval.classify", "Score labels: accuracy and confusions, with intervals"),
-    "judge": ("unitone.eval.judge.judge", "Train a judge of synthesised speech, and score with it"),
+    "judge": ("unitone.eval.judge.judge", "Train an ASR judge, score how intelligible speech is"),
     "memory": ("unitone.lm.memory", "Find the largest batch that fits into memory"),
     "average": ("unitone.lm.average", "Average the last checkpoints of a language model"),
     "export": ("unitone.lm.export", "Write a model for Transformers, vLLM and llama.cpp"),

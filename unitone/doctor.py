@@ -35,7 +35,6 @@ CORE: dict[str, str] = {
     "jaxtyping": "jaxtyping",
     "safetensors": "safetensors",
     "pyarrow": "pyarrow",
-    "jiwer": "jiwer",
     "rapidfuzz": "rapidfuzz",
     "sacrebleu": "sacrebleu",
     "tqdm": "tqdm",

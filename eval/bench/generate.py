@@ -87,20 +87,20 @@ def measure(config: BenchConfig, *, precision: str, batch: int) -> Row:
         "ours": _ours(model, drawn.astype(np.int32), vocab_size=config.vocab_size),
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    said: dict[str, list[list[int]]] = {}
+    generated: dict[str, list[list[int]]] = {}
     for side in sides.values():
         side(8)
     for _ in range(config.repeats):
         for name, side in sides.items():
             started = time.perf_counter()
-            said[name] = side(config.new)
+            generated[name] = side(config.new)
             seconds[name].append(time.perf_counter() - started)
     return Row(
         precision=precision,
         batch=batch,
         theirs=statistics.median(seconds["theirs"]),
         ours=statistics.median(seconds["ours"]),
-        same=_same(said["theirs"], said["ours"]),
+        same=_same(generated["theirs"], generated["ours"]),
     )
 
 

@@ -1,11 +1,6 @@
-"""Training data of the judge: features in memory, changed at random every time they are used.
+"""Training data of the ASR judge: features of recordings in memory, and their texts.
 
-A voice differs from another by the length of its vocal tract, its tempo, its timbre, its noise. So
-every time an utterance is used, its frequency axis is stretched (Jaitly and Hinton 2013), its time
-axis too, here more and there less, noise fills its valleys to a random height, and bands and
-stretches of time are blanked out (SpecAugment, Park et al. 2019, arXiv 1904.08779).
-
-Axes: T frames of 10 ms, M mel bands, S characters, N utterances.
+Axes: M mel bands.
 """
 
 import logging
@@ -15,19 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float32, Int
 
 from unitone import seeding
 from unitone.corpus.corpus import read_corpus
 from unitone.corpus.waveforms import load_ahead
 from unitone.errors import CorpusError
+from unitone.eval.judge.augment import AugmentConfig, augmented
 from unitone.eval.judge.model import (
     PER_FRAME,
-    RANGE,
     SUBSAMPLING,
     SpeechBatch,
     log_mel,
-    normalized,
     outputs_needed,
     padded,
 )
@@ -37,27 +31,8 @@ from unitone.train import batches
 
 logger = logging.getLogger(__name__)
 
-KNOT = 10
-"""Frames between two draws of the tempo."""
 LONGEST = 30 * 16_000
 """Samples; longer recordings aren't learnt."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    formants: float = 0.1
-    """The frequency axis is stretched by up to this share, either way."""
-    tempo: float = 0.1
-    """The same of the time axis."""
-    rhythm: float = 0.2
-    """Deviation of the logarithm of the tempo inside an utterance, drawn anew every 100 ms: what is
-    judged may have been timed by a model."""
-    noise: float = 3.0
-    """Nepers of power between the loudest and the highest noise; the lowest isn't heard."""
-    bands: int = 4
-    """Widest of the two stretches of bands that are blanked out."""
-    frames: int = 8
-    """Longest of the two stretches of time that are blanked out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +42,7 @@ class Recordings:
     features: tuple[Float32[np.ndarray, "_ M"], ...]
     texts: tuple[str, ...]
     speakers: tuple[str, ...]
-    """Names of the voices, sorted."""
+    """Names, sorted."""
     seconds: float
 
 
@@ -82,8 +57,8 @@ def read_recordings(
     """
     apply = normalizer(name)
     features, texts, speakers, samples = [], [], set(), 0
-    found = read_corpus(manifest).only(split)
-    utterances = [one for one in found.utterances if one.text and apply(one.text)]
+    corpus = read_corpus(manifest).only(split)
+    utterances = [one for one in corpus.utterances if one.text and apply(one.text)]
     with Progress("features", total=float(len(utterances)), unit="utt") as progress:
         for loaded in load_ahead(utterances, longest=LONGEST, workers=2):
             progress.advance(1.0)
@@ -154,7 +129,7 @@ class RecordingSource:
         )
 
 
-def without_hasty(
+def drop_too_short(
     recordings: Recordings, targets: Sequence[Int[np.ndarray, "_"]]
 ) -> tuple[Recordings, tuple[Int[np.ndarray, "_"], ...]]:
     """Leave out what is too short for its text, and say how many.
@@ -179,46 +154,3 @@ def without_hasty(
         seconds=recordings.seconds,
     )
     return chosen, tuple(targets[row] for row in kept)
-
-
-def augmented(
-    features: Float32[np.ndarray, "T M"], config: AugmentConfig, stream: np.random.Generator
-) -> Float32[np.ndarray, "_ M"]:
-    """Return the features of the same words from another voice, normalised, with holes."""
-    tempo = 1 + stream.uniform(-config.tempo, config.tempo)
-    formants = 1 + stream.uniform(-config.formants, config.formants)
-    count, bands = features.shape
-    times = _times(count, max(round(count * tempo), 1), rhythm=config.rhythm, stream=stream)
-    places = np.arange(bands) * formants
-    warped = _between(_between(features, times).T, places.clip(0, bands - 1)).T
-    loudest = float(warped.max())
-    noise = loudest - stream.uniform(config.noise, RANGE)
-    slope = stream.normal(0, 1) * np.linspace(-1, 1, bands)
-    filled = np.logaddexp(warped, noise + slope + stream.normal(0, 0.5, warped.shape))
-    found = normalized(filled.astype(np.float32))
-    for _ in range(2):
-        width, first = stream.integers(config.bands + 1), stream.integers(bands)
-        found[:, first : first + width] = 0
-        width, first = stream.integers(config.frames + 1), stream.integers(len(found))
-        found[first : first + width] = 0
-    return found
-
-
-def _times(
-    count: int, wanted: int, *, rhythm: float, stream: np.random.Generator
-) -> Float[np.ndarray, "_"]:
-    """Return ``wanted`` rising places from 0 to ``count`` - 1, at a tempo that comes and goes."""
-    knots = stream.normal(0, rhythm, wanted // KNOT + 2)
-    steps = np.exp(np.interp(np.arange(wanted) / KNOT, np.arange(len(knots)), knots))
-    places = steps.cumsum() - steps[0]
-    found: np.ndarray = places * ((count - 1) / (places[-1] or 1.0))
-    return found
-
-
-def _between(rows: Float32[np.ndarray, "A B"], places: np.ndarray) -> np.ndarray:
-    """Return rows at fractional places, linearly interpolated."""
-    below = np.minimum(places.astype(np.int64), len(rows) - 1)
-    above = np.minimum(below + 1, len(rows) - 1)
-    share = (places - below).astype(np.float32)[:, None]
-    found: np.ndarray = rows[below] * (1 - share) + rows[above] * share
-    return found

@@ -1,11 +1,11 @@
-"""The judge of synthesised speech: a recogniser that has never heard the voices it judges.
+"""The ASR judge: intelligibility of synthesised speech, by a recognizer of other speakers.
 
     python -m eval.judge train --manifest judge/manifest.jsonl --out exp/judge
     python -m eval.judge score --judge exp/judge --ref manifest.jsonl --hyp hyp.jsonl --out scores
 
-How much of synthesised speech does a listener understand? Its character error rate says it, if the
-listener is independent: it knows waveforms only, no units, and no language model helps it. It errs
-on real recordings as well; that floor is always reported beside the score.
+Intelligibility is the character error rate of a recognizer that is independent of what it judges:
+trained on recordings of other speakers, of waveforms and not of units, without a language model. It
+errs on real recordings as well; that ground-truth CER is always reported beside the score.
 
 A model directory: ``model.safetensors``, ``config.json``, ``README.md``.
 """
@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from unitone import config as configs
-from unitone import devices, files
+from unitone import devices, files, model_dir
 from unitone.errors import CheckpointError, ConfigError
 from unitone.eval.judge.model import (
     WINDOW,
@@ -35,10 +35,9 @@ from unitone.eval.judge.model import (
     padded,
 )
 from unitone.eval.normalizers import NormalizerName
+from unitone.model_dir import CARD, CONFIG, WEIGHTS
 from unitone.train.checkpoint import save_tensors
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 BATCH_FRAMES = 8_000
 """Frames of 10 ms recognised together, padding included."""
 COMMANDS = {"train": "unitone.eval.judge_train", "score": "unitone.eval.judge_score"}
@@ -46,12 +45,12 @@ COMMANDS = {"train": "unitone.eval.judge_train", "score": "unitone.eval.judge_sc
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a judge was trained on."""
+    """What an ASR judge was trained on."""
 
     normalizer: NormalizerName
     """How texts are written."""
     speakers: tuple[str, ...]
-    """The voices it knows."""
+    """Whose recordings they are."""
     utterances: int
     seconds: float
     manifest: str
@@ -59,14 +58,14 @@ class Origin:
 
 
 class Judge:
-    """A recogniser of 16 kHz waveforms."""
+    """A recognizer of 16 kHz waveforms."""
 
     def __init__(self, network: Network, origin: Origin) -> None:
         self.network = network.eval()
         self.origin = origin
 
     def transcribe(self, waves: Sequence[Float[np.ndarray, "_"]]) -> list[str]:
-        """Return what is said in each waveform (16 kHz); shorter than 32 ms is nothing."""
+        """Return the text of each waveform (16 kHz); shorter than 32 ms is nothing."""
         network = self.network
         device = next(network.parameters()).device
         features = {
@@ -92,7 +91,7 @@ class Judge:
         """Write a model directory into an existing folder; ``config.json`` comes last."""
         weights = {name: one.detach().cpu() for name, one in self.network.state_dict().items()}
         save_tensors(folder / WEIGHTS, weights)
-        files.write_text(folder / "README.md", _readme(self.network, self.origin))
+        files.write_text(folder / CARD, _readme(self.network, self.origin))
         described = {
             "judge": 1,
             "network": configs.to_dict(self.network.config),
@@ -108,12 +107,11 @@ def load(path: Path, *, device: str = "cpu") -> Judge:
         ConfigError: there is none.
         CheckpointError: it is damaged.
     """
-    nested = (path / name for name in ("best", "last"))
-    folder = next((one for one in nested if (one / CONFIG).is_file()), path)
+    folder = model_dir.resolve(path)
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{path} holds no judge; make one with: python -m eval.judge train")
-    values = files.read_json(folder / CONFIG)
-    if not isinstance(values, dict) or values.get("judge") != 1:
+    values = model_dir.read_config(folder)
+    if values.get("judge") != 1:
         raise ConfigError(f"{folder} is a directory of something else than a judge")
     where = str(folder / CONFIG)
     settings = configs.from_dict(NetworkConfig, values.get("network"), where=where)

@@ -1,4 +1,4 @@
-"""The network of the judge: log-mel frames to characters by CTC, greedily.
+"""The network of the ASR judge: log-mel frames to characters by CTC, greedily.
 
 Features are log-mel bands, each with mean 0 and variance 1 over the utterance, so level and channel
 don't count. Two strided convolutions make a frame of 40 ms out of four, ConvNeXt blocks follow, and
@@ -6,7 +6,7 @@ each of their frames gives ``PER_FRAME`` outputs: fast speech has more than 25 c
 counting the blanks that CTC needs between equal ones (Graves et al. 2006).
 
 There is no attention, on purpose: an output depends on 0.8 s to either side. A judge that sees the
-whole sentence learns the sentences of its training data, and then hears them in any noise.
+whole sentence learns the sentences of its training data, and then recognizes them in any noise.
 
 Axes: B batch, N samples, T frames of 10 ms, M mel bands, L frames of 40 ms, P outputs, C classes
 (0 is the blank), S characters.
@@ -37,7 +37,7 @@ PER_FRAME = 2
 """Outputs for one frame of the transformer."""
 BLANK = 0
 RANGE = 10.0
-"""Nepers of power between the loudest and what is still heard, 43 dB: silence is silence, whether
+"""Nepers of power between the loudest and the quietest that counts, 43 dB: silence is one, whether
 digital, quantised or synthesised."""
 _FLOOR = 1e-10  # of a band's power
 STEM_KERNEL = 5  # of the convolutions
@@ -52,11 +52,11 @@ class NetworkConfig:
     dim: int = 192
     """Width of the network."""
     blocks: int = 6
-    """Blocks behind the strided convolutions."""
+    """Blocks after the strided convolutions."""
     expansion: int = 3
     """Width inside a block, in units of ``dim``."""
     kernel: int = 7
-    """Frames of 40 ms that a block's convolution sees; odd."""
+    """Frames of 40 ms in a block's convolution; an odd number."""
     dropout: float = 0.0
     """Of what a block adds."""
 
@@ -74,7 +74,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechBatch:
-    """Features of utterances and what was said; padding is zero."""
+    """Features of utterances and their texts; padding is zero."""
 
     features: Float[Tensor, "B T M"]
     lengths: Int[Tensor, "B"]
@@ -101,8 +101,8 @@ def normalized(features: Float32[np.ndarray, "T M"]) -> Float32[np.ndarray, "T M
 
     A band that never changes becomes zero.
     """
-    heard = np.maximum(features, features.max() - RANGE)
-    centred = heard - heard.mean(axis=0)
+    limited = np.maximum(features, features.max() - RANGE)
+    centred = limited - limited.mean(axis=0)
     found: np.ndarray = centred / (centred.std(axis=0) + 1e-2)
     return found
 

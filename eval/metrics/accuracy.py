@@ -16,6 +16,7 @@ from jaxtyping import Int
 
 from unitone.errors import CorpusError
 from unitone.eval import scoring
+from unitone.eval.scoring import Measure
 from unitone.eval.statistics import Comparison, Interval
 
 NO_LABEL = "(none)"
@@ -79,6 +80,11 @@ class AccuracyScore:
         return wilson(self.right, self.utterances)
 
     @property
+    def measure(self) -> Measure:
+        """The accuracy in per cent."""
+        return Measure(value=self.accuracy, interval=self.interval, scale=100.0)
+
+    @property
     def classes(self) -> list[ClassScore]:
         """Each label's scores."""
         return [
@@ -121,30 +127,24 @@ class AccuracyScore:
         }
 
 
-def accuracy(references: Sequence[str], hypotheses: Sequence[str | None]) -> float:
-    """Return the share of labels that are right.
-
-    >>> accuracy(["en", "de", "fr", "de"], ["en", "de", "de", None])
-    0.5
-    """
-    return score_accuracy(references, hypotheses).accuracy
-
-
 def score_accuracy(references: Sequence[str], hypotheses: Sequence[str | None]) -> AccuracyScore:
     """Score labels, each against the reference at its place; None for no answer.
 
     Raises:
         CorpusError: there are none, or not as many of both.
+
+    >>> score_accuracy(["en", "de", "fr", "de"], ["en", "de", "de", None]).accuracy
+    0.5
     """
     if len(references) != len(hypotheses) or not references:
         raise CorpusError(f"{len(references)} references, {len(hypotheses)} hypotheses")
-    said = [one or NO_LABEL for one in hypotheses]
+    answers = [one or NO_LABEL for one in hypotheses]
     known = sorted(set(references))
-    labels = (*known, *sorted(set(said) - set(known)))
+    labels = (*known, *sorted(set(answers) - set(known)))
     place = {label: number for number, label in enumerate(labels)}
     confusion = np.zeros((len(labels), len(labels)), np.int64)
-    for (meant, found), times in Counter(zip(references, said, strict=True)).items():
-        confusion[place[meant], place[found]] = times
+    for (label, answer), times in Counter(zip(references, answers, strict=True)).items():
+        confusion[place[label], place[answer]] = times
     right = sum(map(is_right, references, hypotheses))
     return AccuracyScore(
         utterances=len(references), right=right, labels=labels, confusion=confusion

@@ -6,13 +6,13 @@ RapidFuzz's is taken, as jiwer does; only the total is then unique, not its spli
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 Kind = Literal["hit", "sub", "del", "ins"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Edits:
     """What turns references into hypotheses."""
 
@@ -41,13 +41,9 @@ class Edits:
         """Errors per reference item, which may exceed 1; NaN where the reference is empty."""
         return self.errors / self.reference if self.reference else float("nan")
 
-    def __add__(self, other: "Edits") -> "Edits":
-        return Edits(
-            hits=self.hits + other.hits,
-            substitutions=self.substitutions + other.substitutions,
-            deletions=self.deletions + other.deletions,
-            insertions=self.insertions + other.insertions,
-        )
+    def to_json(self) -> dict[str, int]:
+        """Return the counts as JSON values."""
+        return {"reference": self.reference, **asdict(self)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ normalised first, by name (`unitone.eval.normalizers`). Rates are shares of 1.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,8 @@ from unitone.errors import CorpusError
 from unitone.eval import scoring
 from unitone.eval.metrics.edits import Edits, count_edits
 from unitone.eval.normalizers import NormalizerName, normalizer
-from unitone.eval.statistics import (
-    DEFAULT,
-    Comparison,
-    Interval,
-    Resampling,
-    clustered,
-    compare,
-    interval,
-)
+from unitone.eval.scoring import Measure
+from unitone.eval.statistics import DEFAULT, Formulas, Interval, Resampling, intervals
 
 _HITS, _SUB, _DEL, _INS = range(4)
 
@@ -60,6 +53,14 @@ class WerScore:
         """Share of the utterances with an error."""
         return self.wrong / self.utterances
 
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """Both rates in per cent, by the name of a table's column."""
+        return {
+            "WER %": Measure(value=self.wer, interval=self.interval, scale=100.0),
+            "CER %": Measure(value=self.cer, interval=self.cer_interval, scale=100.0),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return the score as JSON values."""
         return {
@@ -69,8 +70,8 @@ class WerScore:
             "cer": scoring.finite(self.cer),
             "cer_interval": scoring.to_json(self.cer_interval),
             "sentence_error_rate": self.sentence_error_rate,
-            "words": _edits_json(self.words),
-            "characters": _edits_json(self.characters),
+            "words": self.words.to_json(),
+            "characters": self.characters.to_json(),
         }
 
 
@@ -106,8 +107,8 @@ def score_wer(
     """Score hypotheses, each against the reference at its place.
 
     Args:
-        references: what was said.
-        hypotheses: what was understood, as many; an empty text for nothing.
+        references: what was spoken.
+        hypotheses: what was recognized, as many; an empty text for nothing.
         normalizer: name of what makes both texts comparable.
         resampling: of the interval.
         clusters: a speaker or the like for each; equal ones are resampled together.
@@ -145,7 +146,7 @@ def error_counts(texts: Iterable[tuple[str, str]]) -> Int[np.ndarray, "N 9"]:
     for reference, hypothesis in texts:
         words = word_errors(reference, hypothesis)
         characters = character_errors(reference, hypothesis)
-        rows.append((*_counts(words), *_counts(characters), int(reference != hypothesis)))
+        rows.append((*astuple(words), *astuple(characters), int(reference != hypothesis)))
     return np.array(rows, np.int64).reshape(-1, 9)
 
 
@@ -159,14 +160,14 @@ def score_of(
 ) -> WerScore:
     """Turn the counts of `error_counts` into a score; ``together`` names the clusters."""
     sums = [int(value) for value in counts.sum(axis=0)]
-    rows = counts if clusters is None else clustered(counts, clusters)
+    found = intervals(counts, FORMULAS, resampling=resampling, clusters=clusters)
     return WerScore(
         utterances=len(counts),
         wrong=sums[8],
-        words=_edits(sums[:4]),
-        characters=_edits(sums[4:8]),
-        interval=interval(rows[:, :4], error_rates, resampling=resampling),
-        cer_interval=interval(rows[:, 4:8], error_rates, resampling=resampling),
+        words=Edits(*sums[:4]),
+        characters=Edits(*sums[4:8]),
+        interval=found["wer"],
+        cer_interval=found["cer"],
         signature=scoring.signature(
             norm=normalizer(name).signature,
             words="spaces",
@@ -184,35 +185,5 @@ def error_rates(sums: Num[np.ndarray, "R 4"]) -> Float[np.ndarray, " R"]:
     return rates
 
 
-def compare_wer(
-    counts: Int[np.ndarray, "N 9"],
-    other: Int[np.ndarray, "N 9"],
-    *,
-    resampling: Resampling = DEFAULT,
-    clusters: Sequence[Hashable] | None = None,
-) -> dict[str, Comparison]:
-    """Compare two systems on the same references: ``wer`` and ``cer`` → the paired test."""
-    one, two = (rows if clusters is None else clustered(rows, clusters) for rows in (counts, other))
-    return {
-        "wer": compare(one[:, :4], two[:, :4], error_rates, resampling=resampling),
-        "cer": compare(one[:, 4:8], two[:, 4:8], error_rates, resampling=resampling),
-    }
-
-
-def _counts(edits: Edits) -> tuple[int, int, int, int]:
-    return edits.hits, edits.substitutions, edits.deletions, edits.insertions
-
-
-def _edits(counts: Sequence[int]) -> Edits:
-    hits, substitutions, deletions, insertions = counts
-    return Edits(hits=hits, substitutions=substitutions, deletions=deletions, insertions=insertions)
-
-
-def _edits_json(edits: Edits) -> dict[str, int]:
-    return {
-        "reference": edits.reference,
-        "hits": edits.hits,
-        "substitutions": edits.substitutions,
-        "deletions": edits.deletions,
-        "insertions": edits.insertions,
-    }
+FORMULAS: Formulas = {"wer": (slice(0, 4), error_rates), "cer": (slice(4, 8), error_rates)}
+"""Of the counts of `error_counts`."""

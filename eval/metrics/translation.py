@@ -6,8 +6,8 @@ the F2 of character 1- to 6-grams. Both run from 0 to 100 and are scores of a co
 sentences. sacreBLEU counts the n-grams; the two formulas stand here for many resamples at once.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -16,15 +16,8 @@ from jaxtyping import Float, Int, Num
 
 from unitone.errors import ConfigError, CorpusError
 from unitone.eval import scoring
-from unitone.eval.statistics import (
-    DEFAULT,
-    Comparison,
-    Interval,
-    Resampling,
-    clustered,
-    compare,
-    interval,
-)
+from unitone.eval.scoring import Measure
+from unitone.eval.statistics import DEFAULT, Formulas, Interval, Resampling, intervals
 
 Tokenizer = Literal["auto", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "none"]
 """sacreBLEU's tokenizers of words; auto = by the target language, see `tokenizer_of`."""
@@ -44,8 +37,8 @@ class TranslationScore:
 
     sentences: int
     bleu: float
-    interval: Interval | None
-    """95 % bootstrap interval of BLEU; None for a single sentence."""
+    bleu_interval: Interval | None
+    """95 % bootstrap interval; None for a single sentence."""
     chrf: float
     chrf_interval: Interval | None
     precisions: tuple[float, ...]
@@ -62,19 +55,23 @@ class TranslationScore:
         """Hypothesis words per reference word; under 1 BLEU is cut by the brevity penalty."""
         return self.hypothesis_words / max(self.reference_words, 1)
 
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """Both scores, by the name of a table's column."""
+        return {
+            "BLEU": Measure(value=self.bleu, interval=self.bleu_interval),
+            "chrF": Measure(value=self.chrf, interval=self.chrf_interval),
+        }
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Both signatures."""
+        return {"signature": self.signature, "chrf_signature": self.chrf_signature}
+
     def to_json(self) -> dict[str, Any]:
         """Return the score as JSON values."""
-        return {
-            "sentences": self.sentences,
-            "bleu": self.bleu,
-            "bleu_interval": scoring.to_json(self.interval),
-            "chrf": self.chrf,
-            "chrf_interval": scoring.to_json(self.chrf_interval),
-            "precisions": list(self.precisions),
-            "brevity_penalty": self.brevity_penalty,
-            "hypothesis_words": self.hypothesis_words,
-            "reference_words": self.reference_words,
-        }
+        values = asdict(self)
+        return {name: values[name] for name in values if name not in self.signatures}
 
 
 def tokenizer_of(language: str) -> Tokenizer:
@@ -115,18 +112,6 @@ def score_translation(
     """
     counts = ngram_counts(references, hypotheses, tokenizer=tokenizer)
     return score_of(counts, tokenizers=(tokenizer,), resampling=resampling, clusters=clusters)
-
-
-def bleu(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Return the corpus BLEU, 0 to 100, as sacreBLEU gives it by default."""
-    counts = ngram_counts(references, hypotheses)
-    return float(bleu_of(counts[:, BLEU_COLUMNS].sum(axis=0, keepdims=True))[0])
-
-
-def chrf(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Return the corpus chrF2, 0 to 100, as sacreBLEU gives it by default."""
-    counts = ngram_counts(references, hypotheses)
-    return float(chrf_of(counts[:, CHRF_COLUMNS].sum(axis=0, keepdims=True))[0])
 
 
 def ngram_counts(
@@ -202,7 +187,7 @@ def chrf_of(sums: Num[np.ndarray, "R 18"]) -> Float[np.ndarray, " R"]:
     return scores
 
 
-_FORMULAS: Mapping[str, tuple[slice, Callable[..., Float[np.ndarray, " R"]]]] = {
+FORMULAS: Formulas = {
     "bleu": (BLEU_COLUMNS, bleu_of),
     "chrf": (CHRF_COLUMNS, chrf_of),
 }
@@ -217,21 +202,17 @@ def score_of(
     together: str | None = None,
 ) -> TranslationScore:
     """Turn the counts of `ngram_counts` into a score; ``together`` names the clusters."""
-    rows = counts if clusters is None else clustered(counts, clusters)
     sums = counts.sum(axis=0, keepdims=True)
-    values = {name: float(of(sums[:, columns])[0]) for name, (columns, of) in _FORMULAS.items()}
-    intervals = {
-        name: interval(rows[:, columns], of, resampling=resampling)
-        for name, (columns, of) in _FORMULAS.items()
-    }
+    values = {name: float(of(sums[:, columns])[0]) for name, (columns, of) in FORMULAS.items()}
+    found = intervals(counts, FORMULAS, resampling=resampling, clusters=clusters)
     hypothesis, reference = int(sums[0, 0]), int(sums[0, 1])
     right, total = sums[0, 2 : 2 + _ORDER], sums[0, 2 + _ORDER : 2 + 2 * _ORDER]
     return TranslationScore(
         sentences=len(counts),
         bleu=values["bleu"],
-        interval=intervals["bleu"],
+        bleu_interval=found["bleu"],
         chrf=values["chrf"],
-        chrf_interval=intervals["chrf"],
+        chrf_interval=found["chrf"],
         precisions=tuple(float(p) for p in 100 * right / np.maximum(total, 1)),
         brevity_penalty=float(np.exp(min(0.0, 1 - reference / hypothesis))) if hypothesis else 0.0,
         hypothesis_words=hypothesis,
@@ -250,18 +231,3 @@ def _signature(resampling: Resampling, together: str | None, **parts: object) ->
 
     resampled = scoring.resampling_parts(resampling, together=together)
     return scoring.signature(nrefs=1, **parts, version=version("sacrebleu"), **resampled)
-
-
-def compare_translations(
-    counts: Int[np.ndarray, "N 28"],
-    other: Int[np.ndarray, "N 28"],
-    *,
-    resampling: Resampling = DEFAULT,
-    clusters: Sequence[Hashable] | None = None,
-) -> dict[str, Comparison]:
-    """Compare two systems on the same references: ``bleu`` and ``chrf`` → the paired test."""
-    one, two = (rows if clusters is None else clustered(rows, clusters) for rows in (counts, other))
-    return {
-        name: compare(one[:, columns], two[:, columns], of, resampling=resampling)
-        for name, (columns, of) in _FORMULAS.items()
-    }

@@ -232,6 +232,6 @@ def _sounds(players: Sequence[Html]) -> str:
 
 
 def _utterance(title: str, remarks: Sequence[str], body: str) -> str:
-    from unitone.eval import scores_page
+    from unitone.eval import examples
 
-    return scores_page.utterance(title, remarks, Html(f"<div>{body}</div>"))
+    return examples.utterance(title, remarks, Html(f"<div>{body}</div>"))

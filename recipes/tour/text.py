@@ -3,7 +3,7 @@
 import html
 
 from unitone.errors import UnitoneError
-from unitone.eval import scores_page
+from unitone.eval import examples
 from unitone.eval.metrics.edits import align
 from unitone.eval.scoring import number
 from unitone.recipes.tour.files import Row, TourFiles
@@ -25,7 +25,7 @@ def recognition(tour: TourFiles) -> str:
         f"{right:,} of {len(rows):,} test utterances are recognised without an error. Reference "
         "above, what the model wrote below."
     )
-    blocks = [said, scores_page.legend()]
+    blocks = [said, examples.legend()]
     if wrong:
         blocks += ["<h3>The worst</h3>", *(_aligned(tour, row) for row in wrong[:_WORST])]
     if typical:
@@ -48,7 +48,7 @@ def _aligned(tour: TourFiles, row: Row) -> str:
     remarks = [str(known[name]) for name in ("language", "speaker") if known.get(name)]
     remarks.append(f"{_errors(row)} errors in {len(words)} words")
     steps = align(words, row["hypothesis"].split())
-    return scores_page.utterance(row["id"], remarks, scores_page.alignment(steps))
+    return examples.utterance(row["id"], remarks, examples.alignment(steps))
 
 
 def translations(tour: TourFiles) -> str:

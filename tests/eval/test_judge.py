@@ -1,4 +1,4 @@
-"""The judge of synthesised speech: what it is made of, learning a few sounds, and its verdict."""
+"""The ASR judge: what it is made of, learning a few sounds, and its scores."""
 
 import itertools
 import json
@@ -17,14 +17,8 @@ from hypothesis import strategies as st
 
 from unitone.errors import CheckpointError, ConfigError, CorpusError
 from unitone.eval.judge import judge
-from unitone.eval.judge.data import (
-    AugmentConfig,
-    Recordings,
-    RecordingSource,
-    _times,
-    augmented,
-    without_hasty,
-)
+from unitone.eval.judge.augment import AugmentConfig, _times, augmented
+from unitone.eval.judge.data import Recordings, RecordingSource, drop_too_short
 from unitone.eval.judge.model import (
     CtcObjective,
     Network,
@@ -91,7 +85,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = write_corpus(folder / "corpus", voices=(0, 1))
     options = ["--manifest", str(manifest), "--out", str(folder / "run"), "--device", "cpu"]
     options += [*TINY, "--steps", "200", "--lr", "0.01", "--precision", "fp32"]
-    options += ["--formants", "0.02", "--frames", "2", "--bands", "1"]
+    options += ["--vtlp", "0.02", "--frames", "2", "--bands", "1"]
     assert judge.main(["train", *options]) == 0
     return folder / "run"
 
@@ -183,7 +177,7 @@ def test_batches_are_functions_of_their_spec() -> None:
         speakers=("v0",),
         seconds=1.0,
     )
-    recordings, targets = without_hasty(recordings, [config.encode(text) for text in WORDS])
+    recordings, targets = drop_too_short(recordings, [config.encode(text) for text in WORDS])
     source = RecordingSource(recordings=recordings, targets=targets, max_frames=200, seed=3)
     plan = source.plan(0)
     assert sorted(row for spec in plan for row in spec.rows) == list(range(len(WORDS)))
@@ -202,12 +196,12 @@ def test_recordings_too_short_for_their_text_are_left_out(
     features = tuple(np.zeros((length, 8), np.float32) for length in (40, 8))
     recordings = Recordings(features=features, texts=("ab", "aabb"), speakers=(), seconds=1.0)
     with caplog.at_level("WARNING"):
-        kept, targets = without_hasty(recordings, [config.encode(t) for t in recordings.texts])
+        kept, targets = drop_too_short(recordings, [config.encode(t) for t in recordings.texts])
     assert kept.texts == ("ab",)
     assert len(targets) == 1
     assert "1 recordings are too short" in caplog.text
     with pytest.raises(CorpusError, match="too short"):
-        without_hasty(recordings, [config.encode("ab" * 50)] * 2)
+        drop_too_short(recordings, [config.encode("ab" * 50)] * 2)
 
 
 def test_training_learns_the_sounds(trained: Path, judged: Path) -> None:
@@ -238,12 +232,12 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert judge.main(["train", *common, "--out", str(tmp_path / "whole"), "--lr", "1.0"]) == 2
 
 
-def test_the_floor_stands_beside_the_score(
+def test_the_ground_truth_stands_beside_the_score(
     trained: Path, judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score(trained, judged, "--by", "language", "--out", str(tmp_path)) == 0
     shown = capsys.readouterr().out
-    assert "real recordings (floor)" in shown
+    assert "real recordings (ground truth)" in shown
     assert "language=de, synthesised" in shown
     found = json.loads((tmp_path / "judge.json").read_text())
     assert found["floor"]["cer"] < 0.1
@@ -255,7 +249,7 @@ def test_the_floor_stands_beside_the_score(
     assert found["shared_voices"] == []
     rows = read_lines(tmp_path / "utterances.jsonl")
     assert rows[6]["synthesised"] == ""
-    assert "Judged CER" in (tmp_path / "judge.html").read_text()
+    assert "Intelligibility: CER" in (tmp_path / "judge.html").read_text()
 
 
 def test_other_hypotheses_are_tested_in_pairs(trained: Path, judged: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import gzip
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from unitone.eval.pairs import (
     pair,
     read_hypotheses,
     read_references,
-    refuse_tasks,
 )
 
 
@@ -29,7 +29,7 @@ def hypothesis(name: str, **values: Any) -> Hypothesis:
 def test_a_hypothesis_as_it_is_written(tmp_path: Path) -> None:
     row = {"id": "a", "task": "st", "to": "de", "text": "ja", "label": None, "units": [1, 2]}
     path = lines(tmp_path / "h.jsonl", {**row, "score": -1.5, "truncated": True})
-    assert read_hypotheses(path) == [
+    assert read_hypotheses(path, command="eval.bleu") == [
         hypothesis("a", task="st", to="de", text="ja", truncated=True),
     ]
 
@@ -37,7 +37,7 @@ def test_a_hypothesis_as_it_is_written(tmp_path: Path) -> None:
 def test_compressed_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"id": "a", "text": "x"}\n'))
-    assert [one.id for one in read_hypotheses(path)] == ["a"]
+    assert [one.id for one in read_hypotheses(path, command="eval.wer")] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path: Path, text: str, proble
     path = tmp_path / "h.jsonl"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(CorpusError, match=problem) as caught:
-        read_hypotheses(path)
+        read_hypotheses(path, command="eval.wer")
     assert str(path) in str(caught.value)
 
 
@@ -66,11 +66,11 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl"
     path.write_bytes(b'{"id": "\xff"}')
     with pytest.raises(CorpusError, match="is damaged"):
-        read_hypotheses(path)
+        read_hypotheses(path, command="eval.wer")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    for read in (read_hypotheses, read_references):
+    for read in (partial(read_hypotheses, command="eval.wer"), read_references):
         with pytest.raises(ConfigError, match="no such file"):
             read(tmp_path / "none.jsonl")
 
@@ -143,7 +143,9 @@ def test_allowed_missing_ones_are_counted(tmp_path: Path) -> None:
     assert pairs[1].hypothesis is None
 
 
-def test_hypotheses_of_another_task_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"of task 'mt' \(a\); use python -m eval.bleu"):
-        refuse_tasks([hypothesis("a", task="mt")], ("st", "mt"), cure="python -m eval.bleu")
-    refuse_tasks([hypothesis("a", task=None)], ("st", "mt"), cure="")
+def test_hypotheses_of_another_task_are_refused(tmp_path: Path) -> None:
+    path = lines(tmp_path / "h.jsonl", {"id": "b", "text": "x"}, {"id": "a", "task": "mt"})
+    for command in ("eval.wer", "eval.classify", "eval.judge"):
+        with pytest.raises(ConfigError, match=r"of task 'mt' \(a\); use python -m eval.bleu"):
+            read_hypotheses(path, command=command)
+    assert len(read_hypotheses(path, command="eval.bleu")) == 2

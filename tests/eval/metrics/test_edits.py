@@ -60,9 +60,8 @@ def test_the_split_into_kinds_is_that_of_jiwer(left: list[str], right: list[str]
     )
 
 
-def test_edits_add_up() -> None:
+def test_a_rate_is_errors_per_reference_item() -> None:
     one = Edits(hits=1, substitutions=2, deletions=3, insertions=4)
-    assert one + one == Edits(hits=2, substitutions=4, deletions=6, insertions=8)
     assert one.rate == pytest.approx(9 / 6)
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitone.errors import CorpusError
-from unitone.eval.metrics.error_rates import compare_wer, error_counts, score_wer
-from unitone.eval.statistics import Resampling
+from unitone.eval.metrics.error_rates import FORMULAS, error_counts, score_wer
+from unitone.eval.statistics import Resampling, comparisons
 
 SENTENCES = st.lists(st.text("abc d", min_size=1, max_size=20), min_size=1, max_size=5)
 
@@ -72,7 +72,7 @@ def test_a_comparison_finds_the_better_system() -> None:
     references = [("a b c d e", "")] * 40
     better = error_counts([(one, "a b c d e") for one, _ in references])
     worse = error_counts([(one, "a b x d e") for one, _ in references])
-    found = compare_wer(better, worse)["wer"]
+    found = comparisons(better, worse, FORMULAS)["wer"]
     assert found.difference == pytest.approx(-0.2)
     assert found.p_value < 0.001
 
