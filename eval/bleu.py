@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from unitone import config as configs
+from unitone import program
 from unitone.errors import CorpusError
 from unitone.eval import bleu_report, scoring
 from unitone.eval.bleu_report import BleuReport
@@ -200,15 +201,18 @@ def _checked_target(one: Hypothesis, by_id: Mapping[str, Reference], path: Path)
     return one.to
 
 
+def score(config: BleuConfig) -> None:
+    """Score what ``config`` names, show the report, and write it where that is asked for."""
+    report = evaluate(config)
+    bleu_report.show(report)
+    if config.scoring.out is not None:
+        bleu_report.write(report, config.scoring.out)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = configs.command_line(BleuConfig, argv, __doc__)
-    return scoring.run(
-        lambda: evaluate(config),
-        show=bleu_report.show,
-        write=bleu_report.write,
-        out=config.scoring.out,
-    )
+    return program.run(lambda: score(config))
 
 
 if __name__ == "__main__":

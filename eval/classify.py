@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitone import config as configs
+from unitone import program
 from unitone.errors import CorpusError
 from unitone.eval import classify_report, scoring
 from unitone.eval.classify_report import ClassifyReport
@@ -95,15 +96,18 @@ def _pairs(references: Sequence[Reference], path: Path, config: ClassifyConfig) 
     )
 
 
+def score(config: ClassifyConfig) -> None:
+    """Score what ``config`` names, show the report, and write it where that is asked for."""
+    report = evaluate(config)
+    classify_report.show(report)
+    if config.scoring.out is not None:
+        classify_report.write(report, config.scoring.out)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = configs.command_line(ClassifyConfig, argv, __doc__)
-    return scoring.run(
-        lambda: evaluate(config),
-        show=classify_report.show,
-        write=classify_report.write,
-        out=config.scoring.out,
-    )
+    return program.run(lambda: score(config))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from unitone import audio
+from unitone import audio, program
 from unitone import config as configs
 from unitone.audio import Clip
 from unitone.config import command_line
@@ -222,15 +222,18 @@ def _shared(judge: Judge, pairs: Sequence[Pair]) -> tuple[str, ...]:
     return shared
 
 
+def score(config: JudgeScoreConfig) -> None:
+    """Score what ``config`` names, show the report, and write it where that is asked for."""
+    report = evaluate(config)
+    judge_report.show(report)
+    if config.scoring.out is not None:
+        judge_report.write(report, config.scoring.out)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = command_line(JudgeScoreConfig, argv, __doc__)
-    return scoring.run(
-        lambda: evaluate(config),
-        show=judge_report.show,
-        write=judge_report.write,
-        out=config.scoring.out,
-    )
+    return program.run(lambda: score(config))
 
 
 if __name__ == "__main__":

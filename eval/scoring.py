@@ -5,15 +5,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import unitone
-from unitone import program
 from unitone.errors import ConfigError
 from unitone.eval.pairs import Coverage, Pair
 from unitone.eval.statistics import Comparison, Interval, Resampling
-
-Report = TypeVar("Report")
 
 EVERYTHING = "all"
 """Name of the row over all utterances."""
@@ -46,24 +43,6 @@ class ScoringConfig(ReadConfig):
     """A field of the manifest whose equal values are resampled together, such as speaker: their
     utterances are not independent. Under some 20 values the intervals are rough. Default: every
     utterance by itself."""
-
-
-def run(
-    evaluate: Callable[[], Report],
-    *,
-    show: Callable[[Report], None],
-    write: Callable[[Report, Path], None],
-    out: Path | None,
-) -> int:
-    """Score, show the report, write it into ``out`` if that is given; return the exit status."""
-
-    def work() -> None:
-        report = evaluate()
-        show(report)
-        if out is not None:
-            write(report, out)
-
-    return program.run(work)
 
 
 def groups(

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from unitone import config as configs
+from unitone import program
 from unitone.errors import CorpusError
 from unitone.eval import scoring, wer_report
 from unitone.eval.metrics.error_rates import (
@@ -117,15 +118,18 @@ def _system(
     return pairs, normalized(meant, said, name=config.normalizer)
 
 
+def score(config: WerConfig) -> None:
+    """Score what ``config`` names, show the report, and write it where that is asked for."""
+    report = evaluate(config)
+    wer_report.show(report)
+    if config.scoring.out is not None:
+        wer_report.write(report, config.scoring.out)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = configs.command_line(WerConfig, argv, __doc__)
-    return scoring.run(
-        lambda: evaluate(config),
-        show=wer_report.show,
-        write=wer_report.write,
-        out=config.scoring.out,
-    )
+    return program.run(lambda: score(config))
 
 
 if __name__ == "__main__":

@@ -338,10 +338,15 @@ class EspeakCommand:
         )
 
 
+def make(command: EspeakCommand) -> None:
+    """Make the corpus and print the path of its manifest."""
+    print(prepare(command.config()))
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Make the corpus that the command line asks for, and print the path of its manifest."""
+    """Run the command line; return the exit status."""
     command = command_line(EspeakCommand, argv, __doc__)
-    return program.run(lambda: print(prepare(command.config())))
+    return program.run(lambda: make(command))
 
 
 if __name__ == "__main__":

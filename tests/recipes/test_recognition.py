@@ -8,7 +8,7 @@ import pytest
 from unitone.recipes import an4, fsdd
 
 SMALL = [
-    *("--config", "lm-tiny", "--steps", "2", "--k", "8", "--pieces", "0", "--speeds", "1.1"),
+    *("--config", "lm-tiny", "--steps", "2", "--k", "8", "--unit-subwords", "0", "--speeds", "1.1"),
     *("--max-tokens", "512", "--threads", "1", "--no-compile"),
 ]
 
@@ -24,6 +24,15 @@ def corpus(tiny_corpus: Path) -> Path:
         row["text"] = "A SENTENCE"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.mark.parametrize("given", [[], ["--root", "a", "--manifest", "b"]])
+def test_one_of_root_and_manifest_is_required(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        an4.main([*given, "--out", str(tmp_path / "out")])
+    assert "--root or --manifest" in capsys.readouterr().err
 
 
 @pytest.mark.slow
