@@ -25,7 +25,7 @@ NAME = re.compile(r"(\d)_(\w+)_(\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class FsddConfig(RecognitionConfig):
-    """Single words, by speakers who were heard: the alignment finds itself."""
+    """Single words, by speakers who are in training: the alignment finds itself."""
 
     duration_penalty: float = 2.0
     speeds: tuple[float, ...] = (0.9, 1.1)

@@ -56,8 +56,8 @@ class RecognitionConfig:
     config: str = "lm-micro"
     """Size of the model."""
     init: Path | None = None
-    """Start from this model of ours and keep its size and its tokenizer; what is said above of
-    units has no effect then."""
+    """Start from this model of ours and keep its size and its tokenizer; the options of size and
+    units have no effect then."""
     steps: int = 2000
     """Optimiser steps."""
     lr: float = 2e-3

@@ -15,7 +15,7 @@ MANIFEST = "manifest.jsonl"
 
 
 def require(paths: Sequence[Path], *, source: str) -> None:
-    """Refuse a release with missing files; ``source`` says where to get it.
+    """Refuse a release with missing files; ``source`` is where to get it.
 
     Raises:
         CorpusError: some of ``paths`` are not there.

@@ -46,7 +46,7 @@ class Step(Generic[Config]):
         """Print the command and run it; return the seconds it took.
 
         Raises:
-            UnitoneError: it failed; it has said why itself.
+            UnitoneError: it failed; why, the command has printed.
         """
         logger.info("\n$ %s", self.command)
         started = time.perf_counter()

@@ -1,7 +1,7 @@
 """The tour: from nothing to a model that listens, speaks and translates, without a network.
 
 ``make tour`` or ``python -m recipes.tour``. A corpus in three languages is made (eSpeak NG) and
-tokenised; a unit decoder, one language model for seven tasks, and a judge of other voices are
+tokenised; a unit decoder, one language model for seven tasks, and an ASR judge of other voices are
 trained, within twelve minutes of two cores; the test sentences are decoded and scored, and
 ``exp/tour/report.html`` shows it all. Every step is a command a user can type; the tour prints each
 before it runs. A finished step isn't done again, and a killed one goes on.
@@ -43,7 +43,7 @@ class TourConfig:
     utterances: int = 12_000
     """Size of the corpus; 12,000 are about six hours."""
     judge_utterances: int = 3_000
-    """Size of the judge's corpus, of other voices and sentences."""
+    """Size of the ASR judge's corpus, of other voices and sentences."""
     k: int = 200
     """Number of units."""
     duration_penalty: float = 2.0
@@ -55,7 +55,7 @@ class TourConfig:
     decoder_seconds: float = 90.0
     """Training time of the unit decoder."""
     judge_seconds: float = 105.0
-    """Training time of the judge."""
+    """Training time of the ASR judge."""
     spoken: int = 120
     """Test sentences that are synthesised."""
     training: Training = field(default_factory=Training)

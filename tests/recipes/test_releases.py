@@ -113,18 +113,6 @@ def test_an4_without_the_text_of_a_recording(an4_root: Path) -> None:
         an4.prepare(an4_root)
 
 
-@pytest.fixture
-def fsdd_root(tmp_path: Path, speech: Speech) -> Path:
-    """Two digits by one speaker, as the checkout has them, at 8 kHz."""
-    folder = tmp_path / "digits" / "recordings"
-    folder.mkdir(parents=True)
-    for digit in (0, 7):
-        for take in (0, 4, 5, 9, 10, 49):
-            soundfile.write(folder / f"{digit}_jackson_{take}.wav", speech(0.5, take)[::2], 8000)
-    (folder / "notes.wav").write_bytes(b"")
-    return folder.parent
-
-
 def test_fsdd_becomes_a_manifest(fsdd_root: Path) -> None:
     manifest = fsdd.prepare(fsdd_root)
     found = {row["id"]: row for row in rows(manifest)}

@@ -1,4 +1,4 @@
-"""The tour's page, of a miniature of everything the tour leaves behind."""
+"""The tour's page, of a miniature of everything that the tour leaves."""
 
 import json
 import re
@@ -266,7 +266,7 @@ def test_scores_are_those_of_the_files(made: Path, text: str) -> None:
     assert "1 not measured" in text
 
 
-def test_the_judge_is_measured_against_its_floor(tour: Path) -> None:
+def test_the_asr_judge_is_measured_against_the_ground_truth(tour: Path) -> None:
     (tour / "scores" / "tts").mkdir()
     rates = {"utterances": 4, "cer": 0.3, "cer_interval": {"low": 0.26, "high": 0.35}}
     difference = {"difference": 0.15, "interval": {"low": 0.09, "high": 0.2}, "p_value": 0.01}
@@ -283,7 +283,7 @@ def test_the_judge_is_measured_against_its_floor(tour: Path) -> None:
     heard = {"id": "u4", "reference": "satz 4", "floor": "satz", "synthesised": "<4>"}
     (tour / "scores" / "tts" / "utterances.jsonl").write_text(json.dumps(heard) + "\n")
     shown = report.write(tour).read_text(encoding="utf-8")
-    assert "The judge understood: &lt;4&gt;. In the recording: satz." in shown
+    assert "The ASR judge recognised: &lt;4&gt;. In the recording: satz." in shown
     assert "15.50 on recordings" in shown
     assert "≤ 25.50" in shown
     assert "not measured" not in shown
