@@ -83,8 +83,10 @@ def required(kind: type) -> Any:
         found["root"] = Path("some")
     for field in dataclasses.fields(kind):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            hint = hints[field.name]
-            found[field.name] = required(hint) if dataclasses.is_dataclass(hint) else hint("1")
+            hint: Any = hints[field.name]
+            found[field.name] = (
+                required(hint) if hasattr(hint, "__dataclass_fields__") else hint("1")
+            )
     return kind(**found)
 
 
