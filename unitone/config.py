@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, strictly: an unknown or a missing key is an error."""
+"""Frozen dataclasses to JSON or a command line and back, strictly: no unknown or missing key."""
 
 import dataclasses
 import types
