@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unitone.codecs.encode import EncodeConfig as CodesConfig
@@ -113,6 +113,7 @@ def changed(config: Any, place: tuple[str, ...], data: st.DataObject) -> Any:
 
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
 @given(data=st.data())
+@settings(max_examples=10)
 def test_the_command_line_of_a_configuration_gives_it_back(kind: type, data: st.DataObject) -> None:
     config = required(kind)
     ways = st.lists(st.sampled_from(list(places(config))), max_size=6, unique=True)
