@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from unitone import config as configs
+from unitone import program
 from unitone.errors import CorpusError
 from unitone.eval import examples, report, scoring
 from unitone.eval.examples import Example
@@ -264,10 +265,15 @@ def _worst(pairs: Sequence[Pair], counts: Int[np.ndarray, "N 28"]) -> str:
     return examples.aligned(shown, none="Every translation is its reference.")
 
 
+def score(config: BleuConfig) -> None:
+    """Score what ``config`` names, show the report, and write it where that is asked for."""
+    report.publish(evaluate(config), out=config.scoring.out)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = configs.command_line(BleuConfig, argv, __doc__)
-    return report.run(lambda: evaluate(config), out=config.scoring.out)
+    return program.run(lambda: score(config))
 
 
 if __name__ == "__main__":

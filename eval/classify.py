@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitone import config as configs
+from unitone import program
 from unitone.errors import ConfigError, CorpusError
 from unitone.eval import examples, report, scoring
 from unitone.eval.metrics.accuracy import (
@@ -175,10 +176,15 @@ def _pairs(references: Sequence[Reference], path: Path, config: ClassifyConfig) 
     )
 
 
+def score(config: ClassifyConfig) -> None:
+    """Score what ``config`` names, show the report, and write it where that is asked for."""
+    report.publish(evaluate(config), out=config.scoring.out)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = configs.command_line(ClassifyConfig, argv, __doc__)
-    return report.run(lambda: evaluate(config), out=config.scoring.out)
+    return program.run(lambda: score(config))
 
 
 if __name__ == "__main__":

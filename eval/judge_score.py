@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitone import config as configs
+from unitone import program
 from unitone.config import command_line
 from unitone.errors import CorpusError
 from unitone.eval import examples, report, scoring
@@ -242,10 +243,15 @@ def _known_speakers(judge: Judge, pairs: Sequence[Pair]) -> tuple[str, ...]:
     return shared
 
 
+def score(config: JudgeScoreConfig) -> None:
+    """Score what ``config`` names, show the report, and write it where that is asked for."""
+    report.publish(evaluate(config), out=config.scoring.out)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = command_line(JudgeScoreConfig, argv, __doc__)
-    return report.run(lambda: evaluate(config), out=config.scoring.out)
+    return program.run(lambda: score(config))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from unitone import files, program
+from unitone import files
 from unitone.eval import scoring
 from unitone.eval.pairs import Coverage, Pair
 from unitone.eval.scoring import Measure
@@ -89,16 +89,11 @@ class Report:
     """A line of JSON each."""
 
 
-def run(evaluate: Callable[[], Report], *, out: Path | None) -> int:
-    """Score, show the report, write it into ``out`` if that is given; return the exit status."""
-
-    def work() -> None:
-        report = evaluate()
-        sys.stdout.write(to_text(report))
-        if out is not None:
-            write(report, out)
-
-    return program.run(work)
+def publish(report: Report, *, out: Path | None) -> None:
+    """Show the report, and write it into ``out`` if that is given."""
+    sys.stdout.write(to_text(report))
+    if out is not None:
+        write(report, out)
 
 
 def grouped(

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from unitone import config as configs
+from unitone import program
 from unitone.errors import CorpusError
 from unitone.eval import examples, report, scoring
 from unitone.eval.examples import Example
@@ -209,10 +210,15 @@ def _worst(pairs: Sequence[Pair], alignments: Sequence[Sequence[Step]], unit: Un
     return examples.aligned(shown, none="No errors.")
 
 
+def score(config: WerConfig) -> None:
+    """Score what ``config`` names, show the report, and write it where that is asked for."""
+    report.publish(evaluate(config), out=config.scoring.out)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     config = configs.command_line(WerConfig, argv, __doc__)
-    return report.run(lambda: evaluate(config), out=config.scoring.out)
+    return program.run(lambda: score(config))
 
 
 if __name__ == "__main__":

@@ -13,61 +13,42 @@ synthesis is greedy here for both. OUT/table.md is the comparison.
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from unitone import files, program
 from unitone.config import command_line
-from unitone.eval import bleu, classify, judge_score, wer
+from unitone.eval.scoring import ReadConfig
 from unitone.lm import decode
+from unitone.lm.decoder.predictor import DecodingConfig
 from unitone.lm.decoder.template import TASKS
-from unitone.recipes.steps import Main, Step
-from unitone.recipes.tour.training import CLASSES, DECODING, Training
+from unitone.recipes.steps import Step
+from unitone.recipes.tour import stages
+from unitone.recipes.tour.stages import CLASSES, TRANSLATIONS, Training
 
 logger = logging.getLogger(__name__)
 
-SPOKEN = "120"
+SPOKEN = 120
 """Test sentences that are synthesised."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """How a task is scored."""
+    """Where a task's score is to be found."""
 
-    module: str
-    main: Main
+    file: str
+    """Of the folder that the command writes."""
     key: str
-    """Of the score in the file that the command writes."""
     name: str
     factor: float = 100.0
-    options: tuple[str, ...] = ()
-    """Of the command."""
 
 
 SCORED: dict[str, Scored] = {
-    "asr": Scored(module="eval.wer", main=wer.main, key="wer", name="WER %"),
-    "tts": Scored(
-        module="eval.judge_score",
-        main=judge_score.main,
-        key="cer",
-        name="CER % of the judge",
-        options=("--limit", SPOKEN),
-    ),
-    **{
-        task: Scored(module="eval.bleu", main=bleu.main, key="bleu", name="BLEU", factor=1.0)
-        for task in ("st", "mt")
-    },
-    **{
-        task: Scored(
-            module="eval.classify",
-            main=classify.main,
-            key="accuracy",
-            name="accuracy %",
-            options=("--field", field),
-        )
-        for task, field in CLASSES.items()
-    },
+    "asr": Scored(file="wer.json", key="wer", name="WER %"),
+    "tts": Scored(file="judge.json", key="cer", name="CER % of the ASR judge"),
+    **dict.fromkeys(TRANSLATIONS, Scored(file="bleu.json", key="bleu", name="BLEU", factor=1.0)),
+    **dict.fromkeys(CLASSES, Scored(file="classify.json", key="accuracy", name="accuracy %")),
 }
 
 
@@ -82,7 +63,7 @@ class OneOrManyConfig:
     training: Training = field(default_factory=Training)
 
 
-def steps(config: OneOrManyConfig) -> Iterator[Step]:
+def steps(config: OneOrManyConfig) -> Iterator[Step[Any]]:
     """Yield the commands in order."""
     total = sum(task.weight for task in TASKS)
     for task in TASKS:
@@ -90,44 +71,41 @@ def steps(config: OneOrManyConfig) -> Iterator[Step]:
             yield from _task(config, task.name, config.seconds * task.weight / total)
 
 
-def _task(config: OneOrManyConfig, task: str, seconds: float) -> Iterator[Step]:
+def _task(config: OneOrManyConfig, task: str, seconds: float) -> Iterator[Step[Any]]:
     tour, run = config.tour, config.out / task
-    scored, joint = SCORED[task], tour / "hyp" / f"{task}.jsonl"
+    joint, spoken = tour / "hyp" / f"{task}.jsonl", task == "tts"
     yield config.training.step(
-        data=tour / "tokens",
+        tokens=tour / "tokens",
         out=run / "lm",
         seconds=seconds,
-        more=("--tasks", task, "--decoder", str(tour / "decoder")),
+        decoder=tour / "decoder",
+        tasks=(task,),
     )
     yield _decode(config, task, model=run / "lm" / "best", out=run / "hyp.jsonl")
-    more = scored.options
-    if task == "tts":
+    if spoken:
         joint = run / "joint.jsonl"
         yield _decode(config, task, model=tour / "lm" / "best", out=joint)
-        more = (*more, "--judge", str(tour / "judge"))
-    yield Step(
-        module=scored.module,
-        arguments=(
-            *("--ref", str(tour / "corpus" / "manifest.jsonl"), "--split", "test"),
-            *("--hyp", str(run / "hyp.jsonl"), "--against", str(joint)),
-            *(*more, "--out", str(run / "scores")),
-        ),
-        main=scored.main,
+    read = ReadConfig(
+        ref=tour / "corpus" / "manifest.jsonl",
+        hyp=run / "hyp.jsonl",
+        against=joint,
+        split="test",
+        limit=SPOKEN if spoken else None,
+        out=run / "scores",
     )
+    yield stages.scoring(task, read, judge=tour / "judge")
 
 
-def _decode(config: OneOrManyConfig, task: str, *, model: Path, out: Path) -> Step:
-    options = DECODING.get(task, ())
+def _decode(config: OneOrManyConfig, task: str, *, model: Path, out: Path) -> Step[Any]:
+    how = stages.decoding(task, model=model, tokens=config.tour / "tokens", out=out)
     if task == "tts":
-        options = ("--temperature", "0", "--limit", SPOKEN, "--audio", str(out.with_suffix("")))
-    return Step(
-        module="lm.decode",
-        arguments=(
-            *("--model", str(model), "--task", task, "--tokens", str(config.tour / "tokens")),
-            *("--split", "test", *options, "--out", str(out)),
-        ),
-        main=decode.main,
-    )
+        how = replace(
+            how,
+            source=replace(how.source, limit=SPOKEN),
+            audio=out.with_suffix(""),
+            decoding=DecodingConfig(temperature=0.0),
+        )
+    return Step(how, decode.decode)
 
 
 def table(config: OneOrManyConfig) -> str:
@@ -141,9 +119,7 @@ def table(config: OneOrManyConfig) -> str:
         if task.name not in SCORED:
             continue
         scored = SCORED[task.name]
-        folder = config.out / task.name / "scores"
-        kind = scored.module.rpartition(".")[2].removesuffix("_score")
-        found = files.read_json(folder / f"{kind}.json")
+        found = files.read_json(config.out / task.name / "scores" / scored.file)
         single, joint = found.get("synthesised", found), found["other"]
         p_value = found["comparison"][scored.key]["p_value"]
         cells = [
@@ -165,8 +141,8 @@ def _span(score: dict[str, Any], key: str, factor: float) -> str:
 
 def compare(config: OneOrManyConfig) -> None:
     """Train, decode and score the single-task models; write the table."""
-    for step in steps(config):
-        step.run()
+    for step in [*steps(config)]:  # all of them first: a wrong option is found before the work
+        step.execute()
     found = table(config)
     files.write_text(config.out / "table.md", found)
     logger.info("\n%s", found)

@@ -1,21 +1,39 @@
 """Speech recognition on one corpus, from its manifest to a word error rate with an interval."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from unitone import program
+from unitone.config import command_line
 from unitone.corpus import perturb
+from unitone.corpus.reading import ReadingConfig
+from unitone.errors import ConfigError
 from unitone.eval import wer
+from unitone.eval.scoring import ScoringConfig
+from unitone.eval.statistics import Resampling
 from unitone.lm import decode
 from unitone.lm import train as lm_train
-from unitone.recipes.steps import Step, compiling
+from unitone.lm.data.mixture import MixtureConfig
+from unitone.lm.data.sources import SourceConfig
+from unitone.lm.decoder.batch import BatchConfig
+from unitone.lm.decoder.predictor import DecodingConfig
+from unitone.lm.decoder.training import DecoderConfig, Options
+from unitone.lm.training import TRAINING, LmConfig
+from unitone.recipes.steps import Step, compiles
 from unitone.tokenizers import build, encode
+from unitone.tokenizers.extract import ExtractorConfig
+
+RENAMED = {"--switch-penalty": "--duration-penalty", "--pieces": "--unit-subwords"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecognitionConfig:
-    manifest: Path
-    """The corpus, with splits train, dev and test."""
+    root: Path | None = None
+    """Folder of the corpus as it is released, which is prepared first; or give --manifest."""
+    manifest: Path | None = None
+    """A manifest with splits train, dev and test, instead."""
     out: Path
     """Folder for everything."""
     ssl: str = "mfcc"
@@ -24,9 +42,9 @@ class RecognitionConfig:
     """Its layer; none with MFCC."""
     k: int = 200
     """Number of units."""
-    switch_penalty: float = 0.0
+    duration_penalty: float = 0.0
     """Price of a change of unit; see ``tokenizers.build``."""
-    pieces: int | None = 0
+    unit_subwords: int | None = 0
     """Subwords over the units; 0 = none, as ``ctc`` wants it: speech may not be shorter than its
     text; None: as many as the data hold."""
     speeds: tuple[float, ...] = (0.82, 0.88, 0.94, 1.06, 1.12, 1.18)
@@ -42,8 +60,8 @@ class RecognitionConfig:
     config: str = "lm-micro"
     """Size of the model."""
     init: Path | None = None
-    """Start from this model of ours and keep its size and its tokenizer; what is said above of
-    units has no effect then."""
+    """Start from this model of ours and keep its size and its tokenizer; the options of size and
+    units have no effect then."""
     steps: int = 2000
     """Optimiser steps."""
     lr: float = 2e-3
@@ -57,79 +75,109 @@ class RecognitionConfig:
     compile: bool = True
     """Compile the model's blocks, where there is a C++ compiler."""
 
-
-def run(config: RecognitionConfig) -> None:
-    """Run every step; what is finished isn't done again."""
-    for step in steps(config):
-        step.run()
+    def __post_init__(self) -> None:
+        if (self.root is None) == (self.manifest is None):
+            raise ConfigError("give the corpus: either --root or --manifest")
 
 
-def steps(config: RecognitionConfig) -> Iterator[Step]:
-    """Yield the commands in order."""
-    out, corpus = config.out, config.out / "corpus"
-    tokenizer, tokens = str(out / "tokenizer"), str(out / "tokens")
-    manifest = str(corpus / "manifest.jsonl")
-    yield Step(
-        module="tokenizers.perturb",
-        arguments=(
-            *("--manifest", str(config.manifest), "--out", str(corpus)),
-            *("--speeds", *map(str, config.speeds)),
-        ),
-        main=perturb.main,
-    )
+def steps(config: RecognitionConfig, *, manifest: Path) -> Iterator[Step[Any]]:
+    """Yield the commands in order, for the corpus of ``manifest``."""
+    out = config.out
+    copies = perturb.PerturbConfig(manifest=manifest, out=out / "corpus", speeds=config.speeds)
+    yield Step(copies, perturb.perturb)
+    manifest, tokenizer, tokens = copies.out / "manifest.jsonl", out / "tokenizer", out / "tokens"
     if config.init is None:
-        yield _build(config, manifest=manifest, tokenizer=tokenizer)
+        yield Step(_tokenizer(config, manifest=manifest, out=tokenizer), build.build)
     else:
-        tokenizer = str(config.init / "tokenizer")
-    yield Step(
-        module="tokenizers.encode",
-        arguments=("--tokenizer", tokenizer, "--manifest", manifest, "--out", tokens),
-        main=encode.main,
+        tokenizer = config.init / "tokenizer"
+    encoded = encode.EncodeConfig(
+        tokenizer=tokenizer, reading=ReadingConfig(manifest=manifest), out=tokens
     )
-    start = ("--init", str(config.init)) if config.init else ("--config", config.config)
-    yield Step(
-        module="lm.train",
-        arguments=(
-            *start,
-            *("--data", tokens, "--out", str(out / "lm")),
-            *("--tasks", "asr", "--steps", str(config.steps), "--lr", str(config.lr)),
-            *("--max-tokens", str(config.max_tokens), "--unit-mask", str(config.unit_mask)),
-            *("--dropout", str(config.dropout), "--label-smoothing", str(config.label_smoothing)),
-            *("--ctc", str(config.ctc), "--precision", "bf16", "--best", "asr/wer"),
-            *("--validate-every", str(max(1, config.steps // 15)), "--valid-utterances", "91"),
-            *("--warmup-steps", "50", "--decay-share", "0.5", "--threads", str(config.threads)),
-            *compiling(config.compile),
-        ),
-        main=lm_train.main,
+    yield Step(encoded, encode.encode)
+    yield Step(_model(config, tokens=tokens, out=out / "lm"), lm_train.train)
+    hypotheses = decode.DecodeConfig(
+        model=out / "lm" / "best",
+        task="asr",
+        source=SourceConfig(tokens=tokens, split="test"),
+        decoding=DecodingConfig(beam=config.beam),
+        out=out / "hyp" / "asr.jsonl",
     )
-    hypotheses = str(out / "hyp" / "asr.jsonl")
-    yield Step(
-        module="lm.decode",
-        arguments=(
-            *("--model", str(out / "lm" / "best"), "--task", "asr", "--tokens", tokens),
-            *("--split", "test", "--beam", str(config.beam), "--out", hypotheses),
-        ),
-        main=decode.main,
+    yield Step(hypotheses, decode.decode)
+    scores = ScoringConfig(
+        ref=manifest,
+        hyp=hypotheses.out,
+        split="test",
+        out=out / "scores",
+        resampling=Resampling(),
     )
-    yield Step(
-        module="eval.wer",
-        arguments=(
-            *("--ref", manifest, "--hyp", hypotheses, "--split", "test"),
-            *("--out", str(out / "scores")),
-        ),
-        main=wer.main,
+    yield Step(wer.WerConfig(scoring=scores), wer.score)
+
+
+def _tokenizer(config: RecognitionConfig, *, manifest: Path, out: Path) -> build.BuildConfig:
+    return build.BuildConfig(
+        out=out,
+        reading=ReadingConfig(manifest=manifest, split="train"),
+        extractor=ExtractorConfig(ssl=config.ssl, layer=config.layer),
+        k=config.k,
+        duration_penalty=config.duration_penalty,
+        unit_subwords=config.unit_subwords,
+        text="characters",
     )
 
 
-def _build(config: RecognitionConfig, *, manifest: str, tokenizer: str) -> Step:
-    layer = () if config.layer is None else ("--layer", str(config.layer))
-    pieces = () if config.pieces is None else ("--unit-subwords", str(config.pieces))
-    return Step(
-        module="tokenizers.build",
-        arguments=(
-            *("--manifest", manifest, "--split", "train", "--ssl", config.ssl, *layer),
-            *("--k", str(config.k), "--duration-penalty", str(config.switch_penalty)),
-            *(*pieces, "--text", "characters", "--out", tokenizer),
+def _model(config: RecognitionConfig, *, tokens: Path, out: Path) -> DecoderConfig:
+    return DecoderConfig(
+        tokens=tokens,
+        out=out,
+        config=LmConfig.config if config.init else config.config,  # --init has a size of its own
+        tasks=("asr",),
+        valid_utterances=91,
+        options=Options(
+            init=config.init,
+            dropout=config.dropout,
+            label_smoothing=config.label_smoothing,
+            ctc=config.ctc,
+            batch=BatchConfig(unit_mask=config.unit_mask),
         ),
-        main=build.main,
+        mixture=MixtureConfig(max_tokens=config.max_tokens),
+        train=replace(
+            TRAINING,
+            steps=config.steps,
+            lr=config.lr,
+            precision="bf16",
+            best="asr/wer",
+            validate_every=max(1, config.steps // 15),
+            warmup_steps=50,
+            decay_share=0.5,
+            threads=config.threads,
+            compile=compiles(config.compile),
+        ),
     )
+
+
+def main(
+    kind: type[RecognitionConfig],
+    argv: list[str] | None,
+    doc: str | None,
+    *,
+    prepare: Callable[[Path, Path], Path],
+) -> int:
+    """Run the command line of a corpus; return the exit status. A finished step isn't run again.
+
+    Args:
+        kind: the settings that suit the corpus.
+        argv: the command line.
+        doc: what ``--help`` says of the corpus.
+        prepare: writes the manifest of a release (first) into a folder (second); returns its path.
+    """
+    config = command_line(kind, argv, doc, renamed=RENAMED)
+
+    def run() -> None:
+        manifest = config.manifest
+        if config.root is not None:
+            manifest = prepare(config.root, config.out / "prepared")
+        assert manifest is not None  # the configuration has one of the two
+        for step in [*steps(config, manifest=manifest)]:  # a wrong option is found before the work
+            step.execute()
+
+    return program.run(run)

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, strictly: an unknown or a missing key is an error."""
+"""Frozen dataclasses to JSON or a command line and back, strictly: no unknown or missing key."""
 
 import dataclasses
 import types
@@ -122,3 +122,45 @@ def command_line(
             raise SystemExit(2)
     flat = (tyro.conf.OmitArgPrefixes,)
     return tyro.cli(kind, args=argv, description=description, config=flat)
+
+
+def arguments(config: Any) -> list[str]:
+    """Return the command line that says ``config``: the inverse of `command_line`.
+
+    Only what differs from the defaults is said; nested options have no prefix.
+    """
+    return _arguments(config, defaults=None)
+
+
+def _arguments(config: Any, *, defaults: Any) -> list[str]:
+    words: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if defaults is not None:
+            default = getattr(defaults, field.name)
+        elif field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        else:
+            default = field.default
+        if dataclasses.is_dataclass(value):
+            words += _arguments(value, defaults=None if default is dataclasses.MISSING else default)
+        elif value != default:
+            words += _option(field.name.replace("_", "-"), value)
+    return words
+
+
+def _option(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, Mapping):
+        return [f"--{name}", *(_word(one) for pair in value.items() for one in pair)]
+    if isinstance(value, tuple | list):
+        return [f"--{name}", *map(_word, value)]
+    word = _word(value)  # one that looks like an option has to be tied to its own
+    return [f"--{name}={word}"] if word.startswith("-") else [f"--{name}", word]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)

@@ -13,9 +13,9 @@ phones ([symbol, start, end] in seconds, eSpeak's mnemonics without stress, ``_`
 they tile the utterance). The id is a meaning and a language: ``000041-de`` and ``000041-fr`` say
 the same, in voices drawn independently. A meaning belongs to one split, whatever the seed.
 
-``--voices judge`` makes a corpus for the judge of synthesised speech (`unitone.eval.judge`): ten
-voices, none of the ten, and other sentences. As meanings keep to their splits, what is trained on
-its train split has met neither a voice nor a test sentence of the main corpus.
+``--voices judge`` makes a corpus for the ASR judge of synthesised speech (`unitone.eval.judge`):
+ten voices, none of the ten, and other sentences. As meanings keep to their splits, what is trained
+on its train split has met neither a voice nor a test sentence of the main corpus.
 
 The bytes depend on the seed, the number of utterances, the languages and the versions in
 ``corpus.json``, not on the number of workers. A killed run goes on where it was.
@@ -70,8 +70,7 @@ class EspeakConfig:
     languages: tuple[Language, ...] = LANGUAGES
     """The languages to speak; texts and translations are always in all three."""
     voices: VoiceSet = "main"
-    """Who speaks: main, or judge: other voices and other sentences, to train the judge of
-    synthesised speech."""
+    """Who speaks: main, or judge: other voices and other sentences, to train the ASR judge."""
 
     def __post_init__(self) -> None:
         if self.utterances < 1:
@@ -311,7 +310,7 @@ class EspeakCommand:
     languages: tuple[Language, ...] = LANGUAGES
     """The languages to speak."""
     voices: VoiceSet = "main"
-    """Who speaks: main, or judge: other voices and other sentences."""
+    """Who speaks: main, or judge: other voices and other sentences, to train the ASR judge."""
 
     def config(self) -> EspeakConfig:
         """Return what to prepare."""
@@ -331,10 +330,15 @@ class EspeakCommand:
         )
 
 
+def make(command: EspeakCommand) -> None:
+    """Make the corpus and print the path of its manifest."""
+    print(prepare(command.config()))
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Make the corpus that the command line asks for, and print the path of its manifest."""
+    """Run the command line; return the exit status."""
     command = command_line(EspeakCommand, argv, __doc__)
-    return program.run(lambda: print(prepare(command.config())))
+    return program.run(lambda: make(command))
 
 
 if __name__ == "__main__":

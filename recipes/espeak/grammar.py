@@ -2,7 +2,7 @@
 
 A ``Clause`` is the meaning; ``render`` says it in one language, with that language's articles,
 cases, agreement, elision and word order (German brackets its infinitive, French puts colours
-behind the noun). Two different clauses never share a sentence in any of the languages, so a
+after the noun). Two different clauses never share a sentence in any of the languages, so a
 split of the clauses is a split of the sentences in all three at once. Sentences are lower case
 without punctuation; the apostrophe of a French elision is part of its word.
 

@@ -117,7 +117,7 @@ def _phones(answer: _Answer, duration: float) -> list[PhoneSpan]:
 
 def _answers(speeches: Sequence[Speech]) -> Iterator[_Answer]:
     answer = _run_worker("".join(f"{speech.request}\n" for speech in speeches))
-    position = answer.index(b"\n") + 1  # behind the version
+    position = answer.index(b"\n") + 1  # after the version
     while position < len(answer):
         end = answer.index(b"\n", position)
         num_samples, rate, *marks = answer[position:end].decode().split()

@@ -1,6 +1,6 @@
 """Who speaks in the embedded corpus: sets of eSpeak NG's voice variants, with tempo and register.
 
-No variant is in two sets, so a recogniser trained on one set has never heard the other's voices.
+No variant is in two sets, so a recognizer trained on one set has never met the other's voices.
 """
 
 from dataclasses import dataclass

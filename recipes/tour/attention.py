@@ -31,7 +31,7 @@ _FAINT = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looks:
+class UtteranceAttention:
     """One utterance: where every head looks while the model writes its text."""
 
     row: Row
@@ -50,14 +50,14 @@ def section(tour: TourFiles) -> str:
     (task,) = select(loaded.table, ["asr"])
     formatter = open_formatter(loaded)
     rows = tour.tokens(_wanted(tour))
-    looks = [
-        _look(tour, row, loaded.model, formatter=formatter, task=task) for row in rows.values()
+    found = [
+        _attention(tour, row, loaded.model, formatter=formatter, task=task) for row in rows.values()
     ]
-    shares = attention_maps.monotone_shares([one.weights for one in looks])
+    shares = attention_maps.monotone_shares([one.weights for one in found])
     layer, head = (int(n) for n in np.unravel_index(int(shares.argmax()), shares.shape))
-    one = sorted(looks, key=lambda one: len(one.tokens))[len(looks) // 2]
+    one = sorted(found, key=lambda one: len(one.tokens))[len(found) // 2]
     own = attention_maps.monotone_share(one.weights[layer, head])
-    chance = float(np.mean([1 / len(one.tokens) for one in looks]))
+    chance = float(np.mean([1 / len(one.tokens) for one in found]))
     weights = one.weights[layer, head]
     svg = _figure(one, weights, phones=tour.manifest.get(one.row["id"], {}).get("phones", ()))
     caption = (
@@ -67,7 +67,7 @@ def section(tour: TourFiles) -> str:
         f"{weights.max():.0%} of a row's attention. Of all heads this one reads most in order: "
         f"{shares[layer, head]:.0%} of its attention lies along the best cutting of the recording "
         "into one stretch after the other for the tokens, the mean over the "
-        f"{len(looks)} best recognised short test utterances ({own:.0%} in this one, of middle "
+        f"{len(found)} best recognised short test utterances ({own:.0%} in this one, of middle "
         f"length; {chance:.0%} by chance). The model was given the true text to write."
     )
     return page.figure(svg, caption, wide=True) + _all_heads(shares)
@@ -90,14 +90,14 @@ def _wanted(tour: TourFiles) -> list[str]:
     return sorted(short, key=lambda name: errors[name])[:_EXAMPLES]
 
 
-def _look(
+def _attention(
     tour: TourFiles,
     row: Row,
     model: LanguageModel,
     *,
     formatter: PromptFormatter,
     task: DecoderTask,
-) -> Looks:
+) -> UtteranceAttention:
     fields = formatter.fields
     record = fields.record(row)
     example = formatter.example(task, record)
@@ -107,7 +107,7 @@ def _look(
     weights = attention_maps.weights(model, example, of=where)[:, :, :-1]
     ids = record["text"].tolist()
     read = [fields.text_of(ids[:count]) for count in range(len(ids) + 1)]
-    return Looks(
+    return UtteranceAttention(
         row=row,
         weights=weights,
         tokens=tuple(
@@ -123,13 +123,13 @@ def _edges(tour: TourFiles, row: Row, subwords: UnitSubwords | None) -> Float[np
     ends = np.concatenate([[0.0], np.cumsum(lasting)]) / tour.shards.passport.frames.frame_rate
     if subwords is None:
         return ends
-    sizes = [len(subwords.decode(piece[None])) for piece in subwords.encode(units)]
+    sizes = [len(subwords.decode(one[None])) for one in subwords.encode(units)]
     found: np.ndarray = ends[np.concatenate([[0], np.cumsum(sizes)])]
     return found
 
 
 def _figure(
-    one: Looks,
+    one: UtteranceAttention,
     weights: Float[np.ndarray, "N M"],
     *,
     phones: Sequence[Sequence[Any]],

@@ -25,7 +25,7 @@ def weights(
 
     Row n is of the position before the n-th target: the one whose state predicts it. The weights
     of a row over all positions, not over ``of`` alone, add up to 1. The whole example goes through
-    at once, with the true targets behind the prompt (teacher forcing).
+    at once, with the true targets after the prompt (teacher forcing).
 
     Args:
         model: in evaluation mode; its precision is that of its weights.
@@ -37,7 +37,7 @@ def weights(
     """
     queries = np.flatnonzero(example.target) - 1
     if not len(queries) or queries[0] < 0:
-        raise ConfigError("attention is drawn of the targets behind a prompt; there is none")
+        raise ConfigError("attention is drawn of the targets after a prompt; there is none")
     if example.vectors:
         raise ConfigError("attention is drawn of tokens; this example has vectors")
     found: list[Tensor] = []
@@ -73,7 +73,7 @@ def _weights(
     return softmax
 
 
-def monotone_share(looks: Float[np.ndarray, "N M"]) -> float:
+def monotone_share(weights: Float[np.ndarray, "N M"]) -> float:
     """Return how much of N rows' attention lies along the best reading of the M columns in order.
 
     Such a reading cuts the columns into N stretches, empty ones allowed, and row n reads the n-th.
@@ -83,10 +83,10 @@ def monotone_share(looks: Float[np.ndarray, "N M"]) -> float:
     >>> monotone_share(np.eye(3)), monotone_share(np.full((4, 8), 1 / 8))
     (1.0, 0.25)
     """
-    best = np.zeros(len(looks))  # of readings up to a column that give it to row n
-    for column in looks.T:
+    best = np.zeros(len(weights))  # of readings up to a column that give it to row n
+    for column in weights.T:
         best = np.maximum.accumulate(best) + column
-    return float(best.max() / len(looks))
+    return float(best.max() / len(weights))
 
 
 def monotone_shares(

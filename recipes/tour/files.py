@@ -53,9 +53,9 @@ class TourFiles:
     def hypotheses(self, task: str) -> list[Row]:
         """Return what was decoded, each with its row of the corpus under ``reference``."""
         found = self.lines("hyp", f"{task}.jsonl")
-        strange = [one["id"] for one in found if one["id"] not in self.manifest]
-        if strange:
-            raise CorpusError(f"hyp/{task}.jsonl: {strange[0]} is not in the corpus")
+        unknown = [one["id"] for one in found if one["id"] not in self.manifest]
+        if unknown:
+            raise CorpusError(f"hyp/{task}.jsonl: {unknown[0]} is not in the corpus")
         return [one | {"reference": self.manifest[one["id"]]} for one in found]
 
     def tokens(self, ids: Iterable[str]) -> dict[str, Row]:

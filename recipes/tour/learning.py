@@ -12,7 +12,7 @@ from unitone.errors import UnitoneError
 from unitone.recipes.tour.files import Row, TourFiles
 from unitone.report import figures, page
 
-_RUNS = {"lm": "language model", "decoder": "unit decoder", "judge": "judge"}
+_RUNS = {"lm": "language model", "decoder": "unit decoder", "judge": "ASR judge"}
 
 
 def curves(tour: TourFiles) -> str:

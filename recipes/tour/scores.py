@@ -34,7 +34,7 @@ _FIELDS = {
     "speaker": "speaker",
 }
 _TTS_MARGIN = 10.0
-"""Points of character error rate that synthesis may lie above the judge's floor."""
+"""Points of CER that synthesis may lie above the ground truth, the recordings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +94,17 @@ def _accuracy(task: str) -> Any:
 
 
 def _judged(tour: TourFiles) -> Score:
-    """Return the judge's score; its floor is measured too, so the difference decides on chance."""
+    """Return the ASR judge's CER; that of ground truth varies too: the difference decides."""
     found = tour.json("scores", "tts", "judge.json")
-    floor = 100 * found["floor"]["cer"]
+    ground_truth = 100 * found["floor"]["cer"]
     score = _score(
         found["synthesised"],
         "cer",
         task="tts",
-        measure="judge's CER %",
-        target=floor + _TTS_MARGIN,
+        measure="ASR judge's CER %",
+        target=ground_truth + _TTS_MARGIN,
         scale=100.0,
-        remark=f"{number(floor)} on recordings",
+        remark=f"{number(ground_truth)} on recordings",
     )
     around = found["difference"]["cer"]["interval"]
     close = 100 * around["low"] <= _TTS_MARGIN <= 100 * around["high"]
@@ -154,18 +154,18 @@ def headline(found: Sequence[Score | tuple[str, str]]) -> str:
     rows = [_line(one) if isinstance(one, Score) else _missing(*one) for one in found]
     header = ("Task", "Score", "Target", "Met", "95 % interval", "Sentences")
     close = any(isinstance(one, Score) and one.close for one in found)
-    said = (
+    remark = (
         "Test sentences were never seen in training; their voices were. "
-        "Whether a target is met is said of the score itself"
+        "Whether a target is met is decided by the score itself"
         + (
             "; where its interval holds the target, chance could turn the verdict."
             if close
             else "."
         )
-        + " The judge of synthesis is a recogniser trained on recordings of other voices; its "
+        + " The ASR judge of synthesis was trained on recordings of other voices; its "
         f"error on real recordings of the same sentences plus {_TTS_MARGIN:g} points is the target."
     )
-    return page.table(header, rows, numbers={1, 2, 4, 5}) + page.note(said)
+    return page.table(header, rows, numbers={1, 2, 4, 5}) + page.note(remark)
 
 
 def _line(one: Score) -> tuple[str, ...]:
@@ -248,6 +248,6 @@ def _decoding(task: DecoderTask) -> str:
     if decoding.beam > 1:
         return f"beam of {decoding.beam}"
     if decoding.temperature:
-        cut = f", top-p {decoding.top_p:g}" if decoding.top_p < 1 else ""
-        return f"drawn at temperature {decoding.temperature:g}{cut}"
+        nucleus = f", top-p {decoding.top_p:g}" if decoding.top_p < 1 else ""
+        return f"drawn at temperature {decoding.temperature:g}{nucleus}"
     return "greedy"

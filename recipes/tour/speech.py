@@ -1,4 +1,4 @@
-"""What the tour's model says, for listening: every sound is measured before it is shown."""
+"""What the tour's model generates, for listening: every sound is measured before it is shown."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -14,10 +14,9 @@ from unitone.errors import CorpusError, UnitoneError
 from unitone.recipes.tour.files import Row, TourFiles
 from unitone.report import page
 from unitone.report.page import Html
-from unitone.tokenizers.text.subwords import UnitSubwords
 
 LONGEST = 6.0
-"""Seconds of a sound that are put into the page: it stays small whatever the model says."""
+"""Seconds of a sound that are put into the page: it stays small whatever the model generates."""
 SILENT = -50.0
 """Decibels below full scale, as root mean square: anything quieter counts as silent."""
 CLIPPED = 3
@@ -69,19 +68,21 @@ def measure(clip: Clip) -> Measured:
 def sound(name: str, clip: Clip, *, label: str) -> Html:
     """Return a player under its name and its measurements, or why there is none."""
     try:
-        heard = measure(clip)
+        measured = measure(clip)
     except CorpusError:
         return _beside(name, Html("not there"), Html(""))
-    said = f"{heard.seconds:.2f} s, peak {heard.peak:.2f}"
-    if heard.seconds > LONGEST:
-        said += f", the first {LONGEST:g} s of it"
-    flags = "".join(f' <strong class="bad">{fault}</strong>' for fault in heard.faults)
-    player = page.player(_wav(heard.wave[: round(LONGEST * SAMPLE_RATE)]), label=label)
-    return _beside(name, Html(page.escaped(said) + flags), player)
+    remark = f"{measured.seconds:.2f} s, peak {measured.peak:.2f}"
+    if measured.seconds > LONGEST:
+        remark += f", the first {LONGEST:g} s of it"
+    flags = "".join(f' <strong class="bad">{fault}</strong>' for fault in measured.faults)
+    player = page.player(_wav(measured.wave[: round(LONGEST * SAMPLE_RATE)]), label=label)
+    return _beside(name, Html(page.escaped(remark) + flags), player)
 
 
-def _beside(name: str, said: Html, player: Html) -> Html:
-    return Html(f'<div class="sound"><p>{page.escaped(name)} <span>{said}</span></p>{player}</div>')
+def _beside(name: str, remark: Html, player: Html) -> Html:
+    return Html(
+        f'<div class="sound"><p>{page.escaped(name)} <span>{remark}</span></p>{player}</div>'
+    )
 
 
 def _wav(wave: Float[np.ndarray, "N"]) -> bytes:
@@ -129,7 +130,7 @@ def synthesis(tour: TourFiles) -> str:
         "The first test sentence of each language and sex, not chosen by ear. A recording's "
         "units as sound again, with its own timing, are the best that the model could do. The "
         "model itself was given the text and the name of the voice, and the unit decoder times "
-        "what it says." + why_not
+        "what it generates." + why_not
     ) + "".join(shown)
 
 
@@ -162,9 +163,9 @@ def continuation(tour: TourFiles) -> str:
         remarks = [row.get("language", ""), f"the first {seconds:.2f} s were given"]
         shown.append(_utterance(row["id"], remarks, _text(row["text"]) + _sounds(players)))
     return page.note(
-        f"The model hears the first {prefix} tokens of speech and goes on by itself, drawing one "
-        "token after the other. There is no right answer. The unit decoder "
-        "gives it the voice of the recording."
+        f"The model is given the first {prefix} tokens of speech and goes on by itself, drawing "
+        "one token after the other. There is no right answer. The unit decoder gives it the voice "
+        "of the recording."
     ) + "".join(shown)
 
 
@@ -174,11 +175,11 @@ def prompt_seconds(tour: TourFiles, row: Row, *, prefix: int) -> float | None:
     model = tour.folder / "lm" / "best" / "tokenizer" / "units.model"
     count = prefix
     if tour.shards.passport.unit_pieces:
-        pieces = UnitSubwords.load(model)
-        tokens = pieces.encode(units)
+        subwords = UnitSubwords.load(model)
+        tokens = subwords.encode(units)
         if len(tokens) <= prefix:
             return None
-        count = len(pieces.decode(tokens[:prefix]))
+        count = len(subwords.decode(tokens[:prefix]))
     if count >= len(units):
         return None
     lasting = row["durations"] or [1] * len(units)
@@ -204,13 +205,13 @@ def _resynthesised(tour: TourFiles) -> tuple[dict[str, Path], str]:
 
 
 def _judged(tour: TourFiles) -> dict[str, str]:
-    """Say by id what the judge understood; nothing where there was no judge."""
+    """Return by id what the ASR judge recognised; nothing where there was none."""
     try:
         lines = tour.lines("scores", "tts", "utterances.jsonl")
     except UnitoneError:
         return {}
     return {
-        line["id"]: f"The judge understood: {line['synthesised'] or '(nothing)'}. "
+        line["id"]: f"The ASR judge recognised: {line['synthesised'] or '(nothing)'}. "
         f"In the recording: {line['floor'] or '(nothing)'}."
         for line in lines
     }

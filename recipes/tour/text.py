@@ -21,11 +21,11 @@ def recognition(tour: TourFiles) -> str:
     wrong = [row for row in rows if _errors(row)]
     middle = max((len(rows) - _TYPICAL) // 2, 0)
     typical = [row for row in rows[middle : middle + _TYPICAL] if row not in wrong[:_WORST]]
-    said = page.note(
+    remark = page.note(
         f"{right:,} of {len(rows):,} test utterances are recognised without an error. Reference "
         "above, what the model wrote below."
     )
-    blocks = [said, examples.legend()]
+    blocks = [remark, examples.legend()]
     if wrong:
         blocks += ["<h3>The worst</h3>", *(_aligned(tour, row) for row in wrong[:_WORST])]
     if typical:
@@ -95,8 +95,8 @@ def _examples(tour: TourFiles, task: str) -> str:
         reference = one["reference"]["translation"][to]
         same = reference == one["text"]
         mark = '<span class="good">✓</span> ' if same else ""
-        said = Html(mark + html.escape(one["text"] or "(nothing)"))
-        rows.append((f"{language}\u00a0→\u00a0{to}", one["reference"]["text"], said, reference))
+        written = Html(mark + html.escape(one["text"] or "(nothing)"))
+        rows.append((f"{language}\u00a0→\u00a0{to}", one["reference"]["text"], written, reference))
     source = "Said in the recording" if task == "st" else "Source"
     remark = "The first of each direction. ✓: the reference, word for word."
     header = ("", source, "The model's", "Reference")

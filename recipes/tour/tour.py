@@ -1,7 +1,7 @@
 """The tour: from nothing to a model that listens, speaks and translates, without a network.
 
 ``make tour`` or ``python -m recipes.tour``. A corpus in three languages is made (eSpeak NG) and
-tokenised; a unit decoder, one language model for seven tasks, and a judge of other voices are
+tokenised; a unit decoder, one language model for seven tasks, and an ASR judge of other voices are
 trained, within twelve minutes of two cores; the test sentences are decoded and scored, and
 ``exp/tour/report.html`` shows it all. Every step is a command a user can type; the tour prints each
 before it runs. A finished step isn't done again, and a killed one goes on.
@@ -10,7 +10,7 @@ before it runs. A finished step isn't done again, and a killed one goes on.
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,22 @@ from unitone import files, program
 from unitone.codecs import synthesize
 from unitone.codecs import train as decoder_train
 from unitone.config import command_line
-from unitone.eval import bleu, classify, judge_score, judge_train, wer
+from unitone.corpus.reading import ReadingConfig
+from unitone.eval import judge_train
+from unitone.eval.scoring import ReadConfig
 from unitone.lm import decode
+from unitone.lm.decoder.predictor import DecodingConfig
 from unitone.recipes.espeak import corpus as espeak
-from unitone.recipes.steps import Main, Step
-from unitone.recipes.tour import report
-from unitone.recipes.tour.training import CLASSES, DECODING, Training
+from unitone.recipes.espeak.corpus import EspeakCommand
+from unitone.recipes.steps import Step
+from unitone.recipes.tour import report, stages
+from unitone.recipes.tour.stages import CLASSES, TRANSLATIONS, Training
 from unitone.tokenizers import build, encode
+from unitone.tokenizers.extract import ExtractorConfig
 
 logger = logging.getLogger(__name__)
 
-TRANSLATIONS = ("st", "mt")
+RENAMED = {"--switch-penalty": "--duration-penalty", "--text-pieces": "--text-subwords"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,25 +43,25 @@ class TourConfig:
     utterances: int = 12_000
     """Size of the corpus; 12,000 are about six hours."""
     judge_utterances: int = 3_000
-    """Size of the judge's corpus, of other voices and sentences."""
+    """Size of the ASR judge's corpus, of other voices and sentences."""
     k: int = 200
     """Number of units."""
-    switch_penalty: float = 2.0
+    duration_penalty: float = 2.0
     """Price of a change of unit; see ``tokenizers.build``."""
-    text_pieces: int = 640
+    text_subwords: int = 640
     """Subwords of the text model; few sentences hold fewer."""
     lm_seconds: float = 520.0
     """Training time of the language model."""
     decoder_seconds: float = 90.0
     """Training time of the unit decoder."""
     judge_seconds: float = 105.0
-    """Training time of the judge."""
+    """Training time of the ASR judge."""
     spoken: int = 120
     """Test sentences that are synthesised."""
     training: Training = field(default_factory=Training)
 
 
-def steps(config: TourConfig) -> Iterator[Step]:
+def steps(config: TourConfig) -> Iterator[Step[Any]]:
     """Yield the tour's commands in order."""
     yield from _data(config)
     yield from _training(config)
@@ -64,121 +69,100 @@ def steps(config: TourConfig) -> Iterator[Step]:
     yield from _scoring(config)
 
 
-def _data(config: TourConfig) -> Iterator[Step]:
+def _data(config: TourConfig) -> Iterator[Step[Any]]:
     out, manifest = config.out, _manifest(config)
-    yield Step(
-        module="recipes.espeak",
-        arguments=("--out", str(out / "corpus"), "--utterances", str(config.utterances)),
-        main=espeak.main,
+    corpus = EspeakCommand(out=out / "corpus", utterances=config.utterances)
+    yield Step(corpus, espeak.make)
+    tokenizer = build.BuildConfig(
+        out=out / "tokenizer",
+        reading=ReadingConfig(manifest=manifest, split="train"),
+        extractor=ExtractorConfig(ssl="mfcc"),
+        k=config.k,
+        duration_penalty=config.duration_penalty,
+        unit_subwords=0,
+        text="sentencepiece",
+        text_subwords=config.text_subwords,
     )
-    yield Step(
-        module="tokenizers.build",
-        arguments=(
-            *("--manifest", manifest, "--split", "train", "--ssl", "mfcc", "--k", str(config.k)),
-            *("--duration-penalty", str(config.switch_penalty), "--unit-subwords", "0"),
-            *("--text", "sentencepiece"),
-            *("--text-subwords", str(config.text_pieces)),
-            *("--out", str(out / "tokenizer")),
-        ),
-        main=build.main,
+    yield Step(tokenizer, build.build)
+    tokens = encode.EncodeConfig(
+        tokenizer=out / "tokenizer", reading=ReadingConfig(manifest=manifest), out=out / "tokens"
     )
-    yield Step(
-        module="tokenizers.encode",
-        arguments=(
-            *("--tokenizer", str(out / "tokenizer"), "--manifest", manifest),
-            *("--out", str(out / "tokens")),
-        ),
-        main=encode.main,
-    )
+    yield Step(tokens, encode.encode)
 
 
-def _training(config: TourConfig) -> Iterator[Step]:
-    out, threads = config.out, ("--threads", str(config.training.threads))
-    yield Step(
-        module="unitone.codecs.train",
-        arguments=(
-            *("--tokens", str(out / "tokens"), "--manifest", _manifest(config)),
-            *("--tokenizer", str(out / "tokenizer"), "--split", "train"),
-            *("--max-seconds", str(config.decoder_seconds), *threads),
-            *("--out", str(out / "decoder")),
-        ),
-        main=decoder_train.main,
+def _training(config: TourConfig) -> Iterator[Step[Any]]:
+    out, threads = config.out, config.training.threads
+    decoder = decoder_train.DecoderTrainConfig(
+        tokens=out / "tokens",
+        manifest=_manifest(config),
+        tokenizer=out / "tokenizer",
+        split="train",
+        train=replace(decoder_train.MEL, max_seconds=config.decoder_seconds, threads=threads),
+        out=out / "decoder",
     )
+    yield Step(decoder, decoder_train.train)
     yield config.training.step(
-        data=out / "tokens",
-        out=out / "lm",
-        seconds=config.lm_seconds,
-        more=("--decoder", str(out / "decoder")),
+        tokens=out / "tokens", out=out / "lm", seconds=config.lm_seconds, decoder=decoder.out
     )
-    judged = str(out / "judge-corpus")
-    yield Step(
-        module="recipes.espeak",
-        arguments=(
-            *("--voices", "judge", "--utterances", str(config.judge_utterances)),
-            *("--out", judged),
-        ),
-        main=espeak.main,
+    judged = EspeakCommand(
+        out=out / "judge-corpus", utterances=config.judge_utterances, voices="judge"
     )
-    yield Step(
-        module="eval.judge_train",
-        arguments=(
-            *("--manifest", f"{judged}/manifest.jsonl", "--out", str(out / "judge")),
-            *("--max-seconds", str(config.judge_seconds), *threads),
-        ),
-        main=judge_train.main,
+    yield Step(judged, espeak.make)
+    judge = judge_train.JudgeTrainConfig(
+        manifest=judged.out / "manifest.jsonl",
+        out=out / "judge",
+        train=replace(judge_train.TRAINING, max_seconds=config.judge_seconds, threads=threads),
     )
+    yield Step(judge, judge_train.train)
 
 
-def _decoding(config: TourConfig) -> Iterator[Step]:
-    out = config.out
-    options: dict[str, tuple[str, ...]] = {
-        **DECODING,
-        "tts": (
-            *("--temperature", "0.4", "--candidates", "64"),
-            *("--audio", str(out / "hyp" / "audio-tts"), "--limit", str(config.spoken)),
-        ),
-        "continue": (
-            *("--audio", str(out / "hyp" / "audio-continue"), "--limit", "12", "--prefix", "40"),
-        ),
-    }
-    for task, more in options.items():
-        yield Step(
-            module="lm.decode",
-            arguments=(
-                *("--model", str(out / "lm" / "best"), "--task", task),
-                *("--tokens", str(out / "tokens"), "--split", "test", *more),
-                *("--out", str(_hypotheses(config, task))),
-            ),
-            main=decode.main,
+def _decoding(config: TourConfig) -> Iterator[Step[Any]]:
+    out, hypotheses = config.out, config.out / "hyp"
+    decoded = {
+        task: stages.decoding(
+            task, model=out / "lm" / "best", tokens=out / "tokens", out=_hypotheses(config, task)
         )
-    yield Step(
-        module="unitone.codecs.synthesize",
-        arguments=(
-            *("--model", str(out / "decoder"), "--tokens", str(out / "tokens")),
-            *("--split", "test", "--limit", str(config.spoken), "--out", str(out / "resynthesis")),
-        ),
-        main=synthesize.main,
+        for task in ("asr", *TRANSLATIONS, *CLASSES, "tts", "continue")
+    }
+    decoded["tts"] = replace(
+        decoded["tts"],
+        source=replace(decoded["tts"].source, limit=config.spoken),
+        audio=hypotheses / "audio-tts",
+        decoding=DecodingConfig(temperature=0.4, candidates=64),
     )
+    decoded["continue"] = replace(
+        decoded["continue"],
+        source=replace(decoded["continue"].source, limit=12),
+        audio=hypotheses / "audio-continue",
+        prefix=40,
+    )
+    for one in decoded.values():
+        yield Step(one, decode.decode)
+    resynthesis = synthesize.SynthesizeConfig(
+        model=out / "decoder",
+        tokens=out / "tokens",
+        split="test",
+        limit=config.spoken,
+        out=out / "resynthesis",
+    )
+    yield Step(resynthesis, synthesize.synthesize)
 
 
-def _scoring(config: TourConfig) -> Iterator[Step]:
-    def scored(module: str, main: Main, task: str, *more: str) -> Step:
-        paths = ("--ref", _manifest(config), "--hyp", str(_hypotheses(config, task)))
-        out = str(config.out / "scores" / task)
-        arguments = (*more, *paths, "--split", "test", "--out", out)
-        return Step(module=module, arguments=arguments, main=main)
-
-    yield scored("eval.wer", wer.main, "asr", "--by", "language")
-    for task in TRANSLATIONS:
-        yield scored("eval.bleu", bleu.main, task)
-    for task, name in CLASSES.items():
-        yield scored("eval.classify", classify.main, task, "--field", name)
-    judge = ("--judge", str(config.out / "judge"), "--limit", str(config.spoken))
-    yield scored("eval.judge_score", judge_score.main, "tts", *judge)
+def _scoring(config: TourConfig) -> Iterator[Step[Any]]:
+    for task in ("asr", *TRANSLATIONS, *CLASSES, "tts"):
+        read = ReadConfig(
+            ref=_manifest(config),
+            hyp=_hypotheses(config, task),
+            split="test",
+            by=("language",) if task == "asr" else (),
+            limit=config.spoken if task == "tts" else None,
+            out=config.out / "scores" / task,
+        )
+        yield stages.scoring(task, read, judge=config.out / "judge")
 
 
-def _manifest(config: TourConfig) -> str:
-    return str(config.out / "corpus" / "manifest.jsonl")
+def _manifest(config: TourConfig) -> Path:
+    return config.out / "corpus" / "manifest.jsonl"
 
 
 def _hypotheses(config: TourConfig, task: str) -> Path:
@@ -189,8 +173,8 @@ def tour(config: TourConfig) -> None:
     """Run every step and write the report."""
     started = time.perf_counter()
     done: list[dict[str, Any]] = []
-    for step in steps(config):
-        done.append({"command": step.typed, "seconds": step.run()})
+    for step in [*steps(config)]:  # all of them first: a wrong option is found before the work
+        done.append({"command": step.command, "seconds": step.execute()})
         files.write_json(config.out / "tour.json", {"steps": done})
     page = report.write(config.out)
     best = config.out / "lm" / "best"
@@ -200,7 +184,7 @@ def tour(config: TourConfig) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    config = command_line(TourConfig, argv, __doc__)
+    config = command_line(TourConfig, argv, __doc__, renamed=RENAMED)
     return program.run(lambda: tour(config))
 
 

@@ -67,7 +67,7 @@ def test_columns_are_the_positions_asked_for(model: LanguageModel) -> None:
     )
 
 
-def test_no_hook_stays_behind(model: LanguageModel) -> None:
+def test_no_hook_remains(model: LanguageModel) -> None:
     attention_maps.weights(model, example(), of=np.ones(LENGTH, bool))
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -22,17 +22,16 @@ def test_the_table_reads_what_each_command_writes(tmp_path: Path) -> None:
 
     assert len(rows) == len(SCORED)
     assert (
-        "| tts | CER % of the judge | 50.0 | 40.0 to 60.0 | 25.0 | 20.0 to 30.0 | 0.03 |" in rows[1]
+        "| tts | CER % of the ASR judge | 50.0 | 40.0 to 60.0 | 25.0 | 20.0 to 30.0 | 0.03 |"
+        in rows[1]
     )
     assert "| mt | BLEU | 0.5 | 0.4 to 0.6 | 0.2 | 0.2 to 0.3 | 0.03 |" in rows[3]
 
 
 def test_the_budget_is_divided_and_synthesis_meets_synthesis() -> None:
-    made = [step.typed for step in steps(OneOrManyConfig(seconds=100.0))]
-    seconds = [
-        float(line.split("--max-seconds ")[1].split()[0]) for line in made if "lm.train" in line
-    ]
+    made = list(steps(OneOrManyConfig(seconds=100.0)))
+    seconds = [step.config.train.max_seconds for step in made if step.module == "lm.train"]
     assert len(seconds) == len(SCORED)
     assert 95 < sum(seconds) < 100  # speech continuation has the rest
-    (judged,) = [line for line in made if "judge_score" in line]
-    assert "--against exp/one-or-many/tts/joint.jsonl" in judged
+    (judged,) = [step.config.scoring for step in made if step.module == "eval.judge_score"]
+    assert judged.against == Path("exp/one-or-many/tts/joint.jsonl")

@@ -1,4 +1,4 @@
-"""Recognition on one corpus: from its manifest to a score, and on to another corpus."""
+"""Recognition on one corpus: from its release to a score, and on to another corpus."""
 
 import json
 from pathlib import Path
@@ -13,25 +13,21 @@ SMALL = [
 ]
 
 
-@pytest.fixture
-def corpus(tiny_corpus: Path) -> Path:
-    """A manifest with every split."""
-    path = tiny_corpus / "manifest.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    for row, split in zip(rows[-2:], ("dev", "test"), strict=True):
-        row["split"] = split
-    for row in rows:
-        row["text"] = "A SENTENCE"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+@pytest.mark.parametrize("given", [[], ["--root", "a", "--manifest", "b"]])
+def test_one_of_root_and_manifest_is_required(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        an4.main([*given, "--out", str(tmp_path / "out")])
+    assert "--root or --manifest" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_from_a_manifest_to_a_score_and_on_from_its_model(corpus: Path, tmp_path: Path) -> None:
+def test_from_a_release_to_a_score_and_on_from_its_model(fsdd_root: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    assert fsdd.main(["--manifest", str(corpus), "--out", str(first), *SMALL]) == 0
-    start = first / "lm" / "best"
-    options = ["--manifest", str(corpus), "--out", str(second), "--init", str(start), *SMALL]
+    assert fsdd.main(["--root", str(fsdd_root), "--out", str(first), *SMALL]) == 0
+    manifest, start = first / "prepared" / "manifest.jsonl", first / "lm" / "best"
+    options = ["--manifest", str(manifest), "--out", str(second), "--init", str(start), *SMALL]
     assert an4.main(options) == 0
     assert not (second / "tokenizer").exists()  # the model's own has made the tokens
     for folder in (first, second):

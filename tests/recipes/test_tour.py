@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from unitone.config import command_line
 from unitone.recipes.tour import tour
+from unitone.recipes.tour.stages import Training
 from unitone.recipes.tour.tour import TourConfig
-from unitone.recipes.tour.training import Training
 
 SMALL = (
     "--utterances 120 --judge-utterances 36 --k 20 --text-subwords 300 --lm lm-tiny --lm-seconds 5 "
@@ -16,18 +17,35 @@ SMALL = (
 )
 
 
-def test_every_step_is_a_command_a_user_can_type() -> None:
+def test_every_task_is_decoded_and_scored_in_order() -> None:
     found = list(tour.steps(TourConfig(training=Training(compile=False))))
     modules = [step.module for step in found]
     assert modules[:5] == [
         *("recipes.espeak", "tokenizers.build", "tokenizers.encode"),
         *("unitone.codecs.train", "lm.train"),
     ]
-    decoded = [step.arguments for step in found if step.module == "lm.decode"]
-    tasks = [arguments[arguments.index("--task") + 1] for arguments in decoded]
-    assert sorted(tasks) == sorted(["asr", "tts", "st", "mt", "lid", "gid", "continue"])
-    for step in found:
-        assert shlex.split(shlex.join(step.arguments)) == list(step.arguments)
+    decoded = [step.config.task for step in found if step.module == "lm.decode"]
+    assert sorted(decoded) == sorted(["asr", "tts", "st", "mt", "lid", "gid", "continue"])
+    scored = [step.config.scoring.hyp.stem for step in found[-6:]]
+    assert scored == ["asr", "st", "mt", "lid", "gid", "tts"]
+
+
+def test_every_command_is_one_that_a_user_can_type() -> None:
+    for step in tour.steps(TourConfig()):
+        module, *options = shlex.split(step.command.removeprefix("python -m "))
+        assert module == step.module
+        assert command_line(type(step.config), options, None) == step.config
+
+
+def test_a_wrong_option_is_found_before_the_work(tmp_path: Path) -> None:
+    assert tour.main(["--out", str(tmp_path / "tour"), "--k", "1"]) == 2
+    assert not (tmp_path / "tour").exists()
+
+
+def test_an_old_option_is_refused_with_its_new_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        tour.main(["--text-pieces", "300"])
+    assert "--text-subwords" in capsys.readouterr().err
 
 
 def test_training_takes_twelve_minutes_at_most() -> None:

@@ -1,0 +1,84 @@
+"""How the tour trains, decodes and scores; what is compared with it does the same."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unitone.eval import bleu, classify, judge_score, wer
+from unitone.eval.scoring import ReadConfig, ScoringConfig
+from unitone.eval.statistics import Resampling
+from unitone.lm import decode
+from unitone.lm import train as lm_train
+from unitone.lm.data.mixture import MixtureConfig
+from unitone.lm.data.sources import SourceConfig
+from unitone.lm.decode import DecodeConfig
+from unitone.lm.decoder.predictor import DecodingConfig
+from unitone.lm.decoder.training import DecoderConfig, Options
+from unitone.lm.training import TRAINING
+from unitone.recipes.steps import Step, compiles
+
+TRANSLATIONS = ("st", "mt")
+CLASSES = {"lid": "language", "gid": "gender"}
+"""Field of the manifest that a task has to find."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    lm: str = "lm-micro"
+    """Size of the language model; in minutes, a larger one learns less."""
+    threads: int = 2
+    """CPU threads."""
+    compile: bool = True
+    """Compile the language model, where there is a C++ compiler."""
+
+    def step(
+        self, *, tokens: Path, out: Path, seconds: float, decoder: Path, tasks: tuple[str, ...] = ()
+    ) -> Step[Any]:
+        """Train for ``seconds``, on all tasks unless some are named."""
+        config = DecoderConfig(
+            config=self.lm,
+            tokens=tokens,
+            out=out,
+            tasks=tasks,
+            decoder=decoder,
+            valid_utterances=24,
+            options=Options(),
+            mixture=MixtureConfig(max_tokens=4096),
+            train=replace(
+                TRAINING,
+                max_seconds=float(f"{seconds:g}"),
+                precision="bf16",
+                lr=3e-3,
+                warmup_steps=50,
+                decay_share=0.6,
+                validate_every=500,
+                log_every=20,
+                threads=self.threads,
+                compile=compiles(self.compile),
+            ),
+        )
+        return Step(config, lm_train.train)
+
+
+def decoding(task: str, *, model: Path, tokens: Path, out: Path) -> DecodeConfig[DecodingConfig]:
+    """Return how the test sentences of a task are decoded."""
+    return decode.DecodeConfig(
+        model=model,
+        task=task,
+        source=SourceConfig(tokens=tokens, split="test"),
+        out=out,
+        to=("en", "de", "fr") if task in TRANSLATIONS else (),
+        decoding=DecodingConfig(beam=4) if task == "asr" else DecodingConfig(),
+    )
+
+
+def scoring(task: str, read: ReadConfig, *, judge: Path) -> Step[Any]:
+    """Score the hypotheses of a task; ``judge`` is the ASR judge's directory."""
+    if task in CLASSES:
+        return Step(classify.ClassifyConfig(field=CLASSES[task], scoring=read), classify.score)
+    options = ScoringConfig(**vars(read), resampling=Resampling())
+    if task == "asr":
+        return Step(wer.WerConfig(scoring=options), wer.score)
+    if task in TRANSLATIONS:
+        return Step(bleu.BleuConfig(scoring=options), bleu.score)
+    return Step(judge_score.JudgeScoreConfig(judge=judge, scoring=options), judge_score.score)
