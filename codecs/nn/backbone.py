@@ -40,8 +40,8 @@ class BackboneConfig:
             raise ValueError("every width and count of the backbone must be at least 1")
 
 
-class Voice(nn.Module):
-    """A speaker as a vector of width D: a row of a table, or a projection of a given embedding."""
+class SpeakerEmbedding(nn.Module):
+    """Of width D: a row of a table, or a projection of a given embedding."""
 
     def __init__(self, *, num_speakers: int, embedding_dim: int | None, dim: int) -> None:
         super().__init__()
@@ -68,13 +68,13 @@ class Backbone(nn.Module):
         config: BackboneConfig,
         *,
         num_units: int,
-        voice: Voice,
+        voice: SpeakerEmbedding,
         num_outputs: int,
         frames_per_unit: int,
     ) -> None:
         super().__init__()
         self.units = nn.Embedding(num_units, config.dim)
-        self.voice = voice
+        self.voice = voice  # compat: the names of the weights, here and below
         self.frames_per_unit = frames_per_unit
         # tells the spectral frames of one unit apart
         self.place = nn.Parameter(torch.zeros(frames_per_unit, config.dim))
@@ -123,7 +123,7 @@ class DurationPredictor(nn.Module):
     (`unitone.codecs.nn.losses.duration_loss`).
     """
 
-    def __init__(self, config: BackboneConfig, *, num_units: int, voice: Voice) -> None:
+    def __init__(self, config: BackboneConfig, *, num_units: int, voice: SpeakerEmbedding) -> None:
         super().__init__()
         dim = config.duration_dim
         self.units = nn.Embedding(num_units, dim)

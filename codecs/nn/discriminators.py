@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -77,7 +78,7 @@ class _Period(nn.Module):
 
     def forward(self, waves: Float[Tensor, "B N"]) -> Output:
         x = functional.pad(waves, (0, -waves.shape[1] % self.period))
-        x = x.unflatten(1, (-1, self.period))[:, None]
+        x = rearrange(x, "b (t p) -> b 1 t p", p=self.period)
         features = []
         for layer in self.layers:
             x = functional.leaky_relu(layer(x), SLOPE)
@@ -111,7 +112,7 @@ class _Spectral(nn.Module):
     def forward(self, waves: Float[Tensor, "B N"]) -> Output:
         half = self.framing.fft // 2
         spectra = torch.view_as_real(spectrum(functional.pad(waves, (half, half)), self.framing))
-        spectra = spectra.permute(0, 3, 1, 2)  # (B, 2, T, F)
+        spectra = rearrange(spectra, "b t f c -> b c t f")  # c: real, imaginary
         ends, features = [], []
         for layers, low, high in zip(self.bands, self.edges[:-1], self.edges[1:], strict=True):
             x = spectra[..., low:high]

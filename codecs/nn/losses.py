@@ -90,7 +90,6 @@ class GeneratorOutput:
         self._trained = [p for p in network.parameters() if p.requires_grad]
         self._kept: tuple[CropBatch, Tensor] | None = None
 
-    @torch.compiler.disable
     def for_discriminators(self, batch: CropBatch) -> Float[Tensor, "B N"]:
         """Return the waveforms, detached; keep them with their graph for the generator's turn."""
         if not torch.is_grad_enabled():
@@ -104,7 +103,6 @@ class GeneratorOutput:
         self._kept = (batch, made)
         return made.detach()
 
-    @torch.compiler.disable
     def for_generator(self, batch: CropBatch) -> Float[Tensor, "B N"]:
         """Return the waveforms with their graph: those that are kept, or made now."""
         if self._kept is None or self._kept[0] is not batch:

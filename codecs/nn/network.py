@@ -19,7 +19,7 @@ from unitone.codecs.nn.backbone import (
     Backbone,
     BackboneConfig,
     DurationPredictor,
-    Voice,
+    SpeakerEmbedding,
     initialize,
 )
 from unitone.codecs.nn.spectrum import Framing, framing_of, griffin_lim, trim, waveform
@@ -86,14 +86,14 @@ class UnitNetwork(nn.Module):
         self.decoder = Backbone(
             config.backbone,
             num_units=config.num_units,
-            voice=self._voice(config.backbone.dim),
+            voice=self._speaker_embedding(config.backbone.dim),
             num_outputs=bins if config.head == "mel" else 2 * bins,
             frames_per_unit=config.frames_per_unit,
         )
         self.durations = DurationPredictor(
             config.backbone,
             num_units=config.num_units,
-            voice=self._voice(config.backbone.duration_dim),
+            voice=self._speaker_embedding(config.backbone.duration_dim),
         )
         initialize(self, generator)
         with torch.no_grad():  # speech lies near here, and getting there would cost 100 steps
@@ -136,9 +136,11 @@ class UnitNetwork(nn.Module):
             wave = waveform(spectra, self.framing, frames)
         return trim(wave, self.framing) * valid.repeat_interleave(self.config.hop, dim=1)
 
-    def _voice(self, dim: int) -> Voice:
+    def _speaker_embedding(self, dim: int) -> SpeakerEmbedding:
         config = self.config
-        return Voice(num_speakers=len(config.speakers), embedding_dim=config.speaker_dim, dim=dim)
+        return SpeakerEmbedding(
+            num_speakers=len(config.speakers), embedding_dim=config.speaker_dim, dim=dim
+        )
 
 
 _LOG_LOUDEST = float(torch.tensor(LOUDEST).log())

@@ -14,6 +14,7 @@ from unitone.errors import CorpusError, UnitoneError
 from unitone.recipes.tour.files import Row, TourFiles
 from unitone.report import page
 from unitone.report.page import Html
+from unitone.tokenizers.text.subwords import UnitSubwords
 
 LONGEST = 6.0
 """Seconds of a sound that are put into the page: it stays small whatever the model generates."""

@@ -96,7 +96,7 @@ def test_what_cannot_be_trained_says_why(
 def test_each_head_has_its_defaults_and_an_old_option_its_new_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    where = {name: Path(name) for name in ("tokens", "manifest", "out")}
+    where: dict[str, Any] = {name: Path(name) for name in ("tokens", "manifest", "out")}
     mel = train.DecoderTrainConfig(**where)
     istft = train.IstftTrainConfig(**where, head="istft")
     assert (mel.train.steps, mel.backbone.dim, mel.crop_frames) == (1_500, 256, 64)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from unitone.errors import ConfigError
 from unitone.seeding import stream
-from unitone.train.batches import MemoryModel, bucket, bucket_pairs, pack, padding_share
+from unitone.train.batches import MemoryModel, bucket, bucket_pairs, pack
 
 MANY = st.lists(st.integers(1, 64), max_size=200)
 
@@ -59,7 +59,8 @@ def test_buckets_are_a_function_of_the_generator(lengths: list[int], seed: int) 
 def test_buckets_pad_little_and_come_in_random_order() -> None:
     lengths = stream(0).integers(10, 500, size=3000)
     batches = bucket(lengths, max_tokens=4000, generator=stream(1))
-    assert padding_share(lengths, batches) < 0.03
+    padded = sum(len(items) * (-(-lengths[items].max() // 8) * 8) for items in batches)
+    assert 1 - lengths.sum() / padded < 0.03
     longest = np.array([lengths[items].max() for items in batches])
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.3
     others = bucket(lengths, max_tokens=4000, generator=stream(2))
@@ -90,14 +91,7 @@ def test_packing_takes_the_tightest_row() -> None:
 def test_packing_wastes_little() -> None:
     lengths = stream(0).integers(10, 300, size=3000)
     rows = pack(lengths, capacity=1024)
-    assert padding_share(lengths, rows, capacity=1024) < 0.005
-
-
-def test_padding_share_by_hand() -> None:
-    lengths = np.array([3, 8, 5])
-    assert padding_share(lengths, [np.array([0, 1]), np.array([2])]) == pytest.approx(1 - 16 / 24)
-    assert padding_share(lengths, [np.array([0, 1, 2])], capacity=20) == pytest.approx(0.2)
-    assert padding_share(lengths, []) == 0.0
+    assert 1 - lengths.sum() / (1024 * len(rows)) < 0.005
 
 
 def test_an_item_that_is_too_long_is_named() -> None:

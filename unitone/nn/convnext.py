@@ -53,10 +53,9 @@ class ConvNextBlock(nn.Module):
         x = x * valid[:, :, None]
         mixed = self.mix(x.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
         inner = functional.gelu(self.up(self.norm(mixed)), approximate=self.gelu)
-        branch: Tensor = self.down(inner)
-        if self.scale is not None:
-            branch = self.scale * branch
-        return x + self.dropout(branch)
+        branch = self.down(inner) if self.scale is None else self.scale * self.down(inner)
+        result: Tensor = x + self.dropout(branch)
+        return result
 
     if TYPE_CHECKING:
         __call__ = forward

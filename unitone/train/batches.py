@@ -112,31 +112,6 @@ def pack(lengths: Lengths, *, capacity: int, names: Sequence[str] | None = None)
     return [np.array(row, dtype=np.int64) for row in rows]
 
 
-def padding_share(
-    lengths: Lengths,
-    batches: Sequence[Rows],
-    *,
-    multiple_of: int = 8,
-    capacity: int | None = None,
-) -> float:
-    """Return the share of positions that are padding, 0..1.
-
-    Args:
-        lengths: of the items.
-        batches: what `bucket` returned; with ``capacity``, the rows that `pack` returned.
-        multiple_of: as given to `bucket`.
-        capacity: as given to `pack`.
-    """
-    filled = sum(int(lengths[items].sum()) for items in batches)
-    if capacity is not None:
-        positions = len(batches) * capacity
-    else:
-        positions = sum(
-            len(items) * _round_up(int(lengths[items].max()), multiple_of) for items in batches
-        )
-    return 1 - filled / positions if positions else 0.0
-
-
 @dataclass(frozen=True, kw_only=True)
 class MemoryModel:
     """Peak memory of a step: base + per_token rows length + per_pair rows length^2, in bytes."""
