@@ -5,7 +5,6 @@ to which id (ids may hold anything; file names are the ids percent-encoded). A f
 already is kept.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -128,14 +127,11 @@ def _arrays(features: Features) -> Iterator[np.ndarray]:
 
 def _write_index(out: Path, corpus: Corpus, skipped: list[Skipped]) -> None:
     lost = {item.line for item in skipped}
-    lines = [
-        json.dumps({"id": u.id, "file": file_name(u.id, ".npy")}, ensure_ascii=False) + "\n"
-        for u in corpus.utterances
-        if u.line not in lost
-    ]
-    files.write_text(out / "features.jsonl", "".join(lines))
-    reasons = [json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in skipped]
-    files.write_text(out / "skipped.jsonl", "".join(reasons))
+    there = (u.id for u in corpus.utterances if u.line not in lost)
+    files.write_json_lines(
+        out / "features.jsonl", ({"id": name, "file": file_name(name, ".npy")} for name in there)
+    )
+    files.write_json_lines(out / "skipped.jsonl", (item.to_json() for item in skipped))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -151,8 +151,7 @@ class ShardWriter:
             totals["frames"] += _sum(table["durations"].combine_chunks().flatten())
             skipped += _skipped_of(self._path(part))
         skipped.sort(key=lambda item: item.line)
-        lines = [json.dumps(item.to_json(), ensure_ascii=False) for item in skipped]
-        files.write_text(self._out / SKIPPED, "".join(line + "\n" for line in lines))
+        files.write_json_lines(self._out / SKIPPED, (item.to_json() for item in skipped))
         if totals["rows"] == 0:
             for part in range(self._num_parts):  # so that a run after the cure tries again
                 self._path(part).unlink(missing_ok=True)

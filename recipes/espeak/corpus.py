@@ -21,7 +21,6 @@ The bytes depend on the seed, the number of utterances, the languages and the ve
 ``corpus.json``, not on the number of workers. A killed run goes on where it was.
 """
 
-import json
 import os
 import sys
 from collections import Counter
@@ -34,7 +33,7 @@ from typing import Any
 from unitone import __version__, program
 from unitone.config import command_line
 from unitone.errors import ConfigError
-from unitone.files import read_json, write_json, write_text
+from unitone.files import read_json, write_json, write_json_lines, write_text
 from unitone.logs import Progress
 from unitone.recipes.espeak.clauses import Split, draw, split_of
 from unitone.recipes.espeak.grammar import LANGUAGES, Clause, Language, render
@@ -126,8 +125,7 @@ def prepare(config: EspeakConfig) -> Path:
     if missing or not manifest.exists():
         ordered = [rows[utterance.id] for utterance in plan]
         write_text(config.out / "README.md", _readme(config, ordered))
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in ordered)
-        write_text(manifest, "".join(lines))
+        write_json_lines(manifest, ordered)
     journal.remove()
     return manifest
 

@@ -109,8 +109,7 @@ def load_or_draw(settings: Settings, extractor: Extractor, *, work: Path, skippe
             "frames were kept; correct them, remove them, or run without --engine ray"
         )
     unusable = sorted([*settings.corpus.skipped, *state.skipped], key=lambda item: item.line)
-    lines = [json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in unusable]
-    files.write_text(skipped, "".join(lines))
+    files.write_json_lines(skipped, (item.to_json() for item in unusable))
     if settings.strict and unusable:
         raise CorpusError(f"--strict: {unusable[0].id}: {unusable[0].reason}")
     if reservoir.seen == 0:

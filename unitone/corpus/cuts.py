@@ -4,7 +4,6 @@
 read the header of every recording; what can't be used is listed in ``OUT.skipped.jsonl`` beside it.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,8 +62,8 @@ def write_cuts(config: CutsConfig) -> None:
         unfinished.replace(config.out)
     finally:
         unfinished.unlink(missing_ok=True)
-    lines = [json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in skipped]
-    files.write_text(config.out.with_name(f"{config.out.name}.skipped.jsonl"), "".join(lines))
+    reasons = config.out.with_name(f"{config.out.name}.skipped.jsonl")
+    files.write_json_lines(reasons, (item.to_json() for item in skipped))
     logger.info("%d cuts in %s, %d entries skipped", count, config.out, len(skipped))
 
 

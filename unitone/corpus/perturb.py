@@ -7,7 +7,6 @@ everything after it sees one larger corpus. A copy's id is ``sp0.9-<id>`` and it
 are. Files that are there already are kept.
 """
 
-import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,9 +65,7 @@ def perturb(config: PerturbConfig) -> Path:
                 bar.advance(1.0)
         path = config.out / "manifest.jsonl"
         lines = [*map(_entry, corpus.utterances), *(_faster(*job, out=config.out) for job in jobs)]
-        files.write_text(
-            path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        )
+        files.write_json_lines(path, lines)
     logger.info("%d utterances, %d of them copies, in %s", len(lines), len(jobs), path)
     return path
 
