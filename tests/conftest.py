@@ -25,6 +25,12 @@ settings.register_profile("ci", settings.get_profile("local"), max_examples=50, 
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden-exact", action="store_true", help="golden numbers have to be equal to the bit"
+    )
+
+
 def pytest_configure() -> None:
     torch.set_num_threads(2)
 
