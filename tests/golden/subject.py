@@ -23,7 +23,7 @@ from unitone.eval.judge.model import NetworkConfig as JudgeConfig
 from unitone.eval.judge.model import log_mel, normalized, padded
 from unitone.lm.data.mixture import collate
 from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
-from unitone.lm.decoder.generation import generate
+from unitone.lm.decoder.generation import Hypothesis, generate
 from unitone.lm.decoder.layout import Composer
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.decoder.objective import NextToken
@@ -115,13 +115,13 @@ def composer_of(table: Sequence[Task], *, codes: Sequence[int] = (), units: int)
 def to_file(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a language model's weights under the names that its file has."""
     convert = to_opt if isinstance(model, OptModel) else to_llama
-    return convert(weights, model.config)  # type: ignore[arg-type,operator]
+    return convert(weights, model.config)  # type: ignore[arg-type]
 
 
 def from_file(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo `to_file`."""
     convert = from_opt if isinstance(model, OptModel) else from_llama
-    return convert(weights, model.config, where="golden")  # type: ignore[arg-type,operator]
+    return convert(weights, model.config, where="golden")  # type: ignore[arg-type]
 
 
 def next_token(model: nn.Module, composer: Composer, table: Sequence[Task]) -> nn.Module:
@@ -136,9 +136,9 @@ def said(
     task: Task,
     records: Sequence[dict[str, Any]],
     decoding: Decoding,
-) -> list[Any]:
+) -> list[Hypothesis]:
     """Return a hypothesis for each record: tokens, score, truncated."""
-    return generate(  # type: ignore[return-value]
+    return generate(
         model,  # type: ignore[arg-type]
         [composer.prompt(task, record) for record in records],
         allowed=composer.allowed(task),

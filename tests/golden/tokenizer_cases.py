@@ -52,9 +52,9 @@ def draw_encoder(family: str, *, layer_norm: bool) -> Tensors:
     import transformers
 
     settings = configuration(family, layer_norm=layer_norm)
-    kind = "HubertConfig" if family == "hubert" else "WavLMConfig"
-    config = getattr(transformers, kind)(**settings)
-    model = transformers.AutoModel.from_config(config)
+    kind = "Hubert" if family == "hubert" else "WavLM"
+    config = getattr(transformers, f"{kind}Config")(**settings)
+    model = getattr(transformers, f"{kind}Model")(config)
     draw, weights = generator(0), {}
     for name, value in sorted(model.state_dict().items()):
         if name == "masked_spec_embed":
