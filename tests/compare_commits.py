@@ -31,7 +31,7 @@ RENAMED = {
     "--text-pieces": "--text-subwords",
 }
 """Options that a later commit may call otherwise."""
-CLOCKS = re.compile(r"(^|_)(seconds|time|rate|per_second|version|commit|command|argv|made_by)$")
+CLOCKS = re.compile(r"(^|_)(seconds|time|per_second|version|commit|command|argv|made_by)$")
 """Keys of JSON files that tell when, where and by which command, not what."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
 ABSENT = "not there"
@@ -53,7 +53,6 @@ class Side:
     def run(self, module: str, *options: str, inside: Path | None = None) -> None:
         """Run ``python -m module``; where the options were renamed, by their new names."""
         command = [self.python, "-m", module, *self.translated(module, options)]
-        self.folder.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
             command,
             cwd=inside or self.folder,
@@ -71,19 +70,20 @@ class Side:
         """Yield the options as this commit calls them."""
         for option in options:
             new = RENAMED.get(option)
-            yield new if new and listed(self.python, module, new) else option
+            yield new if new and self.has(module, new) else option
+
+    def has(self, module: str, option: str) -> bool:
+        """Say whether a command has this option."""
+        listed = help_of(self, module)
+        return bool(re.search(rf"^\W*{option}(?![\w-])", listed, re.MULTILINE))
 
 
 @cache
-def help_of(python: str, module: str) -> str:
+def help_of(side: Side, module: str) -> str:
     """Return the help of a command."""
-    command = [python, "-m", module, "--help"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def listed(python: str, module: str, option: str) -> bool:
-    """Say whether a command has this option."""
-    return bool(re.search(rf"^\W*{option}(?![\w-])", help_of(python, module), re.MULTILINE))
+    command = [side.python, "-m", module, "--help"]  # inside: here could be another checkout
+    done = subprocess.run(command, cwd=side.folder, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 # What is run.
@@ -166,7 +166,7 @@ def score(side: Side, judge: str, manifest: str) -> None:
     for module, task, more in (
         ("wer", "asr", ("--by", "language", *few)),
         ("bleu", "mt", few),
-        ("classify", "lid", ("--field", "language", *few)),
+        ("classify", "lid", ("--field", "language")),
         ("judge_score", "tts", ("--judge", judge)),
     ):
         hypotheses = ("--hyp", f"hyp-{task}.jsonl", "--out", f"scores-{task}")
@@ -175,6 +175,11 @@ def score(side: Side, judge: str, manifest: str) -> None:
 
 def make_all(side: Side) -> None:
     """Run everything of one commit."""
+    side.folder.mkdir(parents=True, exist_ok=True)
+    code = "import unitone; print(unitone.__file__)"
+    found = subprocess.check_output([side.python, "-c", code], cwd=side.folder, text=True).strip()
+    if not Path(found).is_relative_to(side.root):
+        raise SystemExit(f"{side.root}/.venv imports {found}: `make env` there installs its own")
     if (side.root / "tests" / "golden" / "make.py").is_file():
         out = str(side.folder.resolve() / "golden")
         side.run("tests.golden.make", "--out", out, inside=side.root)
@@ -282,6 +287,7 @@ COMPARED: tuple[tuple[str, str, Measure], ...] = (
     ("hypotheses, lid", "hyp-lid.jsonl", whole),
     ("hypotheses, tts, sampled", "hyp-tts.jsonl", whole),
     ("hypotheses, continue, sampled", "hyp-continue.jsonl", whole),
+    *((f"decoding settings, {task}", f"hyp-{task}.decoding.json", record) for task in SEARCHES),
     ("speech of the lm, wav", "audio", whole),
     ("resynthesis, wav", "resynthesis", whole),
     ("wer.json", "scores-asr/wer.json", record),
@@ -329,6 +335,7 @@ def compare(before: Side, after: Side, crossed: Side) -> int:
     started = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(make_all, (before, after)))
+    crossed.folder.mkdir()
     make_crossed(crossed, "../before")
     differing = table("Each by itself", [*golden(before, after), *rows_of(before, after)])
     used = [row for row in rows_of(before, crossed) if row[2] != ABSENT]
