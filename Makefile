@@ -2,6 +2,7 @@
 # it, and it does nothing when .venv is newer than pyproject.toml and constraints.txt.
 #
 #   make test ARGS="-k units"       more options for the command behind a target
+#   make test ARGS="-n 8"           more processes than the two that the tests run in; -n 0 is none
 #   make env PYTHON=python3.12      another Python, 3.11 or newer
 
 EXTRAS := dev,docs,tour,hf,ray
@@ -44,7 +45,7 @@ tour: env ## the main job from end to end on an embedded corpus
 	@$(PY) -m recipes.tour $(ARGS)
 
 test: env ## the tests that need nothing but this checkout
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-parity: env fairseq-env ## the encoders against Transformers and, under Python 3.10, fairseq
 	@found="$$(ls $(CURDIR)/$(FAIRSEQ_VENV)/.stamp 2>/dev/null)"; \

@@ -1,11 +1,13 @@
-"""Fixtures and settings every test shares: two threads, seeded hypothesis, synthetic speech."""
+"""Fixtures and settings every test shares: one thread, seeded hypothesis, synthetic speech."""
 
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch and FAISS; subprocesses inherit it
+# Before torch and FAISS; subprocesses inherit it. The cores are for pytest's workers: networks this
+# small are slower on two threads, and much slower beside other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -25,8 +27,14 @@ settings.register_profile("ci", settings.get_profile("local"), max_examples=50, 
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden-exact", action="store_true", help="golden numbers have to be equal to the bit"
+    )
+
+
 def pytest_configure() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,7 +85,7 @@ def speech() -> Speech:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads, and much slower beside other work."""
+    """Undo what a command's ``--threads`` has set."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

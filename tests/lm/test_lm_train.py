@@ -206,7 +206,15 @@ def test_a_metric_that_there_is_not(
 
 def test_data_that_changed_since_the_run_began(make_shards: MakeShards, tmp_path: Path) -> None:
     data = make_shards(rows(24))
-    options = ["--tokens", str(data), "--out", str(tmp_path / "run"), *SMALL]
+    options = [
+        "--tokens",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+        *SMALL,
+        "--valid-split",
+        "none",
+    ]
     assert lm_train.main([*options, "--steps", "1"]) == 0
     index = json.loads((data / "tokens.json").read_text())
     (data / "tokens.json").write_text(json.dumps(index | {"manifest_sha256": "another"}))

@@ -186,20 +186,20 @@ def test_encode_killed_and_run_again_writes_the_same_bytes(
     lines = [json.loads(line) for line in corpus.read_text().splitlines()]
     many = [
         json.dumps({**line, "id": f"{line['id']}-{n}", "audio": str(corpus.parent / line["audio"])})
-        for n in range(20)
+        for n in range(8)
         for line in lines
     ]
     manifest = tmp_path / "many.jsonl"
     manifest.write_text("\n".join(many))
-    base = ["--tokenizer", tokenizer, "--manifest", manifest, "--shard-size", 150]
-    run_process("tokenizers.encode", *base, "--out", tmp_path / "whole")
+    base = ["--tokenizer", tokenizer, "--manifest", manifest, "--shard-size", 60]
+    run("tokenizers.encode", *base, "--out", tmp_path / "whole")
 
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "tokenizers.encode", *map(str, base), "--out", str(out)]
     kill_when(command, lambda: (out / "part-00000.parquet").exists())
     journal = out / ".journal" / "part-00003.jsonl"
     kill_when(command, lambda: journal.exists() and journal.stat().st_size > 0)
-    message = run_process(*command[2:])
+    message = run(*command[2:])
 
     assert "were there already" in message
     assert same_tokens(tmp_path / "whole", out)

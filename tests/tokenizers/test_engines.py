@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from unitone.tokenizers import engines
+from unitone.tokenizers import build, encode, engines
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,17 +38,17 @@ def test_local_results_come_in_order() -> None:
     assert list(engines.run(Square(1), blocks, engine="local", workers=1)) == [2, 5, 10]
 
 
-def command(module: str, *arguments: object) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+RAY = """
+import json, sys
+from unitone.tokenizers import build, encode
+
+to_build, to_encode = json.loads(sys.argv[1])
+sys.exit(build.main(to_build) or encode.main(to_encode))
+"""
+"""Both commands on one cluster, in a process that ends it."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs unitone[ray]")
 def test_ray_builds_and_encodes_to_the_same_bytes(
     tmp_path: Path, speech: Callable[..., np.ndarray]
@@ -61,14 +61,19 @@ def test_ray_builds_and_encodes_to_the_same_bytes(
     lines[7] = "broken"
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("\n".join(lines))
-    options = ("--manifest", manifest, "--ssl", "mfcc", "--k", 8, "--sample-frames", 500)
+    options = (*("--manifest", manifest, "--ssl", "mfcc"), *("--k", 8, "--sample-frames", 500))
+    encoding = ("--manifest", manifest, "--tokenizer", tmp_path / "local", "--shard-size", 100)
     ray = ("--engine", "ray", "--workers", 2, "--threads", 1)
 
-    command("tokenizers.build", *options, "--out", tmp_path / "local")
-    command("tokenizers.build", *options, "--out", tmp_path / "ray", *ray)
-    encode = ("--tokenizer", tmp_path / "local", "--manifest", manifest, "--shard-size", 100)
-    command("tokenizers.encode", *encode, "--out", tmp_path / "tokens-local")
-    command("tokenizers.encode", *encode, "--out", tmp_path / "tokens-ray", *ray)
+    assert build.main([*map(str, (*options, "--out", tmp_path / "local"))]) == 0
+    assert encode.main([*map(str, (*encoding, "--out", tmp_path / "tokens-local"))]) == 0
+    both = [
+        [*map(str, (*options, "--out", tmp_path / "ray", *ray))],
+        [*map(str, (*encoding, "--out", tmp_path / "tokens-ray", *ray))],
+    ]
+    command = [sys.executable, "-c", RAY, json.dumps(both)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
 
     for folder, names in (
         ("local", ["passport.json", "kmeans.safetensors", "units.model", "skipped.jsonl"]),

@@ -230,7 +230,7 @@ def test_killed_and_resumed_with_other_workers_is_the_same_to_the_bit(tmp_path: 
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert len(curve(tmp_path / "killed")) == 12
-    train(tmp_path / "killed", config(workers=2))
+    train(tmp_path / "killed", config(workers=1))
 
     assert curve(tmp_path / "killed") == curve(tmp_path / "through")
 

@@ -53,10 +53,11 @@ VECTORS = {
 }
 
 
-@pytest.fixture
-def voice_file(tmp_path: Path) -> Path:
-    save_file(VECTORS, tmp_path / "voices.safetensors")
-    return tmp_path / "voices.safetensors"
+@pytest.fixture(scope="module")
+def voice_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("vectors") / "voices.safetensors"
+    save_file(VECTORS, path)
+    return path
 
 
 def opened(
@@ -214,26 +215,19 @@ def test_prompt_tokens_by_hand_replace_those_of_the_row() -> None:
         Options(prompt_tokens=0)
 
 
-@pytest.fixture
-def trained(voice_file: Path, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def trained(voice_file: Path, world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of two steps, with a table that a user has added two rows to."""
-    monkeypatch.setitem(template.TABLES, "unitone", TABLE)
-    options = ["--tokens", world.tokens, "--out", tmp_path / "run", "--config", "lm-tiny"]
-    options += [
-        "--tasks",
-        "asr",
-        "like",
-        "voiced",
-        "--speaker-embeddings",
-        voice_file,
-        "--prompt-tokens",
-        30,
-    ]
+    out = tmp_path_factory.mktemp("trained") / "run"
+    options = ["--tokens", world.tokens, "--out", out, "--config", "lm-tiny"]
+    options += ["--tasks", "asr", "like", "voiced", "--speaker-embeddings", voice_file]
+    options += ["--prompt-tokens", 30]
     options += ["--decoder", world.model / "decoder", "--valid-split", "train", "--device", "cpu"]
     options += ["--steps", 2, "--validate-every", 2, "--threads", 1, "--log-every", 1]
-    assert lm_train.main([*map(str, options)]) == 0
-    monkeypatch.undo()  # what comes after reads the rows that the model has brought along
-    return tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patched:  # what comes after reads the model's own rows
+        patched.setitem(template.TABLES, "unitone", TABLE)
+        assert lm_train.main([*map(str, options)]) == 0
+    return out
 
 
 def test_from_shards_to_samples_and_voices(
