@@ -23,7 +23,7 @@ from unitone.config import command_line
 from unitone.corpus.corpus import Corpus
 from unitone.corpus.reading import ReadingConfig
 from unitone.corpus.utterance import Skipped, Utterance
-from unitone.corpus.waveforms import Loaded, load_ahead
+from unitone.corpus.waveforms import LoadedWaveform, load_ahead
 from unitone.errors import ConfigError
 from unitone.tokenizers.encode import add_all, finish
 from unitone.tokenizers.shards import SKIPPED, Codes, ShardWriter, Tokens, TokenShards
@@ -140,7 +140,7 @@ def _results(
         )
 
 
-def codes_of(codec: Codec, one: Loaded) -> Int32[np.ndarray, "Q T"]:
+def codes_of(codec: Codec, one: LoadedWaveform) -> Int32[np.ndarray, "Q T"]:
     """Return the codes of a recording that was read at the codec's rate.
 
     Raises:

@@ -26,7 +26,7 @@ from torch import Tensor
 from unitone import devices
 from unitone.audio import SAMPLE_RATE, Statistics
 from unitone.corpus.utterance import Skipped, Utterance
-from unitone.corpus.waveforms import Loaded, load_ahead, stream_waveform
+from unitone.corpus.waveforms import LoadedWaveform, load_ahead, stream_waveform
 from unitone.errors import ConfigError, CorpusError
 from unitone.tokenizers.encoder import Encoder, load_encoder
 
@@ -123,7 +123,7 @@ class Extractor:
             chunk = seen[0, first - begin : last - begin]
             yield self._fit(chunk, known.num_samples, done=first) if last == num_frames else chunk
 
-    def too_short(self, item: Loaded) -> str | None:
+    def too_short(self, item: LoadedWaveform) -> str | None:
         """Return why an utterance without a single frame is skipped, None if it has one."""
         if item.waveform is None or self.num_frames(len(item.waveform)) >= 1:
             return None
@@ -217,7 +217,7 @@ def _threads_worth_having(encoder: Encoder) -> Iterator[None]:
 
 
 def _batched(
-    extractor: Extractor, items: list[Loaded], batch_seconds: float
+    extractor: Extractor, items: list[LoadedWaveform], batch_seconds: float
 ) -> Iterator[Features | Skipped]:
     short = [item for item in items if item.waveform is not None]
     yield from _finish(extractor, [item for item in items if item.waveform is None])
@@ -242,9 +242,9 @@ def plan_batches(lengths: Sequence[int], *, budget: int) -> list[list[int]]:
     return batches
 
 
-def _finish(extractor: Extractor, items: list[Loaded]) -> Iterator[Features | Skipped]:
+def _finish(extractor: Extractor, items: list[LoadedWaveform]) -> Iterator[Features | Skipped]:
     """Encode the short ones of ``items`` as one batch; hand on the long ones and the failures."""
-    short: list[Loaded] = []
+    short: list[LoadedWaveform] = []
     waveforms: list[np.ndarray] = []
     for item in items:
         reason = item.error or extractor.too_short(item)

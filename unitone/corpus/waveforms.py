@@ -21,7 +21,7 @@ AHEAD = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class LoadedWaveform:
     """A waveform, or the statistics of one too long to be held, or why there is neither."""
 
     utterance: Utterance
@@ -32,9 +32,9 @@ class Loaded:
 
 def load_ahead(
     utterances: Iterable[Utterance], *, longest: int, workers: int, rate: int = SAMPLE_RATE
-) -> Iterator[Loaded]:
+) -> Iterator[LoadedWaveform]:
     """Yield the waveforms of ``utterances``; those over ``longest`` samples as statistics only."""
-    waiting: deque[Future[Loaded]] = deque()
+    waiting: deque[Future[LoadedWaveform]] = deque()
     with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
         try:
             for utterance in utterances:
@@ -47,7 +47,7 @@ def load_ahead(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def load(utterance: Utterance, *, longest: int, rate: int = SAMPLE_RATE) -> Loaded:
+def load(utterance: Utterance, *, longest: int, rate: int = SAMPLE_RATE) -> LoadedWaveform:
     """Read one waveform at ``rate`` Hz; what is wrong with it becomes ``error``."""
     try:
         if utterance.cut is not None:
@@ -55,14 +55,14 @@ def load(utterance: Utterance, *, longest: int, rate: int = SAMPLE_RATE) -> Load
         else:
             waveform = audio.read(utterance.clip, limit=longest, rate=rate)
         if len(waveform) <= longest:
-            return Loaded(utterance=utterance, waveform=waveform)
+            return LoadedWaveform(utterance=utterance, waveform=waveform)
         if utterance.cut is None:
-            return Loaded(utterance=utterance, statistics=audio.statistics(utterance.clip))
+            return LoadedWaveform(utterance=utterance, statistics=audio.statistics(utterance.clip))
     except CorpusError as error:
-        return Loaded(utterance=utterance, error=str(error))
+        return LoadedWaveform(utterance=utterance, error=str(error))
     wide = waveform.astype(np.float64)
     known = Statistics(num_samples=len(wide), mean=float(wide.mean()), variance=float(wide.var()))
-    return Loaded(utterance=utterance, statistics=known)
+    return LoadedWaveform(utterance=utterance, statistics=known)
 
 
 def stream_waveform(utterance: Utterance) -> Iterator[Float[np.ndarray, "N"]]:
