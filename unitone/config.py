@@ -130,9 +130,7 @@ def _arguments(config: Any, *, defaults: Any) -> list[str]:
         else:
             default = field.default
         if dataclasses.is_dataclass(value):
-            words += _arguments(
-                value, defaults=None if default is dataclasses.MISSING else default
-            )
+            words += _arguments(value, defaults=None if default is dataclasses.MISSING else default)
         elif value != default:
             words += _option(field.name.replace("_", "-"), value)
     return words
