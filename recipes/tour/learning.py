@@ -154,6 +154,13 @@ def _minutes(seconds: float) -> str:
 
 
 def _middle(values: Sequence[float]) -> str:
+    """Spell the median and the middle half; a run may be shorter than a window of the log.
+
+    >>> _middle([900.0, 1000.0, 1100.0]), _middle([])
+    ('1,000 (950 to 1,050)', 'not recorded')
+    """
+    if not values:
+        return "not recorded"
     low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
     return f"{middle:,.0f} ({low:,.0f} to {high:,.0f})"
 
