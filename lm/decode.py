@@ -29,7 +29,7 @@ from unitone.lm.predictor import MAX_TOKENS, Predictor, Request
 from unitone.lm.tasks import Task, select
 from unitone.logs import Progress
 from unitone.model_dir import WEIGHTS
-from unitone.resume import Journal
+from unitone.resume import Journal, require_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -269,7 +269,7 @@ def _is_done(out: Path, settings: dict[str, Any]) -> bool:
         return False
     if not made_by.is_file():
         raise ConfigError(f"--out {out} is there, and not ours; remove it or choose another")
-    _require_same(files.read_json(made_by)["settings"], settings, out)
+    require_unchanged(files.read_json(made_by)["settings"], settings, where=out)
     return True
 
 
@@ -279,17 +279,8 @@ def _journal_of(journal: Journal, settings: dict[str, Any], out: Path) -> set[tu
     if not records:
         journal.append({"settings": settings})
         return set()
-    _require_same(records[0]["settings"], settings, journal.path.parent)
+    require_unchanged(records[0]["settings"], settings, where=journal.path.parent)
     return {(record["window"], record["batch"]) for record in records[1:]}
-
-
-def _require_same(theirs: dict[str, Any], ours: dict[str, Any], out: Path) -> None:
-    differing = [name for name in ours if theirs.get(name) != ours[name]]
-    if differing:
-        raise ConfigError(
-            f"{out} was begun with other settings ({', '.join(differing)}); "
-            "remove it or choose another --out"
-        )
 
 
 def _finish(out: Path, journal: Journal, settings: dict[str, Any], *, seconds: float) -> None:

@@ -169,9 +169,8 @@ class LoadedModel:
 
     def predictor(self, task: str, **options: Any) -> Predictor[Any]:
         """Return what does ``task``; ``options`` as of the family's ``open_predictor``."""
-        made: Predictor[Any] = module(self.family, "predictor").open_predictor(
-            self, task, **options
-        )
+        opened = module(self.family, "predictor").open_predictor
+        made: Predictor[Any] = opened(self, task, **options)
         return made
 
 
@@ -213,12 +212,10 @@ def save(
     if tokenizer is not None:
         vocabulary.require_passport(Passport.load(tokenizer).hash, of=str(tokenizer))
     tensors = weights.to_tensors(model)
+    dtype = next(iter(tensors.values())).dtype
     stored = to_dict(_Stored(format=FORMAT, version=unitone.__version__, codes=codes))
-    described = {
-        "family": family,
-        **weights.describe(model, vocabulary, dtype=next(iter(tensors.values())).dtype),
-        "unitone": {**stored, **weights.to_json(model, table)},
-    }
+    described = {"family": family, **weights.describe(model, vocabulary, dtype=dtype)}
+    described["unitone"] = {**stored, **weights.to_json(model, table)}
     with checkpoint.replacing_folder(folder) as temporary:
         checkpoint.save_tensors(temporary / WEIGHTS, tensors)
         files.write_json(temporary / CONFIG, described)

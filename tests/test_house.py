@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE = ("unitone", "tokenizers", "lm", "codecs", "eval", "recipes", "tests")
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
+MAX_MODULES = 15
 ATTICS = {"utils", "util", "misc", "common", "helpers", "tools"}
 DRAWS = {"bernoulli", "multinomial", "normal", "poisson", "rand", "randint", "randn", "randperm"}
 GLOBAL_STATE = {"manual_seed", "manual_seed_all", "seed", "set_rng_state"}
@@ -67,6 +68,26 @@ def test_functions_have_at_most_60_lines() -> None:
                 if lines > MAX_FUNCTION_LINES:
                     long[f"{name_of(path)}:{node.lineno} {node.name}"] = lines
     assert not long
+
+
+def folders() -> list[Path]:
+    """Return the folders of source that hold modules."""
+    return sorted({path.parent for path in python_files(tests=False)} - {ROOT})
+
+
+def test_folders_have_at_most_15_modules() -> None:
+    """``__init__`` and ``__main__`` are not counted."""
+    counts = {
+        name_of(folder): len([path for path in folder.glob("*.py") if path.stem[:2] != "__"])
+        for folder in folders()
+    }
+    assert not {name: count for name, count in counts.items() if count > MAX_MODULES}
+
+
+def test_every_folder_says_what_lives_in_it() -> None:
+    assert not [name_of(folder) for folder in folders() if not (folder / "README.md").is_file()]
+    long = {name_of(one / "README.md"): one / "README.md" for one in folders()}
+    assert not [name for name, path in long.items() if len(path.read_text().splitlines()) > 45]
 
 
 def test_no_attics() -> None:

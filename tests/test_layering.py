@@ -109,6 +109,39 @@ def test_an_allowed_import_passes(place: str, source: str) -> None:
     assert not violations(source, place=place)
 
 
+def families() -> dict[str, set[str]]:
+    """Return the model families, and every name that the files of each import."""
+    return {
+        folder.parent.name: {
+            name
+            for path in folder.parent.glob("*.py")
+            for name in imported_names(path.read_text(encoding="utf-8"))
+        }
+        for folder in (ROOT / "lm").glob("*/__init__.py")
+        if "PREFIX" in folder.read_text(encoding="utf-8")
+    }
+
+
+def named_families(names: set[str], known: set[str]) -> set[str]:
+    return {name.split(".")[2] for name in names if name.startswith("unitone.lm.")} & known
+
+
+def test_what_families_share_imports_none_of_them() -> None:
+    """They are found by their folders; two commands are of the decoder-only family alone."""
+    known, own = {*families()}, {"export.py", "memory.py"}
+    assert "decoder" in known
+    shared = [path for path in (ROOT / "lm").glob("*.py") if path.name not in own]
+    for path in [*shared, *(ROOT / "lm" / "data").glob("*.py")]:
+        names = imported_names(path.read_text(encoding="utf-8"))
+        assert not named_families(names, known), path
+
+
+def test_families_do_not_import_each_other() -> None:
+    found = families()
+    for family, names in found.items():
+        assert named_families(names, {*found}) <= {family}
+
+
 def test_the_links_are_exactly_the_five_rooms() -> None:
     links = {
         path.name: path.readlink().as_posix()

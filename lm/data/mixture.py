@@ -124,18 +124,17 @@ class Mixture:
         self._costs: list[np.ndarray] = []
         for number, task in enumerate(self._tasks):
             rows, to, costs = examples(store, batching, number, name=task.name)
-            longest = batching.longest
-            long = total(costs) > longest
+            long = total(costs) > batching.longest
             if long.any():
                 logger.warning(
-                    "%s: %d of %d examples are left out: longer than %d, by --context and "
-                    "--max-tokens %d",
-                    *(task.name, int(long.sum()), len(long), longest, config.max_tokens),
+                    "%s: %d of %d examples are left out: longer than --context, or --max-tokens "
+                    "%d, allows",
+                    *(task.name, int(long.sum()), len(long), config.max_tokens),
                 )
             if not (~long).any():
                 raise ConfigError(
-                    f"task {task.name}: no example fits into {longest} positions, by --context "
-                    f"and --max-tokens {config.max_tokens}"
+                    f"task {task.name}: every example is longer than --context, or --max-tokens "
+                    f"{config.max_tokens}, allows"
                 )
             self._rows.append(rows[~long])
             self._to.append(to[~long])

@@ -155,7 +155,7 @@ def test_what_is_missing_is_named(stages: Any, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="has no utterance 'u3'"):
         read_material(shards, short, split=None)
     (utterance, *_) = read_corpus(stages.manifest).utterances
-    with pytest.raises(CorpusError, match="behind the end"):
+    with pytest.raises(CorpusError, match="after the end"):
         read_samples(utterance, first=0, end=99_000)
     with pytest.raises(CorpusError, match="become shorter"):
         read_samples(utterance, first=6_000, end=7_000)  # it has 6400

@@ -98,7 +98,7 @@ def test_a_finished_file_is_left_alone(
     assert run(world, "lid", out) == 0
     assert out.stat().st_mtime_ns == before
     assert run(world, "gid", out) == 2
-    assert "begun with other settings (task)" in capsys.readouterr().err
+    assert "was begun with task = " in capsys.readouterr().err
     (tmp_path / "notes.jsonl").write_text("mine")
     assert run(world, "lid", tmp_path / "notes.jsonl") == 2
     assert (tmp_path / "notes.jsonl").read_text() == "mine"
@@ -179,7 +179,7 @@ def test_what_is_too_long_or_lacks_something_is_listed(world: Any, tmp_path: Pat
         ("asr", ["--split", "dev"], "tokens", 2, "found test, train"),
         ("asr", ["--split", "dev"], "manifest", 2, "found test, train"),
         ("asr", ["--beam", "0"], "tokens", 2, "beam must be 1 or more"),
-        ("asr", ["--audio", "x"], "tokens", 2, "says text, not units"),
+        ("asr", ["--audio", "x"], "tokens", 2, "generates text, not units"),
         ("asr", ["--limit", "0"], "tokens", 2, "--limit must be 1 or more"),
         ("asr", ["--prefix", "-1"], "tokens", 2, "--prefix must be 0 or more"),
     ],

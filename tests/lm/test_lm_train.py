@@ -144,7 +144,7 @@ def test_from_shards_to_a_model_that_loads(make_shards: MakeShards, tmp_path: Pa
         (["--config", "lm-huge"], 2, "no model size 'lm-huge'"),
         (["--tasks", "asr", "vc"], 2, "no task 'vc'"),
         (["--split", "nobody"], 1, "no utterance of split nobody"),
-        (["--context", "4"], 2, "no example fits into 4 positions"),
+        (["--context", "4"], 2, "every example is longer than"),
         (["--init", "nowhere"], 2, "nowhere: no such directory"),
     ],
 )

@@ -36,5 +36,5 @@ def test_the_judges_corpus_is_another_one(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in prepare(config).read_text().splitlines()]
     assert {row["speaker"] for row in rows} <= {one.name for one in SPEAKERS["judge"]}
     assert "--voices judge" in (tmp_path / "README.md").read_text()
-    with pytest.raises(ConfigError, match="voices judge, not main"):
+    with pytest.raises(ConfigError, match="voices = judge, now it is main"):
         prepare(EspeakConfig(out=tmp_path, utterances=6, workers=1))
