@@ -35,6 +35,8 @@ CLOCKS = re.compile(r"(^|_)(seconds|time|per_second|version|commit|command|argv|
 """Keys of JSON files that tell when, where and by which command, not what."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
 ABSENT = "not there"
+OTHER = "../before"
+"""Where the later commit finds what the earlier one made."""
 
 Row = tuple[str, str, str]
 
@@ -191,14 +193,15 @@ def make_all(side: Side) -> None:
     score(side, "judge", "corpus/manifest.jsonl")
 
 
-def make_crossed(side: Side, other: str) -> None:
-    """Run everything of one commit with the artefacts in the folder of another."""
-    manifest = f"{other}/corpus/manifest.jsonl"
-    encode(side, f"{other}/tokenizer", manifest)
-    train_lm(side, f"{other}/tokens", "--decoder", f"{other}/decoder")
-    decode(side, f"{other}/lm", f"{other}/tokens")
-    synthesize(side, f"{other}/decoder", f"{other}/tokens")
-    score(side, f"{other}/judge", manifest)
+def make_crossed(side: Side) -> None:
+    """Run everything of one commit with the artefacts of another."""
+    side.folder.mkdir()
+    manifest = f"{OTHER}/corpus/manifest.jsonl"
+    encode(side, f"{OTHER}/tokenizer", manifest)
+    train_lm(side, f"{OTHER}/tokens", "--decoder", f"{OTHER}/decoder")
+    decode(side, f"{OTHER}/lm/last", f"{OTHER}/tokens")
+    synthesize(side, f"{OTHER}/decoder", f"{OTHER}/tokens")
+    score(side, f"{OTHER}/judge", manifest)
 
 
 # What is compared.
@@ -227,10 +230,10 @@ def timeless(value: Any) -> Any:
 
 
 def record(path: Path) -> str:
-    """Return the hash of a JSON or JSON lines file without its clocks."""
+    """Return the hash of a JSON or JSON lines file without its clocks and `OTHER`."""
     if not path.is_file():
         return ABSENT
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8").replace(f"{OTHER}/", "")
     values = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else None
     return digest(json.dumps(timeless(values or json.loads(text))).encode())
 
@@ -335,8 +338,7 @@ def compare(before: Side, after: Side, crossed: Side) -> int:
     started = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(make_all, (before, after)))
-    crossed.folder.mkdir()
-    make_crossed(crossed, "../before")
+    make_crossed(crossed)
     differing = table("Each by itself", [*golden(before, after), *rows_of(before, after)])
     used = [row for row in rows_of(before, crossed) if row[2] != ABSENT]
     differing += table("What BEFORE made, used by AFTER", used)
