@@ -43,7 +43,7 @@ def aligned(examples: Iterable[Example], *, none: str) -> str:
 
 
 def alignment(steps: Sequence[Step]) -> Html:
-    """Lay out an alignment: reference above, hypothesis below, colours for what differs."""
+    """Lay out an alignment: reference above, hypothesis below, colors for what differs."""
     cells = "".join(
         f'<span class="{step.kind}"><b>{_side(step.reference)}</b>'
         f"<i>{_side(step.hypothesis)}</i></span>"
@@ -59,7 +59,7 @@ def _side(word: str | None) -> str:
 
 
 def legend() -> str:
-    """Say what the colours of `alignment` mean."""
+    """Say what the colors of `alignment` mean."""
     example = [
         Step(kind="sub", reference="reference", hypothesis="hypothesis"),
         Step(kind="del", reference="left out", hypothesis=None),
@@ -108,5 +108,5 @@ def confusion_matrix(
         xlabel="taken for",
         ylabel=field,
     )
-    caption = "Utterances of each row's class; the deeper the colour, the larger their share of it."
+    caption = "Utterances of each row's class; the deeper the color, the larger their share of it."
     return page.figure(svg, f"{caption}{remark}")

@@ -1,8 +1,8 @@
-"""Intelligibility of synthesised speech, by the ASR judge: ``python -m eval.judge score``.
+"""Intelligibility of synthesized speech, by the ASR judge: ``python -m eval.judge score``.
 
     python -m eval.judge score --judge exp/judge --ref manifest.jsonl --hyp hyp.jsonl --out scores
 
-The ASR judge transcribes the synthesised audio of the hypotheses ("audio", relative to their file;
+The ASR judge transcribes the synthesized audio of the hypotheses ("audio", relative to their file;
 null where there is none) and the real recordings of the same sentences. Character and word error
 rates of both, the real ones being the ground-truth CER and WER, and the difference, each with a
 95 % bootstrap interval. Writes ``judge.json`` (rates as shares of 1), ``judge.html`` and
@@ -40,14 +40,14 @@ from unitone.report import page
 
 logger = logging.getLogger(__name__)
 
-GROUND_TRUTH, SYNTHESISED, OTHER = "floor", "synthesised", "other"
+GROUND_TRUTH, SYNTHESIZED, OTHER = "floor", "synthesised", "other"
 """Names in the JSON."""
 _NAMES = {
     GROUND_TRUTH: "real recordings (ground truth)",
-    SYNTHESISED: "synthesised",
+    SYNTHESIZED: "synthesised",
     OTHER: "the other",
 }
-_SHORT = {GROUND_TRUTH: "ground truth", SYNTHESISED: "synthesised", OTHER: "other"}
+_SHORT = {GROUND_TRUTH: "ground truth", SYNTHESIZED: "synthesised", OTHER: "other"}
 _WORST = 30
 """Utterances shown with their alignment."""
 
@@ -92,23 +92,23 @@ def evaluate(config: JudgeScoreConfig) -> Report:
     whole = scores(range(len(pairs)))
     tests = {
         name: comparisons(
-            counts[SYNTHESISED], rows, FORMULAS, resampling=options.resampling, clusters=clusters
+            counts[SYNTHESIZED], rows, FORMULAS, resampling=options.resampling, clusters=clusters
         )
         for name, rows in counts.items()
-        if name != SYNTHESISED
+        if name != SYNTHESIZED
     }
     known = _known_speakers(judge, pairs)
     score = _with_differences(whole, tests)
     return Report(
         name="judge",
         options=configs.to_dict(config),
-        signature={"metric": "judge", "signature": whole[SYNTHESISED].signature},
-        title=f"Intelligibility: CER {whole[SYNTHESISED].measures['CER %'].shown} %",
+        signature={"metric": "judge", "signature": whole[SYNTHESIZED].signature},
+        title=f"Intelligibility: CER {whole[SYNTHESIZED].measures['CER %'].shown} %",
         subtitle=f"{options.hyp}, {len(pairs):,} utterances.",
-        caption=whole[SYNTHESISED].signature,
+        caption=whole[SYNTHESIZED].signature,
         coverage=coverage(pairs),
         column="CER %",
-        row=_NAMES[SYNTHESISED],
+        row=_NAMES[SYNTHESIZED],
         score=score,
         groups=grouped(pairs, options.by, lambda places: _scored(scores(places), _SHORT)),
         tests=None,
@@ -125,7 +125,7 @@ def _systems(
 ) -> tuple[list[Pair], dict[str, list[tuple[str, str]]]]:
     """Return the pairs, and for the recordings and all hypotheses (text, transcript) of each."""
     options = config.scoring
-    paths = {SYNTHESISED: options.hyp, OTHER: options.against}
+    paths = {SYNTHESIZED: options.hyp, OTHER: options.against}
     pairs = {
         name: pair_by_id(
             references,
@@ -147,7 +147,7 @@ def _systems(
         name: normalized(spoken, found, name=judge.origin.normalizer)
         for name, found in recognized.items()
     }
-    return pairs[SYNTHESISED], texts
+    return pairs[SYNTHESIZED], texts
 
 
 def _cells(score: WerScore) -> Cells:
@@ -165,11 +165,11 @@ def _scored(scores: Mapping[str, WerScore], names: Mapping[str, str]) -> Scored:
 def _with_differences(
     scores: Mapping[str, WerScore], tests: Mapping[str, Mapping[str, Comparison]]
 ) -> Scored:
-    """Return the scores of all utterances, and how far synthesised speech is from the others."""
+    """Return the scores of all utterances, and how far synthesized speech is from the others."""
     scored = _scored(scores, _NAMES)
-    measures = scores[SYNTHESISED].measures
+    measures = scores[SYNTHESIZED].measures
     rows: dict[str, Cells] = {
-        f"synthesised − {_SHORT[name]}": {
+        f"synthesized − {_SHORT[name]}": {
             "CER %": measures["CER %"].difference(found["cer"]),
             "WER %": measures["WER %"].difference(found["wer"]),
             "utterances": "",
@@ -186,9 +186,9 @@ def _with_differences(
 def _tiles(scores: Mapping[str, WerScore], test: Comparison) -> list[tuple[str, str, str]]:
     rates = {name: score.measures["CER %"] for name, score in scores.items()}
     tiles = [one.tile(f"CER, {_NAMES[name]}", " %") for name, one in rates.items()]
-    difference = rates[SYNTHESISED].difference(test)
+    difference = rates[SYNTHESIZED].difference(test)
     last = (
-        "Synthesised minus ground truth",
+        "Synthesized minus ground truth",
         f"{difference.shown} points",
         f"95 %: {difference.span}",
     )
@@ -217,10 +217,10 @@ def _utterances(
 
 
 def _worst(pairs: Sequence[Pair], texts: Mapping[str, Sequence[tuple[str, str]]]) -> str:
-    errors = [character_errors(*one).errors for one in texts[SYNTHESISED]]
+    errors = [character_errors(*one).errors for one in texts[SYNTHESIZED]]
     shown = []
     for place in examples.worst(errors, most=_WORST):
-        reference, recognized = texts[SYNTHESISED][place]
+        reference, recognized = texts[SYNTHESIZED][place]
         remarks = [
             f"{errors[place]} of {len(reference)} characters",
             f"real recording: {texts[GROUND_TRUTH][place][1]}",

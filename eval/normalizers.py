@@ -1,6 +1,6 @@
 """Named ways to make two texts comparable before their words are counted.
 
-A score is only comparable with one made by the same normaliser, so each has a version that goes
+A score is only comparable with one made by the same normalizer, so each has a version that goes
 into the score's signature and rises with every change of what it returns.
 """
 
@@ -29,7 +29,7 @@ class Normalizer:
     apply: Callable[[str], str]
 
     def __call__(self, text: str) -> str:
-        """Return ``text`` normalised; doing it twice changes nothing."""
+        """Return ``text`` normalized; doing it twice changes nothing."""
         return self.apply(text)
 
     @property
@@ -39,7 +39,7 @@ class Normalizer:
 
 
 def normalizer(name: str) -> Normalizer:
-    """Return the normaliser called ``name``.
+    """Return the normalizer called ``name``.
 
     Raises:
         ConfigError: there is none.
@@ -102,7 +102,7 @@ def _basic_character(character: str) -> str:
 
 
 def whisper(text: str) -> str:
-    """Normalise as Whisper's authors do outside English (Radford et al. 2022, appendix C).
+    """Normalize as Whisper's authors do outside English (Radford et al. 2022, appendix C).
 
     What stands in brackets goes; marks, symbols and punctuation become spaces, apostrophes
     included; combining marks too, which harms Indic scripts and Thai: use it to compare with

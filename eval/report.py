@@ -27,9 +27,9 @@ Cells = Mapping[str, Measure | int | str]
 
 _BARS = 40
 """Groups of a figure; the table has them all."""
-RANDOMISATION = (
+RANDOMIZATION = (
     "The interval of the difference is from bootstrap resamples drawn for both systems together; "
-    "p is the share of random swaps of their outputs (approximate randomisation, two-sided) that "
+    "p is the share of random swaps of their outputs (approximate randomization, two-sided) that "
     "differ at least as much."
 )
 
@@ -74,7 +74,7 @@ class Report:
     compared: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Key of a test → the name of what is compared, and its column."""
     lower_is_better: bool = False
-    how_tested: str = RANDOMISATION
+    how_tested: str = RANDOMIZATION
     tables: Mapping[str, Mapping[str, Cells]] = field(default_factory=dict)
     """More tables for the terminal, by the name of their first column."""
     tiles: Sequence[tuple[str, str, str]] = ()

@@ -5,7 +5,7 @@ possible n-grams. So each utterance is boiled down once to a row of counts, and 
 of rows; nothing is aligned or cut into n-grams again.
 
 - Interval: percentile bootstrap (Efron 1979; for WER Bisani and Ney 2004, for BLEU Koehn 2004).
-- Test: approximate randomisation (Noreen 1989), two-sided: under the hypothesis of no difference
+- Test: approximate randomization (Noreen 1989), two-sided: under the hypothesis of no difference
   the outputs of the two systems for an utterance may be swapped. Chosen over reading a p-value off
   the bootstrap, which rejects too often (Riezler and Maxwell 2005).
 

@@ -1,4 +1,4 @@
-"""Score recognised text: ``python -m eval.wer --ref manifest.jsonl --hyp hyp.jsonl --out scores``.
+"""Score recognized text: ``python -m eval.wer --ref manifest.jsonl --hyp hyp.jsonl --out scores``.
 
 Word and character error rates with 95 % bootstrap intervals, substitutions, deletions and
 insertions, a score for each language or speaker, a paired test against other hypotheses. Writes
@@ -43,7 +43,7 @@ _WORST = 50
 class WerConfig:
     scoring: ScoringConfig
     normalizer: NormalizerName = "basic"
-    """How both texts are normalised before they are compared."""
+    """How both texts are normalized before they are compared."""
 
 
 def evaluate(config: WerConfig) -> Report:
@@ -111,7 +111,7 @@ def evaluate(config: WerConfig) -> Report:
 def _system(
     references: Sequence[Reference], path: Path, config: WerConfig
 ) -> tuple[list[Pair], list[tuple[str, str]]]:
-    """Return the pairs of a hypotheses file, and their texts, normalised."""
+    """Return the pairs of a hypotheses file, and their texts, normalized."""
     hypotheses = read_hypotheses(path, command="eval.wer")
     for one in hypotheses:
         if one.text is None:

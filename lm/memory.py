@@ -120,7 +120,7 @@ def peak(config: MemoryConfig, rows: int, length: int) -> float:
         weight_decay=0.1,
     )
     batch = plain(tokens.to(device))
-    for _ in range(2):  # in the first the optimisers' state isn't there yet
+    for _ in range(2):  # in the first the optimizers' state isn't there yet
         for _ in range(2):  # with accumulation there are gradients beside the activations
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 loss = network(batch)

@@ -33,7 +33,7 @@ class Card:
     hours: float | None = None
     """Of speech, all corpora together."""
     languages: tuple[str, ...] = ()
-    licences: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
     """Of the data and of the weights it started from."""
     scores: tuple[Score, ...] = ()
     limits: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ def write(
         USAGE.format(task=tasks[0].name),
         f"## Data\n\n{_list(card.data)}\n- hours of speech: {hours}\n"
         f"- languages: {', '.join(card.languages) or UNSTATED}\n",
-        f"## Licences\n\n{_list(card.licences)}\n",
+        f"## Licenses\n\n{_list(card.licenses)}\n",
         _scores(card.scores),
         f"## Limits\n\n{_list(card.limits)}\n",
     ]

@@ -37,6 +37,7 @@ RENAMED = {
     "--data": "--tokens",
     "--voices": "--speaker-embeddings",
     "--sample-tokens": "--prompt-tokens",
+    "--round-examples": "--window-examples",
 }
 
 
@@ -44,8 +45,8 @@ def train(config: LmConfig[Any]) -> None:
     """Train; go on where an earlier run in ``config.out`` stopped.
 
     Raises:
-        ConfigError: options or artefacts that don't go together.
-        CheckpointError: an artefact is missing or damaged.
+        ConfigError: options or artifacts that don't go together.
+        CheckpointError: an artifact is missing or damaged.
     """
     with distributed.started(config.train.device) as world:
         _train(config, world)
@@ -142,7 +143,7 @@ def _validator(config: LmConfig[Any], made: Training) -> Validator | None:
             max_tokens=config.mixture.max_tokens,
             mixing="temperature",
             temperature=0.0,
-            round_examples=min(most, VALIDATION_EXAMPLES) * len(tasks),
+            window_examples=min(most, VALIDATION_EXAMPLES) * len(tasks),
         ),
         store=made.valid,
         tasks=tasks,

@@ -130,7 +130,7 @@ def open_words(
 
     Raises:
         ConfigError: the tokenizer isn't that of the shards.
-        CheckpointError: an artefact is missing or damaged.
+        CheckpointError: an artifact is missing or damaged.
     """
     shards = TokenShards(config.tokens) if shards is None else shards
     tokenizer = config.tokenizer or config.tokens / FOLDER

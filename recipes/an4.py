@@ -1,4 +1,4 @@
-"""AN4: spelled names, numbers and dates, recorded at CMU in 1991 (0.8 h, BSD-like licence).
+"""AN4: spelled names, numbers and dates, recorded at CMU in 1991 (0.8 h, BSD-like license).
 
     python -m recipes.an4 --root an4 --out exp/an4
 

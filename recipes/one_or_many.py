@@ -30,7 +30,7 @@ from unitone.recipes.tour.stages import CLASSES, TRANSLATIONS, Training
 logger = logging.getLogger(__name__)
 
 SPOKEN = 120
-"""Test sentences that are synthesised."""
+"""Test sentences that are synthesized."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,7 @@ class RecognitionConfig:
     """Start from this model of ours and keep its size and its tokenizer; the options of size and
     units have no effect then."""
     steps: int = 2000
-    """Optimiser steps."""
+    """Optimizer steps."""
     lr: float = 2e-3
     """Peak learning rate."""
     max_tokens: int = 4096

@@ -113,7 +113,7 @@ def encode(side: Side, tokenizer: str, manifest: str) -> None:
 def train_lm(side: Side, tokens: str, *more: str) -> None:
     side.run(
         *("unitone.lm.train", "--data", tokens, "--out", "lm", "--config", "lm-tiny"),
-        *("--steps", "50", "--max-tokens", "1024", "--round-examples", "256", "--log-every", "1"),
+        *("--steps", "50", "--max-tokens", "1024", "--window-examples", "256", "--log-every", "1"),
         *("--valid-utterances", "2", "--precision", "fp32", "--device", "cpu", "--threads", "1"),
         *more,
     )
@@ -194,7 +194,7 @@ def make_all(side: Side) -> None:
 
 
 def make_crossed(side: Side) -> None:
-    """Run everything of one commit with the artefacts of another."""
+    """Run everything of one commit with the artifacts of another."""
     side.folder.mkdir()
     manifest = f"{OTHER}/corpus/manifest.jsonl"
     encode(side, f"{OTHER}/tokenizer", manifest)

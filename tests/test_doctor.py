@@ -89,7 +89,7 @@ def test_probe_names_what_a_module_needs(tmp_path: Path, monkeypatch: pytest.Mon
     assert doctor.probe("needs_other", "needs-other").problem == "needs no_such_module"
 
 
-def test_the_gpl_speech_synthesiser_is_not_imported() -> None:
+def test_the_gpl_speech_synthesizer_is_not_imported() -> None:
     doctor.probe("espeakng_loader", "espeakng-loader")
     assert "espeakng_loader" not in sys.modules
 

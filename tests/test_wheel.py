@@ -82,8 +82,8 @@ def test_the_wheel_holds_every_file_of_the_rooms(wheel: Path) -> None:
     }
     assert wanted <= packed
     assert "unitone/py.typed" in packed
-    licences = {Path(name).name for name in packed if ".dist-info/licenses/" in name}
-    assert licences == {"LICENSE", "NOTICE"}
+    licenses = {Path(name).name for name in packed if ".dist-info/licenses/" in name}
+    assert licenses == {"LICENSE", "NOTICE"}
 
 
 def test_the_commands_answer(python: Path, tmp_path: Path) -> None:

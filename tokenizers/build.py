@@ -147,7 +147,7 @@ def build(config: BuildConfig) -> None:
     with files.locked(config.out):
         record = _record(config, corpus)
         if (config.out / passport.FILE).is_file() and not (config.out / BUILD).is_file():
-            raise ConfigError(f"--out {config.out} holds other artefacts; choose another --out")
+            raise ConfigError(f"--out {config.out} holds other artifacts; choose another --out")
         if _is_finished(config.out, record):
             logger.info("%s is finished already; nothing to do", config.out)
             return

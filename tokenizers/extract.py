@@ -1,8 +1,8 @@
-"""Features of utterances: loading, normalisation, frame policy, windows, batches.
+"""Features of utterances: loading, normalization, frame policy, windows, batches.
 
 The features of an utterance are a function of its own samples and of this module's settings.
 On a CPU each utterance goes through the encoder by itself: there is no padding to pay for, and
-nothing a neighbour could change. On a GPU utterances of like length share a batch that is planned
+nothing a neighbor could change. On a GPU utterances of like length share a batch that is planned
 from the manifest alone, so a resumed run forms the same batches.
 
 A recording longer than the window goes through window by window, each with ``context`` on both
@@ -30,7 +30,7 @@ from unitone.corpus.waveforms import LoadedWaveform, load_ahead, stream_waveform
 from unitone.errors import ConfigError, CorpusError
 from unitone.tokenizers.encoder import Encoder, load_encoder
 
-NORMALIZE_EPS = 1e-5  # compat: fairseq normalises with layer_norm over the waveform
+NORMALIZE_EPS = 1e-5  # compat: fairseq normalizes with layer_norm over the waveform
 
 
 @dataclass(frozen=True, kw_only=True)

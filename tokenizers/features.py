@@ -103,7 +103,7 @@ def _check_folder(out: Path, made_by: dict[str, Any]) -> None:
     if path.is_file():
         require_unchanged(files.read_json(path), made_by, where=out)
     if (out / "passport.json").is_file():
-        raise ConfigError(f"--out {out} holds other artefacts; choose another --out")
+        raise ConfigError(f"--out {out} holds other artifacts; choose another --out")
     files.write_json(path, made_by)
 
 

@@ -1,4 +1,4 @@
-"""Units in the files that neighbours read.
+"""Units in the files that neighbors read.
 
 ``fairseq``: ``SPLIT.tsv``, ``SPLIT.km`` (a unit a frame, an utterance a line) and ``dict.km.txt``,
 as HuBERT pre-training wants them. ``espnet``: ``pseudo_labels_kmK.txt`` (id, a unit a frame) and

@@ -1,7 +1,7 @@
-"""The passport: what a tokenizer is, checked wherever two artefacts meet.
+"""The passport: what a tokenizer is, checked wherever two artifacts meet.
 
 Units of one tokenizer mean nothing to another. So whatever carries units (shards, a language model,
-a unit decoder) carries the passport of the tokenizer that made them, and two artefacts work
+a unit decoder) carries the passport of the tokenizer that made them, and two artifacts work
 together only if their passports agree in every field that decides what a unit is.
 """
 
@@ -137,7 +137,7 @@ def differences(ours: AnyPassport, theirs: AnyPassport) -> list[str]:
 
 
 def require_same(ours: AnyPassport, theirs: AnyPassport, *, what: str) -> None:
-    """Refuse to let two artefacts work together that different tokenizers or codecs have made.
+    """Refuse to let two artifacts work together that different tokenizers or codecs have made.
 
     Raises:
         ConfigError: naming every field that differs.

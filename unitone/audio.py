@@ -88,7 +88,7 @@ class Statistics:
     num_samples: int
     mean: float
     variance: float
-    """Biased (divided by the number of samples), as layer normalisation has it."""
+    """Biased (divided by the number of samples), as layer normalization has it."""
 
 
 def statistics(clip: Clip) -> Statistics:

@@ -8,7 +8,7 @@ class UnitoneError(Exception):
 
 
 class ConfigError(UnitoneError, ValueError):
-    """An option or a combination of artefacts that cannot work; exit status 2 (usage)."""
+    """An option or a combination of artifacts that cannot work; exit status 2 (usage)."""
 
     exit_status = 2
 
@@ -18,4 +18,4 @@ class CorpusError(UnitoneError):
 
 
 class CheckpointError(UnitoneError):
-    """Weights or an artefact on disk that cannot be read or do not fit the model."""
+    """Weights or an artifact on disk that cannot be read or do not fit the model."""

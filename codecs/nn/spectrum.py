@@ -1,8 +1,8 @@
 """Short-time spectra that are tied to units: frame j of unit t lies over that unit's samples.
 
 A frame of features is made from ``receptive field`` samples, which begin at t * unit hop; its
-spectral frame has its centre where those have theirs. So there is no centring and no reflection: a
-stretch of T frames is analysed from ``left`` samples before its first to ``right`` samples after
+spectral frame has its center where those have theirs. So there is no centring and no reflection: a
+stretch of T frames is analyzed from ``left`` samples before its first to ``right`` samples after
 its last, and T inverted frames give those samples back. Trimmed, T frames are exactly T hops, and
 output sample n is input sample n.
 
@@ -64,12 +64,12 @@ def framing_of(
     if unit_hop % frames_per_unit:
         raise ValueError(f"{unit_hop} samples can't be cut into {frames_per_unit} equal frames")
     hop = unit_hop // frames_per_unit
-    first = receptive_field // 2 - (frames_per_unit - 1) * hop // 2  # centre of the first window
+    first = receptive_field // 2 - (frames_per_unit - 1) * hop // 2  # center of the first window
     return Framing(fft=fft, hop=hop, left=fft // 2 - first)
 
 
 def spectrum(waves: Float[Tensor, "B N"], framing: Framing) -> Complex[Tensor, "B T F"]:
-    """Analyse every whole window of ``waves``, which begin ``left`` samples before frame 0."""
+    """Analyze every whole window of ``waves``, which begin ``left`` samples before frame 0."""
     frames = waves.unfold(-1, framing.fft, framing.hop)
     spectra: Tensor = torch.fft.rfft(frames * window(framing.fft).to(waves), dim=-1)
     return spectra

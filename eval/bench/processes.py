@@ -28,7 +28,7 @@ class BenchConfig:
     size: str = "lm-tiny"
     """Named size of the model."""
     steps: int = 12
-    """Optimiser steps."""
+    """Optimizer steps."""
     max_tokens: int = 2048
     """Positions of a micro-batch."""
     parallel: str = "ddp"

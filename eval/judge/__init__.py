@@ -1,4 +1,4 @@
-"""The ASR judge of synthesised speech. ``python -m eval.judge train|score``."""
+"""The ASR judge of synthesized speech. ``python -m eval.judge train|score``."""
 
 from unitone.eval.judge.judge import Judge as Judge
 from unitone.eval.judge.judge import load as load

@@ -40,7 +40,7 @@ class AugmentConfig:
 def augmented(
     features: Float32[np.ndarray, "T M"], config: AugmentConfig, stream: np.random.Generator
 ) -> Float32[np.ndarray, "_ M"]:
-    """Return the features of the same words from another voice, normalised, with holes."""
+    """Return the features of the same words from another voice, normalized, with holes."""
     tempo = 1 + stream.uniform(-config.tempo, config.tempo)
     stretch = 1 + stream.uniform(-config.vtlp, config.vtlp)
     count, bands = features.shape

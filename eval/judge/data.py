@@ -37,7 +37,7 @@ LONGEST = 30 * 16_000
 
 @dataclass(frozen=True, kw_only=True)
 class Recordings:
-    """Utterances with their texts, normalised; features before their normalisation."""
+    """Utterances with their texts, normalized; features before their normalization."""
 
     features: tuple[Float32[np.ndarray, "_ M"], ...]
     texts: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The ASR judge: intelligibility of synthesised speech, by a recognizer of other speakers.
+"""The ASR judge: intelligibility of synthesized speech, by a recognizer of other speakers.
 
     python -m eval.judge train --manifest judge/manifest.jsonl --out exp/judge
     python -m eval.judge score --judge exp/judge --ref manifest.jsonl --hyp hyp.jsonl --out scores
@@ -39,7 +39,7 @@ from unitone.model_dir import CARD, CONFIG, WEIGHTS
 from unitone.train.checkpoint import save_tensors
 
 BATCH_FRAMES = 8_000
-"""Frames of 10 ms recognised together, padding included."""
+"""Frames of 10 ms recognized together, padding included."""
 COMMANDS = {"train": "unitone.eval.judge_train", "score": "unitone.eval.judge_score"}
 
 
@@ -128,15 +128,15 @@ def _readme(network: Network, origin: Origin) -> str:
     size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     split = f", split {origin.split}" if origin.split else ""
     return (
-        "# Judge of synthesised speech\n\n"
-        f"A recogniser (CTC over characters, greedy, {size:.2f} M parameters) that says how well "
-        "synthesised speech is understood. It is no product: it knows the kind of sentences it "
+        "# Judge of synthesized speech\n\n"
+        f"A recognizer (CTC over characters, greedy, {size:.2f} M parameters) that says how well "
+        "synthesized speech is understood. It is no product: it knows the kind of sentences it "
         "was trained on.\n\n"
         "- Made by `python -m unitone.eval.judge train`.\n"
         f"- Trained on {origin.utterances} utterances, {origin.seconds / 3600:.2f} h "
         f"(`{origin.manifest}`{split}). It has the licence that these recordings allow.\n"
         f"- Voices: {', '.join(origin.speakers) or 'not named'}. Don't let it judge these.\n"
-        f"- Writes {network.config.characters!r}, as normaliser {origin.normalizer} leaves them.\n"
+        f"- Writes {network.config.characters!r}, as normalizer {origin.normalizer} leaves them.\n"
         "\n```python\n"
         "from unitone.eval import judge\n\n"
         "judge.load(path).transcribe([waveform])  # 16 kHz\n"

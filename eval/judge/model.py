@@ -38,7 +38,7 @@ PER_FRAME = 2
 BLANK = 0
 RANGE = 10.0
 """Nepers of power between the loudest and the quietest that counts, 43 dB: silence is one, whether
-digital, quantised or synthesised."""
+digital, quantized or synthesized."""
 _FLOOR = 1e-10  # of a band's power
 STEM_KERNEL = 5  # of the convolutions
 
@@ -102,8 +102,8 @@ def normalized(features: Float32[np.ndarray, "T M"]) -> Float32[np.ndarray, "T M
     A band that never changes becomes zero.
     """
     limited = np.maximum(features, features.max() - RANGE)
-    centred = limited - limited.mean(axis=0)
-    found: np.ndarray = centred / (centred.std(axis=0) + 1e-2)
+    centered = limited - limited.mean(axis=0)
+    found: np.ndarray = centered / (centered.std(axis=0) + 1e-2)
     return found
 
 

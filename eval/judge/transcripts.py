@@ -58,7 +58,7 @@ def of_hypotheses(judge: Judge, path: Path, ids: Sequence[str]) -> list[str]:
     fields = {one.id: one.fields for one in read_references(path)}
     texts: list[str] = []
     silent = 0
-    with Progress("judge: synthesised", total=float(len(ids)), unit="utt") as progress:
+    with Progress("judge: synthesized", total=float(len(ids)), unit="utt") as progress:
         for first in range(0, len(ids), TOGETHER):
             waves = [_waveform(path, fields, name) for name in ids[first : first + TOGETHER]]
             texts += judge.transcribe(waves)
@@ -80,7 +80,7 @@ def _waveform(
         return nothing
     if not isinstance(where, str):
         raise CorpusError(
-            f'{path}: hypothesis {name} has no "audio"; synthesise with a unit decoder '
+            f'{path}: hypothesis {name} has no "audio"; synthesize with a unit decoder '
             "(python -m lm.decode --task tts)"
         )
     blocks = list(audio.stream(Clip(path=path.parent / where)))  # silence is a result here

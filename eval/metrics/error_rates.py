@@ -2,7 +2,7 @@
 
 WER = (substitutions + deletions + insertions) / reference words, over the whole corpus, words being
 what spaces part; CER the same over characters, the single spaces between words included. Texts are
-normalised first, by name (`unitone.eval.normalizers`). Rates are shares of 1.
+normalized first, by name (`unitone.eval.normalizers`). Rates are shares of 1.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -129,7 +129,7 @@ def score_wer(
 def normalized(
     references: Sequence[str], hypotheses: Sequence[str], *, name: NormalizerName
 ) -> list[tuple[str, str]]:
-    """Normalise both texts of every pair."""
+    """Normalize both texts of every pair."""
     if len(references) != len(hypotheses):
         raise CorpusError(f"{len(references)} references, but {len(hypotheses)} hypotheses")
     apply = normalizer(name)

@@ -78,7 +78,7 @@ def tokenizer_of(language: str) -> Tokenizer:
     """Return the tokenizer that ``auto`` means for a target language.
 
     Chinese has one of its own; of the other languages without spaces, characters are counted,
-    since sacreBLEU's analysers for them are not installed with it.
+    since sacreBLEU's analyzers for them are not installed with it.
 
     >>> tokenizer_of("de"), tokenizer_of("zh-CN"), tokenizer_of("ja")
     ('13a', 'zh', 'char')

@@ -41,11 +41,11 @@ class MixtureConfig:
     """Exponent of ``mixing = temperature``; 1 is by data, 0 is equal shares."""
     weights: dict[str, float] = field(default_factory=dict)
     """Weights of ``mixing = weights`` that differ from the table's, such as ``asr 6 tts 4``."""
-    round_examples: int = 4096
-    """Examples that are sorted by length together."""
+    window_examples: int = 4096
+    """Examples of an epoch window, which are sorted by length together."""
 
     def __post_init__(self) -> None:
-        for name, least in (("max_tokens", 8), ("round_examples", 1)):
+        for name, least in (("max_tokens", 8), ("window_examples", 1)):
             value = getattr(self, name)
             if value < least:
                 option = name.replace("_", "-")
@@ -192,7 +192,7 @@ class Mixture:
 
     def _picked(self, number: int, window: int) -> tuple[np.ndarray, int]:
         """Return which examples of a task a window holds, and the number of the first draw."""
-        share = self.shares[number] * self._config.round_examples
+        share = self.shares[number] * self._config.window_examples
         first, last = int(np.floor(window * share)), int(np.floor((window + 1) * share))
         count = len(self._rows[number])
         draws = np.arange(first, last)

@@ -1,6 +1,6 @@
 """The one object that owns every token id: special tokens, tasks, classes, text, units and codes.
 
-Blocks lie one behind the other, in this order, and nobody else adds an offset:
+Blocks lie one after the other, in this order, and nobody else adds an offset:
 
     special   <pad> <bos> <eos> …          task      <task:asr> …
     language  <language:de> …              gender    <gender:f> …
@@ -49,7 +49,7 @@ class Block:
 
     @property
     def end(self) -> int:
-        """First token id behind the block."""
+        """First token id after the block."""
         return self.start + self.size
 
     def encode(self, ids: Ids) -> Ids:
@@ -236,10 +236,10 @@ class Vocabulary:
         return torch.stack([block.decode(row) for block, row in levels], dim=-2)
 
     def require_passport(self, passport: str, *, of: str) -> None:
-        """Refuse an artefact whose tokenizer is not the one this vocabulary was made for.
+        """Refuse an artifact whose tokenizer is not the one this vocabulary was made for.
 
         Raises:
-            ConfigError: the hashes differ; ``of`` names the artefact in the message.
+            ConfigError: the hashes differ; ``of`` names the artifact in the message.
         """
         if passport != self.passport:
             raise ConfigError(
@@ -336,4 +336,4 @@ def _check_keys(
     for key in sorted(value.keys() - required - optional):
         raise CheckpointError(f"unknown key {key!r} in the {what}")
     for key in sorted(required - value.keys()):
-        raise CheckpointError(f"the {what} lacks {key!r}")
+        raise CheckpointError(f"the {what} has no {key!r}")

@@ -11,8 +11,8 @@ Rows that have ended leave. Beam search and codes with a delay drive the same st
 depends on it.
 
 The softmax is over the tokens that may be generated only, so nothing else can be. What a row says
-does not depend on its neighbours in the batch (but for the rounding of sums): not through padding,
-not through the neighbours' lengths, and not through random numbers, which every row has of its own.
+does not depend on its neighbors in the batch (but for the rounding of sums): not through padding,
+not through the neighbors' lengths, and not through random numbers, which every row has of its own.
 
 Axes: B prompts, V vocabulary, T tokens generated.
 """

@@ -24,7 +24,7 @@ from unitone.lm.tasks import SEQUENCES, SPEECH
 
 
 def reads(task: DecoderTask) -> bool:
-    """Tell whether ``task`` writes down what it hears, and nothing else."""
+    """Tell whether ``task`` turns speech into its text, and does nothing else."""
     fields = [part for part in task.parts if part.name in SEQUENCES]
     heard = [part.name for part in fields if not part.target]
     said = [part.name for part in fields if part.target]

@@ -89,8 +89,8 @@ def prepare(config: DecoderConfig, world: World) -> Training:
     """Open the data and build the model; what is written, the first process writes.
 
     Raises:
-        ConfigError: options or artefacts that don't go together.
-        CheckpointError: an artefact is missing or damaged.
+        ConfigError: options or artifacts that don't go together.
+        CheckpointError: an artifact is missing or damaged.
     """
     options, table = config.options, table_of(config)
     if config.speaker_embeddings is not None and not any("voice" in row.fields for row in table):

@@ -142,7 +142,7 @@ def read_llama_config(values: Mapping[str, Any], *, where: str) -> ModelConfig:
             tied=bool(values.get("tie_word_embeddings", False)),
         )
     except KeyError as error:
-        raise CheckpointError(f"{where} lacks the field {error.args[0]!r}") from error
+        raise CheckpointError(f"{where} has no field {error.args[0]!r}") from error
     except (ConfigError, TypeError, ValueError) as error:
         raise CheckpointError(f"{where}: {error}") from error
 

@@ -1,7 +1,7 @@
 """OPT, the decoder VoxtLM starts from (Zhang et al. 2022, arXiv 2205.01068; 2309.07937).
 
 Learned positions, two rows off, LayerNorm, ReLU and biases. The sizes 125m and 1.3b have the norm
-before each sub-layer and one at the end; 350m has it behind each sub-layer, none at the end, and
+before each sub-layer and one at the end; 350m has it after each sub-layer, none at the end, and
 word embeddings of 512 between two bias-free projections. An `OptModel` is used like a
 `LanguageModel` of plain tokens: positions come with the batch, so packed rows and left padding
 work.
@@ -37,7 +37,7 @@ class OptConfig:
     embed_dim: int
     """Width E of the word embeddings; where it isn't the model's, projections stand between."""
     pre_norm: bool = True
-    """Whether norms stand before attention and feed-forward, or behind (350m)."""
+    """Whether norms stand before attention and feed-forward, or after (350m)."""
     tied: bool = True
     """The output matrix is the embedding table (VoxtLM: it is not)."""
 
@@ -81,7 +81,7 @@ class OptBlock(nn.Module):
         cache: Cache | None,
         layer: int,
     ) -> Float[Tensor, "B L D"]:
-        """Return the residual stream behind this block."""
+        """Return the residual stream after this block."""
         given = self.attention_norm(x) if self.pre_norm else x
         x = x + self.dropout(self._attention(given, mask, cache, layer))
         x = x if self.pre_norm else self.attention_norm(x)

@@ -101,7 +101,7 @@ def read_opt_config(values: Mapping[str, Any], *, where: str) -> OptConfig:
             tied=bool(values.get("tie_word_embeddings", True)),
         )
     except KeyError as error:
-        raise CheckpointError(f"{where} lacks the field {error.args[0]!r}") from error
+        raise CheckpointError(f"{where} has no field {error.args[0]!r}") from error
 
 
 def load_espnet(path: Path, *, heads: int | None = None) -> OptModel:
@@ -115,7 +115,7 @@ def load_espnet(path: Path, *, heads: int | None = None) -> OptModel:
         heads: attention heads; default those of the published OPT of this width.
 
     Raises:
-        CheckpointError: it is damaged, is no VoxtLM on OPT, or lacks weights.
+        CheckpointError: it is damaged, is no VoxtLM on OPT, or has not all weights.
         ConfigError: ``heads`` is needed and not given.
     """
     tensors = read_torch(path)
@@ -133,7 +133,7 @@ def _infer(named: Mapping[str, Tensor], *, heads: int | None, where: str) -> Opt
     needed = (first, "model.decoder.embed_tokens.weight", "model.decoder.embed_positions.weight")
     for name in needed:
         if name not in named or named[name].ndim != 2:
-            raise CheckpointError(f"{where} holds no OPT decoder: it lacks {name!r}")
+            raise CheckpointError(f"{where} holds no OPT decoder: it has no {name!r}")
     (ffn, dim), (vocab_size, embed_dim), (positions, _) = (named[name].shape for name in needed)
     if heads is None and dim not in _HEADS:
         raise ConfigError(f"{where}: no published OPT is {dim} wide; say how many heads it has")

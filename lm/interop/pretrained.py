@@ -125,7 +125,7 @@ def initialize(
 ) -> Taken:
     """Give the model the pretrained weights, and its vocabulary rows old and new.
 
-    Projections of continuous inputs that the pretrained model lacks, as every text model does, or
+    Projections of continuous inputs that the pretrained model has not, as every text model does, or
     has for vectors of another width, keep what they are.
 
     Args:
@@ -178,8 +178,8 @@ def extend_table(
     Drawn rows are normal with the old rows' mean and covariance.
     """
     mean = old.double().mean(0)
-    centred = old - mean.to(old.dtype)
-    covariance = (centred.T @ centred).double() / max(1, len(old) - 1)
+    centered = old - mean.to(old.dtype)
+    covariance = (centered.T @ centered).double() / max(1, len(old) - 1)
     values, vectors = torch.linalg.eigh(covariance)  # unlike Cholesky, works without full rank
     root = vectors * values.clamp(min=0).sqrt()
     new = [number for number in range(size) if number not in rows]

@@ -24,7 +24,7 @@ class Entry:
     rows: tuple[int, ...]
     """Rows (first axis) of each of ``theirs``."""
     padding: int = 0
-    """Rows of ours behind them that nothing reads: an embedding table's, up to a multiple of 64."""
+    """Rows of ours after them that nothing reads: an embedding table's, up to a multiple of 64."""
 
 
 def split(weights: Mapping[str, Tensor], layout: Sequence[Entry]) -> dict[str, Tensor]:
@@ -84,6 +84,6 @@ def read_torch(path: Path) -> dict[str, Tensor]:
 
 def _check_names(given: Mapping[str, Tensor], expected: set[str], *, where: str) -> None:
     for name in sorted(expected - given.keys()):
-        raise CheckpointError(f"{where} lacks the tensor {name!r}")
+        raise CheckpointError(f"{where} has no tensor {name!r}")
     for name in sorted(given.keys() - expected):
         raise CheckpointError(f"{where} has a tensor of no known part, {name!r}")

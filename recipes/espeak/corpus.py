@@ -3,7 +3,7 @@
     python -m unitone.recipes.espeak --out exp/espeak --hours 1
 
 Origin: made here, from a seed, in seconds; nothing is downloaded. Ten voices, half of them
-female, each speak all three languages, and every sentence has exact translations. Licence: the
+female, each speak all three languages, and every sentence has exact translations. License: the
 texts and the recipe are ours (Apache-2.0); the sound comes from eSpeak NG (GPL-3.0), which only
 ever runs in a process of its own and is neither imported nor shipped.
 
@@ -13,7 +13,7 @@ phones ([symbol, start, end] in seconds, eSpeak's mnemonics without stress, ``_`
 they tile the utterance). The id is a meaning and a language: ``000041-de`` and ``000041-fr`` say
 the same, in voices drawn independently. A meaning belongs to one split, whatever the seed.
 
-``--voices judge`` makes a corpus for the ASR judge of synthesised speech (`unitone.eval.judge`):
+``--voices judge`` makes a corpus for the ASR judge of synthesized speech (`unitone.eval.judge`):
 ten voices, none of the ten, and other sentences. As meanings keep to their splits, what is trained
 on its train split has met neither a voice nor a test sentence of the main corpus.
 

@@ -1,4 +1,4 @@
-"""Where the tour's model looks while it recognises: text tokens over the time of the recording."""
+"""Where the tour's model looks while it recognizes: text tokens over the time of the recording."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,14 +67,14 @@ def section(tour: TourFiles) -> str:
         f"{weights.max():.0%} of a row's attention. Of all heads this one reads most in order: "
         f"{shares[layer, head]:.0%} of its attention lies along the best cutting of the recording "
         "into one stretch after the other for the tokens, the mean over the "
-        f"{len(found)} best recognised short test utterances ({own:.0%} in this one, of middle "
+        f"{len(found)} best recognized short test utterances ({own:.0%} in this one, of middle "
         f"length; {chance:.0%} by chance). The model was given the true text to write."
     )
     return page.figure(svg, caption, wide=True) + _all_heads(shares)
 
 
 def _wanted(tour: TourFiles) -> list[str]:
-    """Return the utterances that were recognised best and are short enough to draw."""
+    """Return the utterances that were recognized best and are short enough to draw."""
     scored = tour.lines("scores", "asr", "utterances.jsonl")
     errors = {
         line["id"]: line["substitutions"] + line["deletions"] + line["insertions"]
@@ -141,10 +141,8 @@ def _figure(
 
         for row, column in np.argwhere(depth >= _FAINT):
             start, end = (float(edge) for edge in one.edges[column : column + 2])
-            colour = (*figures.HEAT, 0.95 * float(depth[row, column]) ** 0.7)
-            axes.add_patch(
-                Rectangle((start, row), end - start, 0.94, facecolor=colour, linewidth=0)
-            )
+            color = (*figures.HEAT, 0.95 * float(depth[row, column]) ** 0.7)
+            axes.add_patch(Rectangle((start, row), end - start, 0.94, facecolor=color, linewidth=0))
         axes.set(xlim=(0, one.edges[-1]), ylim=(len(one.tokens), -0.9), xlabel="seconds", ylabel="")
         axes.set_yticks(np.arange(len(one.tokens)) + 0.5, list(one.tokens))
         axes.tick_params(axis="y", length=0, labelcolor=figures.INK)

@@ -49,7 +49,7 @@ def render(tour: TourFiles) -> str:
         page.section("Scores", scores.headline(found)),
         _part("Listen", lambda: speech.synthesis(tour)),
         _part("Speech continuation", lambda: speech.continuation(tour)),
-        _part("What it recognises", lambda: text.recognition(tour)),
+        _part("What it recognizes", lambda: text.recognition(tour)),
         _part("Where it looks", lambda: attention.section(tour)),
         _part("What it translates", lambda: text.translations(tour)),
         _part("What it confuses", lambda: scores.confusions(tour)),

@@ -97,7 +97,7 @@ def _wav(wave: Float[np.ndarray, "N"]) -> bytes:
 def synthesis(tour: TourFiles) -> str:
     """Return, for one test sentence of each language and sex, three players."""
     picked = first_of(tour.hypotheses("tts"), "language", "gender")
-    resynthesised, why_not = _resynthesised(tour)
+    resynthesized, why_not = _resynthesized(tour)
     judged = _judged(tour)
     shown = []
     for one in picked:
@@ -106,19 +106,19 @@ def synthesis(tour: TourFiles) -> str:
         players = [
             sound("Recording", Clip(path=tour.recording(row)), label=f"{row['id']}, the recording")
         ]
-        if row["id"] in resynthesised:
+        if row["id"] in resynthesized:
             players.append(
                 sound(
                     "Its units, as sound again",
-                    Clip(path=resynthesised[row["id"]]),
-                    label=f"{row['id']}, resynthesised",
+                    Clip(path=resynthesized[row["id"]]),
+                    label=f"{row['id']}, resynthesized",
                 )
             )
         players.append(
             sound(
                 "The model, from the text",
                 Clip(path=_path(tour, "tts", one)),
-                label=f"{row['id']}, synthesised by the model",
+                label=f"{row['id']}, synthesized by the model",
             )
         )
         remarks = [row.get("language", ""), voice]
@@ -195,7 +195,7 @@ def first_of(found: Iterable[Row], *fields: str) -> list[Row]:
     return [first[key] for key in sorted(first)]
 
 
-def _resynthesised(tour: TourFiles) -> tuple[dict[str, Path], str]:
+def _resynthesized(tour: TourFiles) -> tuple[dict[str, Path], str]:
     """Return the files by id, and a remark where there are none."""
     try:
         lines = tour.lines("resynthesis", "manifest.jsonl")
@@ -206,13 +206,13 @@ def _resynthesised(tour: TourFiles) -> tuple[dict[str, Path], str]:
 
 
 def _judged(tour: TourFiles) -> dict[str, str]:
-    """Return by id what the ASR judge recognised; nothing where there was none."""
+    """Return by id what the ASR judge recognized; nothing where there was none."""
     try:
         lines = tour.lines("scores", "tts", "utterances.jsonl")
     except UnitoneError:
         return {}
     return {
-        line["id"]: f"The ASR judge recognised: {line['synthesised'] or '(nothing)'}. "
+        line["id"]: f"The ASR judge recognized: {line['synthesised'] or '(nothing)'}. "
         f"In the recording: {line['floor'] or '(nothing)'}."
         for line in lines
     }

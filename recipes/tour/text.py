@@ -22,7 +22,7 @@ def recognition(tour: TourFiles) -> str:
     middle = max((len(rows) - _TYPICAL) // 2, 0)
     typical = [row for row in rows[middle : middle + _TYPICAL] if row not in wrong[:_WORST]]
     remark = page.note(
-        f"{right:,} of {len(rows):,} test utterances are recognised without an error. Reference "
+        f"{right:,} of {len(rows):,} test utterances are recognized without an error. Reference "
         "above, what the model wrote below."
     )
     blocks = [remark, examples.legend()]

@@ -1,7 +1,7 @@
 """The tour: from nothing to a model that listens, speaks and translates, without a network.
 
 ``make tour`` or ``python -m recipes.tour``. A corpus in three languages is made (eSpeak NG) and
-tokenised; a unit decoder, one language model for seven tasks, and an ASR judge of other voices are
+tokenized; a unit decoder, one language model for seven tasks, and an ASR judge of other voices are
 trained, within twelve minutes of two cores; the test sentences are decoded and scored, and
 ``exp/tour/report.html`` shows it all. Every step is a command a user can type; the tour prints each
 before it runs. A finished step isn't done again, and a killed one goes on.
@@ -57,7 +57,7 @@ class TourConfig:
     judge_seconds: float = 105.0
     """Training time of the ASR judge."""
     spoken: int = 120
-    """Test sentences that are synthesised."""
+    """Test sentences that are synthesized."""
     training: Training = field(default_factory=Training)
 
 

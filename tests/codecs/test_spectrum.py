@@ -24,13 +24,13 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_windows_lie_in_the_middle_of_what_the_units_see() -> None:
     """Frame t of MFCC is made from samples 160 t to 160 t + 400."""
-    centre_of_first = MFCC.fft // 2 - MFCC.left
-    assert centre_of_first == 200
+    center_of_first = MFCC.fft // 2 - MFCC.left
+    assert center_of_first == 200
     assert (MFCC.left, MFCC.right) == (120, 360)
     two = framing_of(fft=640, unit_hop=320, receptive_field=400, frames_per_unit=2)
-    centres = [two.fft // 2 - two.left + j * two.hop for j in range(2)]
+    centers = [two.fft // 2 - two.left + j * two.hop for j in range(2)]
     assert two.hop == 160
-    assert sum(centres) / 2 == 200
+    assert sum(centers) / 2 == 200
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_training_learns_the_sounds(trained: Path, judged: Path) -> None:
     assert found.transcribe([np.zeros(100, np.float32)]) == [""]
 
 
-def test_transcripts_do_not_depend_on_their_neighbours(trained: Path) -> None:
+def test_transcripts_do_not_depend_on_their_neighbors(trained: Path) -> None:
     found = judge.load(trained)
     waves = [sung(text, 2) for text in ("abcdabcdabcd", "a", "cb")]
     assert found.transcribe(waves) == [found.transcribe([wave])[0] for wave in waves]
@@ -238,7 +238,7 @@ def test_the_ground_truth_stands_beside_the_score(
     assert score(trained, judged, "--by", "language", "--out", str(tmp_path)) == 0
     shown = capsys.readouterr().out
     assert "real recordings (ground truth)" in shown
-    assert "language=de, synthesised" in shown
+    assert "language=de, synthesized" in shown
     found = json.loads((tmp_path / "judge.json").read_text())
     assert found["floor"]["cer"] < 0.1
     expected = found["synthesised"]["cer"] - found["floor"]["cer"]

@@ -107,7 +107,7 @@ def checked_page(folder: Path, name: str) -> str:
     assert len(parser.ids) == len(set(parser.ids))
     assert "<script" not in page
     assert "url(http" not in page
-    assert "#0101" not in page  # a colour that the theme can't change
+    assert "#0101" not in page  # a color that the theme can't change
     return page
 
 

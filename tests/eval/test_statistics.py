@@ -65,7 +65,7 @@ def test_resamples_without_reference_words_are_left_out() -> None:
 
 
 def test_the_p_value_is_that_of_all_swaps() -> None:
-    """Against the exact randomisation test: every one of the 2^n swaps of ten utterances."""
+    """Against the exact randomization test: every one of the 2^n swaps of ten utterances."""
     one, two = counts(10, rate=0.1), counts(10, rate=0.3, name="y")
     two[:, 1] = one[:, 1]
     gaps = (one - two)[:, 0]

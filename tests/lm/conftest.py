@@ -59,7 +59,7 @@ def mixture_of(
     config = MixtureConfig(
         **{
             "max_tokens": 256,
-            "round_examples": 100,
+            "window_examples": 100,
             **{name: value for name, value in changes.items() if name not in batch},
         }
     )

@@ -146,7 +146,7 @@ def test_the_card_states_facts_and_what_is_not_stated(tmp_path: Path) -> None:
     assert text.startswith("# Tiny\n")
     assert "| WER % on an4 | 7.5 | 6 to 9.25 |" in text
     assert "- an4 train\n- hours of speech: 0.71\n" in text
-    assert "## Licences\n\n- not stated" in text
+    assert "## Licenses\n\n- not stated" in text
     assert "| spell | units | text | `<bos> {units} <sep> [ {text} <eos> ]` |" in text
     assert f"{model.num_parameters:,} parameters" in text
 

@@ -30,7 +30,7 @@ from unitone.tokenizers.text.text import ByteText
 
 MakeShards = Callable[..., Path]
 SMALL = [
-    *("--config", "lm-tiny", "--max-tokens", "512", "--round-examples", "64"),
+    *("--config", "lm-tiny", "--max-tokens", "512", "--window-examples", "64"),
     *("--valid-utterances", "2", "--threads", "1", "--device", "cpu", "--log-every", "1"),
 ]
 

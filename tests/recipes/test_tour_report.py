@@ -283,7 +283,7 @@ def test_the_asr_judge_is_measured_against_the_ground_truth(tour: Path) -> None:
     heard = {"id": "u4", "reference": "satz 4", "floor": "satz", "synthesised": "<4>"}
     (tour / "scores" / "tts" / "utterances.jsonl").write_text(json.dumps(heard) + "\n")
     shown = report.write(tour).read_text(encoding="utf-8")
-    assert "The ASR judge recognised: &lt;4&gt;. In the recording: satz." in shown
+    assert "The ASR judge recognized: &lt;4&gt;. In the recording: satz." in shown
     assert "15.50 on recordings" in shown
     assert "≤ 25.50" in shown
     assert "not measured" not in shown

@@ -39,7 +39,7 @@ def test_curves_have_a_legend_where_there_are_several() -> None:
     assert "var(--accent)" in both
 
 
-def test_more_curves_than_colours() -> None:
+def test_more_curves_than_colors() -> None:
     many = {f"c{n}": ([0, 1], [n, n + 1.0]) for n in range(len(figures.PALETTE) + 2)}
     drawn = figures.curves("Many", many, xlabel="x", ylabel="y")
     assert "#0101" not in drawn

@@ -391,9 +391,9 @@ def test_folders_of_other_stages_are_left_alone(
     run("tokenizers.encode", *encode, "--out", tmp_path / "tokens")
 
     assert "tokenizer directory" in run("tokenizers.encode", *encode, "--out", tokenizer, expect=2)
-    assert "other artefacts" in build(corpus, tmp_path / "tokens", expect=2)
+    assert "other artifacts" in build(corpus, tmp_path / "tokens", expect=2)
     features = ("--ssl", "mfcc", "--manifest", corpus, "--out", tokenizer)
-    assert "other artefacts" in run("tokenizers.features", *features, expect=2)
+    assert "other artifacts" in run("tokenizers.features", *features, expect=2)
 
 
 def test_a_failed_option_does_not_lock_the_folder(corpus: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def extractor(**frames: object) -> Extractor:
 
 
 class Normalizing(MFCC):
-    """MFCC of the normalised waveform: as cheap as a stand-in for a large model can be."""
+    """MFCC of the normalized waveform: as cheap as a stand-in for a large model can be."""
 
     normalize = True
 

@@ -98,7 +98,7 @@ def train(
 
 
 def assert_alike(one: Path, other: Path) -> None:
-    """Compare curves, validations, averaged models and optimiser states."""
+    """Compare curves, validations, averaged models and optimizer states."""
     first, second = (
         [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         for out in (one, other)

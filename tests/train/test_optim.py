@@ -1,4 +1,4 @@
-"""Optimisers against their formulas, schedules against their corners."""
+"""Optimizers against their formulas, schedules against their corners."""
 
 import math
 

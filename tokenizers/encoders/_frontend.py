@@ -91,8 +91,8 @@ class FrontEnd:
         a = self.architecture
         rows = waveform.unfold(0, a.kernels[0], a.strides[0]).double()
         mean = rows.mean(dim=0)
-        centred = rows - mean
-        covariance = centred.T @ centred / len(rows)
+        centered = rows - mean
+        covariance = centered.T @ centered / len(rows)
         kernel = self.first.double()
         variance = ((kernel @ covariance) * kernel).sum(dim=1)
         scale = self.gain * (variance + 1e-5).rsqrt()

@@ -205,8 +205,8 @@ def _hugging_face_hints(config: Mapping[str, Any], *, where: Path) -> Hints:
     return Hints(
         num_heads=config.get("num_attention_heads"),
         pre_norm=config.get("do_stable_layer_norm"),
-        # The published hubert-base's preprocessor asks for a normalised waveform, its training did
-        # not do it: normalisation goes with the layer-norm front end, as in fairseq.
+        # The published hubert-base's preprocessor asks for a normalized waveform, its training did
+        # not do it: normalization goes with the layer-norm front end, as in fairseq.
         normalize=None,
         strides=tuple(strides) if strides else None,
         max_distance=config.get("max_bucket_distance"),

@@ -3,8 +3,8 @@
 | name          | blocks | width | feed-forward | heads | front end  | blocks are | waveform   |
 | ------------- | ------ | ----- | ------------ | ----- | ---------- | ---------- | ---------- |
 | hubert-base   | 12     | 768   | 3072         | 12    | group norm | post-LN    | as it is   |
-| hubert-large  | 24     | 1024  | 4096         | 16    | layer norm | pre-LN     | normalised |
-| hubert-xlarge | 48     | 1280  | 5120         | 16    | layer norm | pre-LN     | normalised |
+| hubert-large  | 24     | 1024  | 4096         | 16    | layer norm | pre-LN     | normalized |
+| hubert-xlarge | 48     | 1280  | 5120         | 16    | layer norm | pre-LN     | normalized |
 
 The published units come from h_6 (k 50 to 200) and h_9 (k 500) of base and h_18 to h_20 of large.
 """

@@ -4,7 +4,7 @@
 | --------------- | ------ | ----- | ------------ | ----- | ---------- | ---------- | ---------- |
 | wavlm-base      | 12     | 768   | 3072         | 12    | group norm | post-LN    | as it is   |
 | wavlm-base-plus | 12     | 768   | 3072         | 12    | group norm | post-LN    | as it is   |
-| wavlm-large     | 24     | 1024  | 4096         | 16    | layer norm | pre-LN     | normalised |
+| wavlm-large     | 24     | 1024  | 4096         | 16    | layer norm | pre-LN     | normalized |
 
 To the logit of query i and key j, head h adds gate[h, i] * P[h, j - i] (§3.1 and equation 4):
 

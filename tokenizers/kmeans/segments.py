@@ -1,4 +1,4 @@
-"""Duration-penalised units: a change of unit has its price, so flicker between centroids goes.
+"""Duration-penalized units: a change of unit has its price, so flicker between centroids goes.
 
 Plain k-means takes the nearest centroid of every frame by itself. Here the whole sequence is chosen
 at once, the one with the least

@@ -11,7 +11,7 @@ from jaxtyping import Int, Int32
 def deduplicate(
     units: Int[np.ndarray, "T"],
 ) -> tuple[Int32[np.ndarray, "S"], Int32[np.ndarray, "S"]]:
-    """Collapse equal neighbours; return the units and how many frames each lasts (at least 1).
+    """Collapse equal neighbors; return the units and how many frames each lasts (at least 1).
 
     Raises:
         ValueError: a unit is negative.

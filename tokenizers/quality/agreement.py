@@ -2,7 +2,7 @@
 
 Phone purity, cluster purity and PNMI follow Hsu et al. 2021 (HuBERT), arXiv 2106.07447, section
 IV-A, with natural logarithms. Differences from the published script: a zero count adds 0 rather
-than a small epsilon, and a frame takes the label at its centre, so that any two frame rates fit.
+than a small epsilon, and a frame takes the label at its center, so that any two frame rates fit.
 Axes: T frames, Y labels, K clusters.
 """
 
@@ -36,7 +36,7 @@ class LabelQuality:
     label_entropy: float
     """H(y), nats."""
     unit_entropy: float
-    """H(z), nats, over the labelled frames."""
+    """H(z), nats, over the labeled frames."""
 
     def to_json(self) -> dict[str, int | float]:
         """Return plain values, units in the names."""
@@ -74,16 +74,16 @@ def label_quality(table: Int[np.ndarray, "Y K"]) -> LabelQuality:
 
 
 def frame_labels(labels: Labels, *, num_frames: int, frame_rate: float) -> list[str | None]:
-    """Return the label at the centre of every frame, None where there is none."""
+    """Return the label at the center of every frame, None where there is none."""
     ordered = sorted(labels, key=lambda label: label[1])
     starts = np.array([start for _, start, _ in ordered])
-    centres = (np.arange(num_frames) + 0.5) / frame_rate
-    places = np.searchsorted(starts, centres, side="right") - 1
+    centers = (np.arange(num_frames) + 0.5) / frame_rate
+    places = np.searchsorted(starts, centers, side="right") - 1
     return [
         _STRESSED.sub(r"\1", ordered[place][0])
-        if place >= 0 and centre < ordered[place][2]
+        if place >= 0 and center < ordered[place][2]
         else None
-        for place, centre in zip(places.tolist(), centres.tolist(), strict=True)
+        for place, center in zip(places.tolist(), centers.tolist(), strict=True)
     ]
 
 

@@ -165,7 +165,7 @@ def _phones(report: QualityReport, quality: LabelQuality) -> str:
             ("H(phone)", f"{quality.label_entropy:.3f}", "nats"),
             ("H(unit)", f"{quality.unit_entropy:.3f}", "nats"),
             (
-                "Frames labelled",
+                "Frames labeled",
                 f"{quality.frames:,}",
                 f"of {report.frames:,}, {quality.frames / report.frames:.1%}",
             ),
@@ -174,7 +174,7 @@ def _phones(report: QualityReport, quality: LabelQuality) -> str:
     )
     heat = figure(
         _figures.phone_heat_map(report),
-        "Each column is a unit, each row a phone; the stronger the colour, the larger the phone's "
+        "Each column is a unit, each row a phone; the stronger the color, the larger the phone's "
         "share of the unit's frames. A clean diagonal means units that stand for one phone each.",
         wide=True,
     )

@@ -1,6 +1,6 @@
 """Subwords over units: SentencePiece's unigram model (Kudo 2018, arXiv 1804.10959) on integers.
 
-Unit u is written as the private character U+F0000 + u, which no normaliser, script splitter or
+Unit u is written as the private character U+F0000 + u, which no normalizer, script splitter or
 white-space rule knows, so any sequence of units is one "word" and encoding loses nothing. (The
 usual carrier, U+4E00 + u, ends at 20,992 units and shares its characters with Chinese text.)
 
@@ -36,7 +36,7 @@ class UnitSubwords:
     """A trained model; immutable, picklable, safe to share between threads."""
 
     def __init__(self, model: bytes) -> None:
-        """Read a serialised SentencePiece model that ``train`` has written."""
+        """Read a serialized SentencePiece model that ``train`` has written."""
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:

@@ -3,8 +3,8 @@
 - ``bytes``: UTF-8, 256 ids, no model and no unknown text.
 - ``characters``: one id a code point of the training text; id 0 is ``<unk>``.
 - ``sentencepiece``: a unigram model (Kudo 2018, arXiv 1804.10959) with byte fallback, so that no
-  text is unknown. Identity normalisation: what goes in comes out, white space included;
-  lower-casing and Unicode normalisation are the corpus reader's work.
+  text is unknown. Identity normalization: what goes in comes out, white space included;
+  lower-casing and Unicode normalization are the corpus reader's work.
 
 The kind is a field of the tokenizer's passport; ``text.model`` is a JSON list for ``characters``, a
 SentencePiece model for ``sentencepiece`` and absent for ``bytes``.
@@ -150,7 +150,7 @@ class SentencePieceText:
     kind: TextKind = "sentencepiece"
 
     def __init__(self, model: bytes) -> None:
-        """Read a serialised model, ours or another with byte fallback."""
+        """Read a serialized model, ours or another with byte fallback."""
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:

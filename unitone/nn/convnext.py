@@ -49,7 +49,7 @@ class ConvNextBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T D"], valid: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
-        """Return ``x`` with what its neighbourhood adds; frames that aren't valid mean nothing."""
+        """Return ``x`` with what its neighborhood adds; frames that aren't valid mean nothing."""
         x = x * valid[:, :, None]
         mixed = self.mix(x.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
         inner = functional.gelu(self.up(self.norm(mixed)), approximate=self.gelu)

@@ -89,7 +89,7 @@ class LayerNorm:
         self.epsilon = epsilon
 
     def __call__(self, rows: Float[Tensor, "*M I"]) -> Float[Tensor, "*M I"]:
-        """Normalise each row."""
+        """Normalize each row."""
         return F.layer_norm(rows, self.weight.shape, self.weight, self.bias, self.epsilon)
 
 

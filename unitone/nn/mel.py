@@ -37,8 +37,8 @@ def mel_filters(
         edges = np.array([_to_hertz(float(edge), scale) for edge in edges])
     else:
         bins = np.array([_to_mel(float(one), scale) for one in bins])
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    up, down = (bins[:, None] - left) / (centre - left), (right - bins[:, None]) / (right - centre)
+    left, center, right = edges[:-2], edges[1:-1], edges[2:]
+    up, down = (bins[:, None] - left) / (center - left), (right - bins[:, None]) / (right - center)
     triangles: np.ndarray = np.minimum(up, down).clip(min=0)
     return triangles * 2 / (right - left) if equal_area else triangles
 

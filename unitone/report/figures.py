@@ -1,6 +1,6 @@
 """Figures for report pages: SVG text for a web page, the same bytes for the same numbers.
 
-Colours are placeholders that become CSS variables of `unitone.report.page`, so that one figure
+Colors are placeholders that become CSS variables of `unitone.report.page`, so that one figure
 serves the light and the dark theme; text stays text, in the page's font. The title of a figure is
 read out by screen readers and makes its inner ids, so the titles of one page should differ.
 """
@@ -20,7 +20,7 @@ from jaxtyping import Float
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = {
+_COLORS = {
     "#010101": "var(--ink)",
     "#010102": "var(--muted)",
     "#010103": "var(--line)",
@@ -33,9 +33,9 @@ _COLOURS = {
     "#01010a": "var(--series-7)",
     "#01010b": "var(--series-8)",
 }
-INK, MUTED, LINE, SERIES, ACCENT = list(_COLOURS)[:5]
-PALETTE = tuple(list(_COLOURS)[3:])
-"""Colours of the curves of one chart, in order; a ninth curve starts again, dashed."""
+INK, MUTED, LINE, SERIES, ACCENT = list(_COLORS)[:5]
+PALETTE = tuple(list(_COLORS)[3:])
+"""Colors of the curves of one chart, in order; a ninth curve starts again, dashed."""
 HEAT = (0.22, 0.50, 0.78)
 """RGB of a full cell in a heat map; emptier cells are more transparent, on either theme."""
 SMALL, WIDE = (4.4, 2.5), (9.2, 5.2)
@@ -108,16 +108,16 @@ def lines_and_dots(
     ylabel: str,
     size: tuple[float, float] = (WIDE[0] * 0.85, WIDE[1] * 0.75),
 ) -> str:
-    """Draw curves of two kinds over a shared x, those of one name in one colour, on a log scale."""
+    """Draw curves of two kinds over a shared x, those of one name in one color, on a log scale."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     def draw(axes: "Axes") -> None:
         for place, name in enumerate(dict.fromkeys((*lines, *dots))):
-            colour = PALETTE[place % len(PALETTE)]
+            color = PALETTE[place % len(PALETTE)]
             x, y = lines.get(name, ((), ()))
-            axes.plot(x, y, label=name, color=colour, linewidth=1.5)
+            axes.plot(x, y, label=name, color=color, linewidth=1.5)
             x, y = dots.get(name, ((), ()))
-            axes.plot(x, y, "o", color=colour, markersize=4.5)
+            axes.plot(x, y, "o", color=color, markersize=4.5)
         axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_minor_formatter(NullFormatter())
@@ -153,7 +153,7 @@ def heat_map(
         axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0), xlabel=xlabel, ylabel=ylabel)
         places = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
         for row, column in places:
-            axes.add_patch(_cell(column, row, colour=tuple(image[row, column])))
+            axes.add_patch(_cell(column, row, color=tuple(image[row, column])))
             axes.text(
                 column + 0.5,
                 row + 0.5,
@@ -187,11 +187,11 @@ def _legend(axes: "Axes", *, count: int, columns: int) -> None:
     )
 
 
-def _cell(x: int, y: int, *, colour: tuple[float, ...]) -> Any:
+def _cell(x: int, y: int, *, color: tuple[float, ...]) -> Any:
     from matplotlib.patches import Rectangle
 
     gap = 0.02
-    return Rectangle((x + gap, y + gap), 1 - 2 * gap, 1 - 2 * gap, facecolor=colour, linewidth=0)
+    return Rectangle((x + gap, y + gap), 1 - 2 * gap, 1 - 2 * gap, facecolor=color, linewidth=0)
 
 
 def intervals(
@@ -240,7 +240,7 @@ def svg(title: str, draw: Callable[["Axes"], None], *, size: tuple[float, float]
 
     Args:
         title: what a screen reader says.
-        draw: uses the colours of this module, so that the figure follows the page's theme.
+        draw: uses the colors of this module, so that the figure follows the page's theme.
         size: width and height in inches; 100 pixels of the page each.
     """
     import matplotlib
@@ -268,7 +268,7 @@ def svg(title: str, draw: Callable[["Axes"], None], *, size: tuple[float, float]
     }
     file = io.StringIO()
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        # Letters that matplotlib's own font lacks are only measured with it, not drawn.
+        # Letters that matplotlib's own font has not are only measured with it, not drawn.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
@@ -283,7 +283,7 @@ def svg(title: str, draw: Callable[["Axes"], None], *, size: tuple[float, float]
 
 
 def _for_the_page(svg: str, *, title: str, size: tuple[float, float]) -> str:
-    """Strip what only a file of its own needs, and hand fonts and colours to the page."""
+    """Strip what only a file of its own needs, and hand fonts and colors to the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)
@@ -299,6 +299,6 @@ def _for_the_page(svg: str, *, title: str, size: tuple[float, float]) -> str:
         ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     svg = svg[: view.start()] + head + svg[view.end() :]
-    for placeholder, variable in _COLOURS.items():
+    for placeholder, variable in _COLORS.items():
         svg = svg.replace(placeholder, variable)
     return svg.strip()

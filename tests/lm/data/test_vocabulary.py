@@ -209,7 +209,7 @@ def test_save_and_load(vocabulary: Vocabulary, tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda value: value.update(extra=1), "unknown key 'extra' in the vocabulary"),
-        (lambda value: value.pop("size"), "the vocabulary lacks 'size'"),
+        (lambda value: value.pop("size"), "the vocabulary has no 'size'"),
         (lambda value: value.update(format=2), "format 2; this version reads 1"),
         (lambda value: value["blocks"][0].update(offset=1), "unknown key 'offset' in the block"),
         (lambda value: value["blocks"][5].update(start=9), "overlap, leave gaps or miscount"),

@@ -229,7 +229,7 @@ def uncached(
     return [int(said[t + q, q]) for t in frames for q in range(len(levels))]
 
 
-def test_a_cache_and_neighbours_change_nothing_with_a_delay() -> None:
+def test_a_cache_and_neighbors_change_nothing_with_a_delay() -> None:
     formatter = composer_of("delay")
     model = model_of(formatter, scale=12.0, dim=16).eval()
     prompts = [formatter.prompt(TTS, record) for record in records_of(formatter, 6)]
@@ -245,7 +245,7 @@ def test_a_cache_and_neighbours_change_nothing_with_a_delay() -> None:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_draws_of_a_row_do_not_depend_on_its_neighbours(pattern: Pattern) -> None:
+def test_draws_of_a_row_do_not_depend_on_its_neighbors(pattern: Pattern) -> None:
     formatter = composer_of(pattern)
     model = model_of(formatter, scale=4.0, dim=16).eval()
     prompts = [formatter.prompt(TTS, record) for record in records_of(formatter, 6)]
@@ -401,7 +401,7 @@ class Memory(TokenStore):
 
 def mixture(formatter: PromptFormatter, **settings: Any) -> Mixture:
     tokens = Memory(records_of(formatter))
-    changes = {"max_tokens": 64, "round_examples": 30, **settings}
+    changes = {"max_tokens": 64, "window_examples": 30, **settings}
     return mixture_of(tokens, formatter, (ASR, TTS), seed=0, **changes)
 
 

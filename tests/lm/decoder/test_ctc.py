@@ -151,7 +151,7 @@ def test_training_with_it(make_shards: Callable[..., Path], tmp_path: Path) -> N
     ]
     data, out = make_shards(long), tmp_path / "run"
     small = [
-        *("--config", "lm-tiny", "--max-tokens", "512", "--round-examples", "64"),
+        *("--config", "lm-tiny", "--max-tokens", "512", "--window-examples", "64"),
         *("--valid-utterances", "2", "--threads", "1", "--device", "cpu", "--log-every", "1"),
     ]
     arguments = ["--tokens", str(data), "--out", str(out), *small, "--steps", "2"]

@@ -95,7 +95,7 @@ def test_cache_is_no_cache() -> None:
     ],
     ids=["greedy", "beam", "sampling", "rules", "ratio"],
 )
-def test_a_row_does_not_depend_on_its_neighbours(decoding: Decoding) -> None:
+def test_a_row_does_not_depend_on_its_neighbors(decoding: Decoding) -> None:
     model = tiny()
     prompts = random_prompts(0, [5, 1, 12, 5, 9, 30, 2])
 

@@ -55,7 +55,7 @@ def test_an_unknown_size_is_an_error() -> None:
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_no_position_sees_a_later_one(grad: bool) -> None:
-    """By gradient: the state of position 5 depends on inputs 0 to 5 and on nothing behind them."""
+    """By gradient: the state of position 5 depends on inputs 0 to 5 and on nothing after them."""
     lm = model()
     x = torch.randn(1, 9, 32, generator=seeding.torch_generator(0)).requires_grad_()
     positions = torch.arange(9)[None]
@@ -132,7 +132,7 @@ def test_heads_of_another_width() -> None:
 
 
 def test_scaled_positions_are_seen() -> None:
-    """The same weights and tokens: only the states behind the first position differ."""
+    """The same weights and tokens: only the states after the first position differ."""
     plain, scaled = model(), model(replace(SHAPE, rope_scaling=LLAMA3.rope_scaling))
     given = tokens(2, 9)
     difference = (plain(given) - scaled(given)).abs().amax(-1)

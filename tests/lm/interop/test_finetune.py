@@ -18,7 +18,7 @@ from unitone.lm.interop import finetune
 
 MakeShards = Callable[..., Path]
 SMALL = [
-    *("--config", "lm-tiny", "--max-tokens", "512", "--round-examples", "64", "--threads", "1"),
+    *("--config", "lm-tiny", "--max-tokens", "512", "--window-examples", "64", "--threads", "1"),
     *("--valid-utterances", "0", "--device", "cpu"),
 ]
 

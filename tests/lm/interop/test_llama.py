@@ -107,7 +107,7 @@ def test_what_old_and_tied_checkpoints_hold_beside_is_passed_over() -> None:
 
 def test_wrong_tensors_are_named() -> None:
     tensors = to_llama(weights_of(CONFIG), CONFIG)
-    with pytest.raises(CheckpointError, match=r"best lacks the tensor 'model\.norm\.weight'"):
+    with pytest.raises(CheckpointError, match=r"best has no tensor 'model\.norm\.weight'"):
         from_llama(
             {n: t for n, t in tensors.items() if n != "model.norm.weight"}, CONFIG, where="best"
         )
@@ -183,8 +183,8 @@ def test_what_a_mistral_does_not_say() -> None:
         ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "by kind of layer"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor = 0.5 is not"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5 is not supported"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "lacks the field 'low_freq_f"),
-        ({"rope_scaling": {"rope_type": "linear"}}, "x lacks the field 'factor'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "has no field 'low_freq_f"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "x has no field 'factor'"),
         ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "x: factor .* at least 1, got 0.5"),
         ({"rope_scaling": {"type": "linear", "factor": None}}, "x: .*not 'NoneType'"),
         ({"attention_bias": True}, "attention_bias = True is not supported"),

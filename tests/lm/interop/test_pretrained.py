@@ -172,7 +172,7 @@ def test_shards(tmp_path: Path, suffix: str) -> None:
         ({"model_type": "qwen2"}, "model_type 'qwen2' is not supported; take a llama"),
         ({"rope_scaling": {"rope_type": "yarn"}}, r"config\.json: rope scaling 'yarn'"),
         ({"head_dim": 32}, r"q_proj.weight' is \(16, 16\), not of 64 rows"),
-        ({"num_hidden_layers": 3}, "lacks the tensor 'model.layers.2"),
+        ({"num_hidden_layers": 3}, "has no tensor 'model.layers.2"),
         ({"vocab_size": 80}, "not of 80 rows"),
     ],
 )

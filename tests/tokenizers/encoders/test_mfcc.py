@@ -40,8 +40,8 @@ def test_one_frame_equals_the_formula_written_out(speech: Speech) -> None:
         total = 0.0
         for b in range(256):
             x = 1127 * math.log(1 + b * 31.25 / 700)
-            left, centre, right = edges[m : m + 3]
-            height = min((x - left) / (centre - left), (right - x) / (right - centre))
+            left, center, right = edges[m : m + 3]
+            height = min((x - left) / (center - left), (right - x) / (right - center))
             total += power[b] * max(0.0, height)
         energies.append(math.log(max(total, 1.1920929e-07)))
     expected = []
@@ -64,7 +64,7 @@ def test_differences_of_a_ramp_are_its_slope() -> None:
 
 
 @given(short=st.integers(400, 3000), seed=st.integers(0, 99))
-def test_neighbours_and_padding_change_nothing(short: int, seed: int) -> None:
+def test_neighbors_and_padding_change_nothing(short: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     batch = torch.from_numpy(rng.standard_normal((3, 4000)).astype(np.float32))
     lengths = torch.tensor([4000, short, 2000])

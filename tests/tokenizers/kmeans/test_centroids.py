@@ -70,7 +70,7 @@ def test_wrapper_without_alignment_bytes_as_older_joblib_wrote_it(tmp_path: Path
 
     wrapper = NumpyArrayWrapper(np.ndarray, (7, 5), "C", np.dtype(np.float32))
     del wrapper.numpy_array_alignment_bytes
-    head = pickle.dumps(wrapper, protocol=3)  # ends in STOP, which belongs behind the bytes
+    head = pickle.dumps(wrapper, protocol=3)  # ends in STOP, which belongs after the bytes
     path = tmp_path / "km.bin"
     path.write_bytes(head[:-1] + CENTROIDS.tobytes() + b".")
     assert np.array_equal(read_centroids(path), CENTROIDS)

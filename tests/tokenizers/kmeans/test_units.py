@@ -9,7 +9,7 @@ from unitone.tokenizers.kmeans.units import deduplicate, expand
 SEQUENCES = arrays(np.int64, st.integers(0, 40), elements=st.integers(0, 3))
 
 
-def test_collapses_neighbours_and_counts_them() -> None:
+def test_collapses_neighbors_and_counts_them() -> None:
     units, durations = deduplicate(np.array([7, 7, 7, 2, 7, 7], np.int16))
 
     assert units.tolist() == [7, 2, 7]

@@ -141,8 +141,8 @@ def test_entropy_lies_between_zero_and_the_log_of_the_cells(table: np.ndarray) -
     assert 0 <= entropy(table) <= math.log(table.size) + 1e-9
 
 
-def test_a_frame_takes_the_label_at_its_centre() -> None:
-    labels = (("B", 0.05, 0.09), ("AH0", 0.011, 0.05))  # frame centres: 10, 30, 50, 70, 90 ms
+def test_a_frame_takes_the_label_at_its_center() -> None:
+    labels = (("B", 0.05, 0.09), ("AH0", 0.011, 0.05))  # frame centers: 10, 30, 50, 70, 90 ms
 
     assert frame_labels(labels, num_frames=5, frame_rate=50.0) == [None, "AH", "B", "B", None]
     assert frame_labels((), num_frames=2, frame_rate=50.0) == [None, None]
@@ -154,7 +154,7 @@ def test_only_arpabet_stress_is_removed_from_symbols() -> None:
     assert frame_labels(labels, num_frames=5, frame_rate=50.0) == ["AH", "AH", "a1", "XAH0", "T2"]
 
 
-def test_phone_measures_use_labelled_frames_only() -> None:
+def test_phone_measures_use_labeled_frames_only() -> None:
     labels = (("A", 0.0, 0.04), ("B", 0.04, 0.08))
     report = measured(utterance([0, 0, 1, 1, 2], labels=labels), utterance([3, 3]))
 

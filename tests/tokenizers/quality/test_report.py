@@ -103,7 +103,7 @@ def test_the_same_numbers_give_the_same_bytes(page: str) -> None:
     assert not re.search(r"20\d\d-\d\d-\d\d", page)
 
 
-def test_colours_follow_the_theme(page: str) -> None:
+def test_colors_follow_the_theme(page: str) -> None:
     assert "#0101" not in page  # no placeholder is left
     assert "var(--series)" in page
     assert "prefers-color-scheme: dark" in page
