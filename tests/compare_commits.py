@@ -238,6 +238,20 @@ def record(path: Path) -> str:
     return digest(json.dumps(timeless(values or json.loads(text))).encode())
 
 
+def model_config(path: Path) -> str:
+    """Return the hash of a model's config.json, under the names that format 2 has."""
+    if not path.is_file():
+        return ABSENT
+    values = json.loads(path.read_text(encoding="utf-8"))
+    ours = values["unitone"]
+    values["family"], ours["format"] = values.get("family", "decoder"), 2
+    renamed = {"check": "rerank", "sample_tokens": "prompt_tokens"}
+    ours["tasks"] = [
+        {renamed.get(name, name): value for name, value in task.items()} for task in ours["tasks"]
+    ]
+    return digest(json.dumps(values, sort_keys=True).encode())
+
+
 def curve(path: Path) -> str:
     """Return the hash of a run's metrics, and its last loss."""
     if not path.is_file():
@@ -284,7 +298,7 @@ COMPARED: tuple[tuple[str, str, Measure], ...] = (
     ("lm loss, 50 steps", "lm/metrics.jsonl", curve),
     ("lm weights", "lm/last/model.safetensors", whole),
     ("lm vocabulary", "lm/last/vocabulary.json", whole),
-    ("lm config", "lm/last/config.json", record),
+    ("lm config", "lm/last/config.json", model_config),
     ("hypotheses, asr, greedy", "hyp-asr.jsonl", whole),
     ("hypotheses, mt, beam 4", "hyp-mt.jsonl", whole),
     ("hypotheses, lid", "hyp-lid.jsonl", whole),
