@@ -109,6 +109,16 @@ def test_an_allowed_import_passes(place: str, source: str) -> None:
     assert not violations(source, place=place)
 
 
+def test_folders_of_the_foundation_stand_by_themselves() -> None:
+    """Corpora, network blocks, training and reports: none needs another."""
+    inside = {"corpus", "nn", "train", "report"}
+    for folder in inside:
+        for path in (ROOT / "unitone" / folder).glob("*.py"):
+            names = imported_names(path.read_text(encoding="utf-8"))
+            used = {name.split(".")[1] for name in names if name.startswith("unitone.")}
+            assert used & inside <= {folder}, path
+
+
 def families() -> dict[str, set[str]]:
     """Return the model families, and every name that the files of each import."""
     return {
