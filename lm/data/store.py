@@ -7,7 +7,7 @@ and the length of every example are there without reading anything else, in any 
     FOLDER/<field>.offsets.npy   where each utterance begins; one more than there are utterances
     FOLDER/codes.tokens.npy      codes of a codec, ``frames × levels``; its offsets count frames
     FOLDER/<class>.npy           number of the label, -1 where there is none
-    FOLDER/voices.npy            speaker vectors, where there are any
+    FOLDER/voices.npy            speaker embeddings, where there are any
     FOLDER/voice.npy             which of them is an utterance's
     FOLDER/store.json            what it was made from, labels; written last
 

@@ -143,7 +143,7 @@ def test_what_follows_a_tail_in_the_condition_waits_for_its_end() -> None:
     formatter = composer_of("delay")
     (record,) = records_of(formatter, 1)
     tokens = formatter.example(ASR, record).tokens
-    (separator,) = np.flatnonzero(tokens[:, 0] == formatter.vocabulary.sep_id)
+    (separator,) = np.flatnonzero(tokens[:, 0] == formatter.vocabulary.id("<sep>"))
     assert separator == 2 + codes_of(0).shape[1] + 2
     assert (tokens[separator, 1:] == NONE).all()
     assert tokens[separator - 1].tolist()[:2] == [NONE, NONE]
