@@ -205,7 +205,7 @@ class TokenStore:
             self._voices = np.load(folder / "voices.npy", mmap_mode="r")
             self._voice = np.load(folder / "voice.npy", mmap_mode="r")
         self.voice_width: int = 0 if self._voices is None else self._voices.shape[1]
-        """Of the speaker vectors; 0 where there are none."""
+        """Of the speaker embeddings; 0 where there are none."""
         self._features: list[str | None] | None = index["features"]
         self._frames = np.array(index["frames"] or np.zeros(len(self.ids)), np.int64)
         self._tokens, self._offsets = {}, {}
