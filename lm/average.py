@@ -58,7 +58,11 @@ def average(config: AverageConfig) -> None:
     folders = found[-config.last :]
     mean = checkpoint.average(folders, NETWORK)
     loaded = family.load(model, device="cpu")
-    weights = {name.removeprefix("model."): tensor for name, tensor in mean.items()}
+    weights = {  # without heads that only training has
+        name.removeprefix("model."): tensor
+        for name, tensor in mean.items()
+        if name.startswith("model.")
+    }
     checkpoint.load_weights(loaded.model, weights, where=str(folders[-1]))
     names = ", ".join(folder.name for folder in folders)
     with checkpoint.replacing_folder(config.out) as temporary:

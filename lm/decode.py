@@ -284,7 +284,7 @@ def _journal_of(journal: Journal, settings: dict[str, Any], out: Path) -> set[tu
 
 
 def _finish(out: Path, journal: Journal, settings: dict[str, Any], *, seconds: float) -> None:
-    """Write the hypotheses in the order of the corpus, and what is to be said of them."""
+    """Write the hypotheses in the order of the corpus, and what they were made by."""
     records = journal.records()[1:]
     lines = sorted((one for record in records for one in record["lines"]), key=_place)
     skipped = sorted((one for record in records for one in record.get("skipped", ())), key=_place)
@@ -325,7 +325,7 @@ def main(argv: list[str] | None = None) -> int:
     model = option_value(argv, "--model")
 
     def run() -> None:
-        name = family.DEFAULT if model is None else family.of_directory(Path(model))
+        name = family.of_directory(Path(model)) if model else family.DEFAULT
         settings = family.module(name, "predictor").DecodingConfig
         kind: Any = DecodeConfig
         decode(command_line(kind[settings], argv, __doc__, renamed=RENAMED))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from unitone import files, program
+from unitone import files, model_dir, program
 from unitone.config import command_line
 from unitone.errors import ConfigError
 from unitone.lm import family
@@ -48,8 +48,8 @@ names: bytes, characters or SentencePiece), numbers of speech from the units of 
 
 ```python
 from pathlib import Path
-from unitone.lm.vocabulary import Vocabulary
-from unitone.tokenizers.text import load_text
+from unitone.lm.data.vocabulary import Vocabulary
+from unitone.tokenizers.text.text import load_text
 
 vocabulary = Vocabulary.load(Path("{name}"))
 text = load_text("{text}", Path("{name}/tokenizer"))
@@ -111,8 +111,8 @@ def export(config: ExportConfig) -> None:
 
 
 def _check_out(config: ExportConfig) -> None:
-    out, model = config.out, config.model
-    if out.resolve() == model.resolve():
+    out = config.out
+    if out.resolve() in (config.model.resolve(), model_dir.resolve(config.model).resolve()):
         raise ConfigError(f"--out {out} is the model itself; choose another")
     if out.is_dir() and not (out / GENERATION).is_file() and any(out.iterdir()):
         raise ConfigError(f"--out {out} holds other files than an earlier export; choose another")

@@ -4,10 +4,11 @@ A family is a folder of ``lm/`` that says ``PREFIX``, how the names of its sizes
 Nobody lists them: a folder that is there is found. It holds
 
     model.py        the network, its config and ``SIZES``
-    objective.py    the trainable module: ``forward(batch) -> Loss``
+    objective.py    the trainable module: ``forward(batch) -> Loss``; the network is its ``model``
     batch.py        how records become batches, and what an example costs
     predictor.py    ``open_predictor``, and ``DecodingConfig``, its options of ``lm.decode``
-    weights.py      ``to_json``, ``from_json``, ``describe``, ``to_tensors``, ``load_tensors``
+    weights.py      ``to_json``, ``from_json``, ``describe``, ``layouts``, ``to_tensors``,
+                    ``load_tensors``
     training.py     ``Options`` of ``lm.train``, and ``prepare``
 
 A model directory is whole or absent, and never a pickle:
@@ -98,13 +99,13 @@ def of_directory(folder: Path) -> str:
 
 
 def _known(config: dict[str, Any]) -> str:
-    name = config.get("family", DEFAULT)
+    name = str(config.get("family", DEFAULT))
     if name not in names():
         raise ConfigError(
             f"a model of the family {name!r}; this version has {', '.join(names())}: use the "
             "version of Unitone that wrote it"
         )
-    return str(name)
+    return name
 
 
 def module(family: str, part: str) -> ModuleType:
@@ -130,7 +131,8 @@ class LoadedModel:
     folder: Path
     family: str
     model: Any
-    """The network, an `nn.Module` with ``config.vocab_size`` and ``config.context``."""
+    """The network, an `nn.Module` with ``config.vocab_size``, ``config.context`` (positions, source
+    and target together) and, where a task reads {voice}, ``config.voice``, its width."""
     vocabulary: Vocabulary
     table: Any
     """The family's rows for its tasks."""

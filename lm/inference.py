@@ -82,7 +82,7 @@ class UnifiedModel:
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """The voices it knows by name."""
+        """Speakers it knows by name."""
         return self.loaded.vocabulary.block("speaker").labels
 
     def transcribe(self, recording: Recording) -> str:

@@ -61,7 +61,7 @@ def write(
     tasks: Sequence[Task],
     layouts: Mapping[str, str],
 ) -> str:
-    """Return the card as Markdown; ``layouts`` says how the model sees each task."""
+    """Return the card as Markdown; ``layouts`` are the sequences of the tasks, if any."""
     hours = UNSTATED if card.hours is None else f"{card.hours:.4g}"
     sizes = ", ".join(f"{block.name} {block.size}" for block in vocabulary if block.size)
     sections = [
@@ -86,14 +86,15 @@ def _list(items: Sequence[str]) -> str:
 
 
 def _tasks(tasks: Sequence[Task], layouts: Mapping[str, str]) -> str:
-    rows = "".join(
-        f"| {task.name} | {', '.join(task.inputs)} | {task.output} | "
-        f"`{layouts.get(task.name, '')}` |\n"
-        for task in tasks
-    )
+    rows = [f"| {one.name} | {', '.join(one.inputs)} | {one.output} |" for one in tasks]
+    if not layouts:
+        return "\n".join(
+            ["## Tasks\n", "| task | given | output |", "| --- | --- | --- |", *rows, ""]
+        )
+    rows = [f"{row} `{layouts[one.name]}` |\n" for row, one in zip(rows, tasks, strict=True)]
     return (
         "## Tasks\n\nWhat stands between square brackets is generated.\n\n"
-        f"| task | given | output | sequence |\n| --- | --- | --- | --- |\n{rows}"
+        f"| task | given | output | sequence |\n| --- | --- | --- | --- |\n{''.join(rows)}"
     )
 
 

@@ -87,6 +87,7 @@ class Predictor(Protocol[AnyRequest]):
         Raises:
             CorpusError: something that the task needs is missing or unknown to the vocabulary, or
                 too long for the model; the utterance is named.
+            ConfigError: the model goes on from no ``prefix``.
         """
         ...
 

@@ -167,7 +167,7 @@ def _validator(config: LmConfig[Any], made: Training) -> Validator | None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    size = option_value(argv, "--config") or "lm-mini"
+    size = option_value(argv, "--config") or LmConfig.config
 
     def run() -> None:
         name = family.of_size(size)

@@ -95,7 +95,7 @@ class Training:
 
     words: Words
     model: Any
-    """What a model directory holds, an `nn.Module`."""
+    """What a model directory holds, see `unitone.lm.family.LoadedModel`."""
     objective: nn.Module
     """The trainable module."""
     table: Any

@@ -88,7 +88,7 @@ def option_value(argv: list[str] | None, option: str) -> str | None:
     import sys
 
     words = sys.argv[1:] if argv is None else argv
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words, ""][1:], strict=True):
         if word == option:
             return after
         if word.startswith(f"{option}="):

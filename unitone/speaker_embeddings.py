@@ -37,18 +37,18 @@ def read(path: Path, *, option: str) -> dict[str, Float32[np.ndarray, "E"]]:
     return found
 
 
-def find(voices: Collection[str], *, id: str, speaker: str | None) -> str | None:
+def find(embeddings: Collection[str], *, id: str, speaker: str | None) -> str | None:
     """Return whose vector an utterance has: its own or its speaker's, None with neither."""
-    return next((name for name in (id, speaker) if name is not None and name in voices), None)
+    return next((name for name in (id, speaker) if name is not None and name in embeddings), None)
 
 
-def name_of(voices: Collection[str], *, id: str, speaker: str | None, option: str) -> str:
+def name_of(embeddings: Collection[str], *, id: str, speaker: str | None, option: str) -> str:
     """Return what `find` does.
 
     Raises:
-        ConfigError: ``voices`` has neither.
+        ConfigError: ``embeddings`` has neither.
     """
-    name = find(voices, id=id, speaker=speaker)
+    name = find(embeddings, id=id, speaker=speaker)
     if name is None:
         raise ConfigError(f"{option}: none for utterance {id!r} or its speaker {speaker!r}")
     return name

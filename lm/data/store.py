@@ -7,7 +7,7 @@ and the length of every example are there without reading anything else, in any 
     FOLDER/<field>.offsets.npy   where each utterance begins; one more than there are utterances
     FOLDER/codes.tokens.npy      codes of a codec, ``frames × levels``; its offsets count frames
     FOLDER/<class>.npy           number of the label, -1 where there is none
-    FOLDER/voices.npy            speaker vectors, where there are any
+    FOLDER/voices.npy            speaker embeddings, where there are any
     FOLDER/voice.npy             which of them is an utterance's
     FOLDER/store.json            what it was made from, labels; written last
 
@@ -205,7 +205,7 @@ class TokenStore:
             self._voices = np.load(folder / "voices.npy", mmap_mode="r")
             self._voice = np.load(folder / "voice.npy", mmap_mode="r")
         self.voice_width: int = 0 if self._voices is None else self._voices.shape[1]
-        """Of the speaker vectors; 0 where there are none."""
+        """Of the speaker embeddings; 0 where there are none."""
         self._features: list[str | None] | None = index["features"]
         self._frames = np.array(index["frames"] or np.zeros(len(self.ids)), np.int64)
         self._tokens, self._offsets = {}, {}

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from unitone import files
@@ -120,7 +120,6 @@ class Vocabulary:
         self.pad_id = self._ids["<pad>"]
         self.bos_id = self._ids["<bos>"]
         self.eos_id = self._ids["<eos>"]
-        self.sep_id = self._ids["<sep>"]
         self.hash = hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()
         """SHA-256 of the content, the passport included."""
 
@@ -225,16 +224,6 @@ class Vocabulary:
                 mask[block.start : block.end] = True
         return mask
 
-    def encode_codes(self, codes: Int[Tensor, "... Q T"]) -> Int[Tensor, "... Q T"]:
-        """Turn codes, levels before time and coarsest first, into tokens; levels may lack."""
-        levels = zip(self._levels(codes.shape[-2]), codes.unbind(-2), strict=True)
-        return torch.stack([block.encode(row) for block, row in levels], dim=-2)
-
-    def decode_codes(self, tokens: Int[Tensor, "... Q T"]) -> Int[Tensor, "... Q T"]:
-        """Turn tokens, one row a level, back into codes."""
-        levels = zip(self._levels(tokens.shape[-2]), tokens.unbind(-2), strict=True)
-        return torch.stack([block.decode(row) for block, row in levels], dim=-2)
-
     def require_passport(self, passport: str, *, of: str) -> None:
         """Refuse an artifact whose tokenizer is not the one this vocabulary was made for.
 
@@ -301,12 +290,6 @@ class Vocabulary:
         if not 0 <= token < len(self):
             raise ValueError(f"token {token} is not in the vocabulary, 0..{len(self) - 1}")
         return self._filled[bisect.bisect_right(self._starts, token) - 1]
-
-    def _levels(self, count: int) -> tuple[Block, ...]:
-        levels = self.codes
-        if not 1 <= count <= len(levels):
-            raise ValueError(f"{count} levels of codes; the vocabulary has {len(levels)}")
-        return levels[:count]
 
 
 def _spell(block: Block, label: str) -> str:

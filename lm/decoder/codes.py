@@ -69,21 +69,6 @@ def delay(codes: Int[np.ndarray, "Q T"]) -> Int32[np.ndarray, "L Q"]:
     return out
 
 
-def undelay(tokens: Int[np.ndarray, "L Q"]) -> Int32[np.ndarray, "Q T"]:
-    """Undo `delay`.
-
-    Raises:
-        ValueError: there are fewer positions than levels.
-    """
-    levels = tokens.shape[1]
-    frames = len(tokens) - levels + 1
-    if frames < 1:
-        raise ValueError(f"{len(tokens)} positions hold no whole frame of {levels} levels")
-    return np.stack([tokens[level : level + frames, level] for level in range(levels)]).astype(
-        np.int32
-    )
-
-
 def widen(tokens: Int[np.ndarray, "L *Q"], streams: int) -> Laid:
     """Return tokens in stream 0 of several; as they are, where they have streams already."""
     if streams == 1 or tokens.ndim == 2:

@@ -51,7 +51,7 @@ class Hypothesis:
     """Sum of the log-probabilities, that of the end included, by the number of tokens to the power
     of the length penalty."""
     truncated: bool
-    """Whether it met its cap before it ended."""
+    """Whether it reached its cap before it ended."""
 
 
 def check(decoding: Decoding, *, levels: Levels | None = None) -> None:
@@ -242,8 +242,8 @@ class _Batch:
             self._history.tolist(), self._lengths.tolist(), self._log_p.tolist(), strict=True
         ):
             truncated = columns[length - 1] != self.eos
-            said = columns[: length if truncated else length - 1]
-            found.append(self.hypothesis(said, log_p=log_p, truncated=truncated))
+            kept = columns[: length if truncated else length - 1]
+            found.append(self.hypothesis(kept, log_p=log_p, truncated=truncated))
         return found
 
     def delayed(

@@ -37,7 +37,7 @@ class ModelConfig:
     features: int = 0
     """Width of the continuous speech features that may stand at a position; 0 is none."""
     voice: int = 0
-    """Width of the speaker vectors that may stand at a position; 0 is none."""
+    """Width of the speaker embeddings that may stand at a position; 0 is none."""
 
     @property
     def rows(self) -> int:

@@ -63,9 +63,9 @@ class NextToken(nn.Module):
         parts = {name: (sums[n], counts[n]) for n, name in enumerate(self.tasks)}
         total = losses.sum()
         if self.ctc is not None:
-            heard, read = self.ctc(states, batch)
-            total = total + self.ctc_weight * heard
-            parts["ctc"] = (heard.detach(), read)
+            sum_of, count = self.ctc(states, batch)
+            total = total + self.ctc_weight * sum_of
+            parts["ctc"] = (sum_of.detach(), count)
         return Loss(total=total, count=counts.sum(), parts=parts)
 
     def _streams(self, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -217,9 +217,9 @@ class DelayedSearch:
             else:
                 wanted = ~ended
                 own = logits.masked_fill(self._stepper.level > 0, -torch.inf)
-                said = history[:, self._before : -1, 0]
-                said = torch.where(said == NONE, self._eos, said)
-                own = constrain(own, said, eos=self._eos, decoding=self._decoding)
+                level0 = history[:, self._before : -1, 0]
+                level0 = torch.where(level0 == NONE, self._eos, level0)
+                own = constrain(own, level0, eos=self._eos, decoding=self._decoding)
             own = own.log_softmax(-1)
             drawn = None if uniforms is None else uniforms[:, stream]
             columns = choose(own, decoding=self._decoding, uniforms=drawn)

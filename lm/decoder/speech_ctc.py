@@ -26,9 +26,9 @@ from unitone.lm.tasks import SEQUENCES, SPEECH
 def reads(task: DecoderTask) -> bool:
     """Tell whether ``task`` turns speech into its text, and does nothing else."""
     fields = [part for part in task.parts if part.name in SEQUENCES]
-    heard = [part.name for part in fields if not part.target]
-    said = [part.name for part in fields if part.target]
-    return said == ["text"] and len(heard) == 1 and heard[0] in SPEECH
+    given = [part.name for part in fields if not part.target]
+    target = [part.name for part in fields if part.target]
+    return target == ["text"] and len(given) == 1 and given[0] in SPEECH
 
 
 class SpeechCtc(nn.Module):

@@ -6,20 +6,19 @@ Tasks, languages, genders and speakers may come and go; their tokens are matched
 
 from pathlib import Path
 
-from unitone import files
+from unitone import files, model_dir
 from unitone.errors import ConfigError
 from unitone.lm import family
 from unitone.lm.data.fields import CodesOfModel
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.interop.pretrained import Pretrained
-from unitone.model_dir import CONFIG
 from unitone.tokenizers.passport import require_same
 from unitone.train import checkpoint
 
 
 def is_ours(directory: Path) -> bool:
-    """Tell whether it is a model directory of `unitone.lm.family`."""
-    config = directory / CONFIG
+    """Tell whether it is a model directory of `unitone.lm.family`, or a run's folder."""
+    config = model_dir.resolve(directory) / model_dir.CONFIG
     return config.is_file() and "unitone" in files.read_json(config)
 
 
@@ -29,14 +28,19 @@ def read(
     """Return the model, and for tokens of ``vocabulary`` their rows in its tables.
 
     Raises:
-        ConfigError: its tokenizer, or the codec of its codes, is another one.
+        ConfigError: its family, its tokenizer, or the codec of its codes, is another one.
         CheckpointError: the directory is incomplete or damaged.
     """
+    name = family.of_directory(directory)
+    if name != family.DEFAULT:
+        raise ConfigError(
+            f"--init {directory}: a model of the family {name!r} is no start for this"
+        )
     loaded = family.load(directory, device="cpu")
     if loaded.vocabulary.passport != vocabulary.passport:
         raise ConfigError(
             f"--init {directory}: its units and text are of another tokenizer than the shards'; "
-            f"encode them with `python -m tokenizers.encode --tokenizer {directory}/tokenizer`"
+            f"encode them with `python -m tokenizers.encode --tokenizer {loaded.folder}/tokenizer`"
         )
     if codes is not None and loaded.codes is not None:
         require_same(loaded.codes.codec, codes.codec, what="the codes of the shards")

@@ -3,7 +3,7 @@
 Ours keep query, key and value, and gate and up, in one matrix each. The rotary pairs are the same
 (x_i, x_{i+K/2}), so no row moves. The embedding tables are cut to the vocabulary: the rows that
 fill them up to a multiple of 64 are read by nobody, and without them no sampler can draw one. What
-Llama has not, the projections of continuous inputs, keeps its name behind ``unitone.``, which
+Llama has not, the projections of continuous inputs, keeps its name after ``unitone.``, which
 Transformers passes over.
 """
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.decoder.template import TASKS, DecoderTask, Decoding
 from unitone.lm.family import LoadedModel, load, save
+from unitone.lm.interop import finetune
 from unitone.lm.interop.opt import OptConfig, OptModel
 from unitone.lm.model_card import Card, Score
 from unitone.nn.rotary import RopeScaling
@@ -112,6 +114,47 @@ def test_scaled_rotation_and_wide_heads_are_kept(tmp_path: Path) -> None:
     loaded = read(tmp_path / "m").model
     assert loaded.config == config
     assert torch.equal(loaded(TOKENS), model(TOKENS))
+
+
+@torch.no_grad()
+def test_a_directory_of_format_1_is_loaded(saved: Path, tokenizer: Path) -> None:
+    follow = DecoderTask(
+        name="like",
+        template="<bos> {prompt_units} <sep> {text} <sep> [ {units} <eos> ]",
+        emits=("unit",),
+        metric="units",
+        rerank="asr",
+        prompt_tokens=20,
+    )
+    words = vocabulary_of(tokenizer)
+    table = (*TASKS_HERE, follow)
+    save(saved, model=build(words, features=5), vocabulary=words, table=table, tokenizer=tokenizer)
+    expected = read(saved).model(TOKENS)
+
+    def old(values: dict[str, Any]) -> None:
+        assert values.pop("family") == "decoder"
+        values["unitone"]["format"] = 1
+        for row in values["unitone"]["tasks"]:
+            row["check"], row["sample_tokens"] = row.pop("rerank"), row.pop("prompt_tokens")
+            row["template"] = row["template"].replace("{prompt_units}", "{sample}")
+
+    edit(saved / "config.json", old)
+    assert "{sample}" in (saved / "config.json").read_text()
+    assert family.of_directory(saved) == "decoder"
+    loaded = read(saved)
+    assert loaded.table == table
+    assert torch.equal(loaded.model(TOKENS), expected)
+
+
+def test_the_folder_of_a_run_stands_for_its_best_model(saved: Path, tmp_path: Path) -> None:
+    run = saved.parent
+    (run / "config.json").write_text('{"tokens": "of the run"}')
+    assert read(run).folder == saved
+    assert family.of_directory(run) == "decoder"
+    assert finetune.is_ours(run)
+    assert export.main(["--model", str(run), "--out", str(tmp_path / "plain")]) == 0
+    saved.rename(run / "last")
+    assert read(run).folder == run / "last"
 
 
 def test_loading_in_bf16_and_by_auto(saved: Path) -> None:
@@ -233,6 +276,10 @@ def newer_format(folder: Path) -> None:
     edit(folder / "config.json", lambda values: values["unitone"].update(format=9))
 
 
+def unknown_family(folder: Path) -> None:
+    edit(folder / "config.json", lambda values: values.update(family=["decoder"]))
+
+
 def plain(folder: Path) -> None:
     edit(folder / "config.json", lambda values: values.pop("unitone"))
 
@@ -249,6 +296,7 @@ def plain(folder: Path) -> None:
         (another_tokenizer, "their ids mean different things"),
         (unknown_field, "unitone: unknown field 'heads'"),
         (newer_format, "has format 9; this version reads 1 to 2"),
+        (unknown_family, "a model of the family .*; this version has decoder: use the version"),
         (plain, 'no "unitone" part: not written by Unitone'),
         (shutil.rmtree, "no such directory"),
     ],
@@ -260,7 +308,10 @@ def test_damage_is_named(saved: Path, damage: Callable[[Path], object], message:
 
 
 def test_export_leaves_out_what_llama_has_not(
-    saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    saved: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "plain"
     for _ in range(2):  # an earlier export is replaced
@@ -275,7 +326,14 @@ def test_export_leaves_out_what_llama_has_not(
     generation = json.loads((out / "generation_config.json").read_text(encoding="utf-8"))
     assert generation["eos_token_id"] == Vocabulary.load(out).eos_id
     assert Passport.load(out / "tokenizer").text.kind == "bytes"
-    assert "projections of features" in (out / "README.md").read_text(encoding="utf-8")
+    readme = (out / "README.md").read_text(encoding="utf-8")
+    assert "projections of features" in readme
+    (snippet,) = re.findall(r"```python\n(from pathlib.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(snippet, found)
+    text = Vocabulary.load(out).block("text")
+    assert found["ids"] == [text.start + byte for byte in b"hello"]
     assert (out / "model_card.md").is_file()
     with pytest.raises(CheckpointError, match="not written by Unitone"):
         read(out)
@@ -288,6 +346,8 @@ def test_export_refuses(saved: Path, tmp_path: Path, capfd: pytest.CaptureFixtur
 
     assert "--to gguf: there is only hf" in fails("--out", str(tmp_path / "x"), "--to", "gguf")
     assert "is the model itself" in fails("--out", str(saved))
+    assert export.main(["--model", str(saved.parent), "--out", str(saved)]) == 2
+    assert "is the model itself" in capfd.readouterr().err
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     assert "holds other files" in fails("--out", str(tmp_path / "mine"))

@@ -13,7 +13,7 @@ from tests.lm.conftest import rows
 from unitone import lm
 from unitone.errors import ConfigError
 from unitone.eval import wer
-from unitone.lm import decode, family
+from unitone.lm import decode, export, family
 from unitone.lm import train as lm_train
 
 FILES = {
@@ -141,18 +141,8 @@ def test_a_folder_is_a_family(
     table = [row | {"text": "aaab"} for row in rows(16)]
     shards, out, hyp = make_shards(table), tmp_path / "run", tmp_path / "hyp.jsonl"
     train = ["--config", "toy-unigram", "--tokens", str(shards), "--out", str(out), "--steps", "30"]
-    train += [
-        "--optimizer",
-        "adamw",
-        "--lr",
-        "0.3",
-        "--warmup-steps",
-        "1",
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-    ]
+    train += ["--optimizer", "adamw", "--lr", "0.3", "--warmup-steps", "1"]
+    train += ["--threads", "1", "--device", "cpu"]
     assert lm_train.main(train) == 0
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     (validation,) = [line["validation"] for line in lines if "validation" in line]
@@ -161,7 +151,8 @@ def test_a_folder_is_a_family(
 
     loaded = family.load(out / "best", device="cpu")
     assert (loaded.family, [task.name for task in loaded.tasks]) == ("toy", ["guess"])
-    arguments = ["--model", str(out / "best"), "--task", "guess", "--tokens", str(shards)]
+    assert "sequence" not in (out / "best" / "README.md").read_text()  # which it has not
+    arguments = ["--model", str(out), "--task", "guess", "--tokens", str(shards)]
     assert decode.main([*arguments, "--out", str(hyp), "--length", "4", "--device", "cpu"]) == 0
     assert {json.loads(line)["text"] for line in hyp.read_text().splitlines()} == {"aaaa"}
     manifest = tmp_path / "manifest.jsonl"
@@ -170,11 +161,22 @@ def test_a_folder_is_a_family(
     assert wer.main(scored) == 0
     assert json.loads((tmp_path / "scores" / "wer.json").read_text())["cer"] == 0.25
 
-    with pytest.raises(SystemExit):
-        lm_train.main(["--config", "toy-unigram", "--help"])
-    text = capsys.readouterr().out
-    assert "--smooth" in text
-    assert "--label-smoothing" not in text  # of another family
+    capsys.readouterr()
+    assert export.main(["--model", str(out), "--out", str(tmp_path / "plain")]) == 2
+    assert "only decoder-only models" in capsys.readouterr().err
+    start = ["--init", str(out), "--tokens", str(shards), "--out", str(tmp_path / "tuned")]
+    assert lm_train.main([*start, "--tasks", "asr", "--device", "cpu"]) == 2
+    assert "a model of the family 'toy' is no start" in capsys.readouterr().err
+
+    for command, words, own, other in (
+        (lm_train, ["--config", "toy-unigram"], "--smooth", "--label-smoothing"),
+        (decode, ["--model", str(out)], "--length", "--beam"),
+    ):
+        with pytest.raises(SystemExit, match="0"):
+            command.main([*words, "--help"])
+        text = capsys.readouterr().out
+        assert own in text
+        assert f"{other} " not in text  # of another family
 
 
 def test_the_family_lines_are_few() -> None:

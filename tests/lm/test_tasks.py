@@ -1,9 +1,12 @@
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
 from unitone.config import from_dict, to_dict
 from unitone.errors import ConfigError
+from unitone.lm.decoder import template
 from unitone.lm.decoder.template import POLYSPEECH, TABLES, TASKS, VOXTLM, DecoderTask
 from unitone.lm.tasks import select
 
@@ -73,6 +76,17 @@ def test_select_keeps_the_order_of_the_table() -> None:
     assert [task.name for task in select(TASKS, ["mt", "asr"])] == ["asr", "mt"]
     with pytest.raises(ConfigError, match="no task 'vc'; the table has asr, tts"):
         select(TASKS, ["vc"])
+
+
+def test_rows_of_a_file_by_the_names_of_before(tmp_path: Path) -> None:
+    row = {"name": "x", "template": "<bos> {sample} <sep> [ {units} <eos> ]", "emits": ["unit"]}
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{**row, "metric": "units", "check": "asr", "sample_tokens": 7}]))
+    (read,) = template.read(path)
+    assert (read.fields, read.rerank, read.prompt_tokens) == (("prompt_units", "units"), "asr", 7)
+    path.write_text(json.dumps([{**row, "metric": "units", "tokens": 7}]))
+    with pytest.raises(ConfigError, match=r"rows\.json: row 0: unknown field 'tokens'"):
+        template.read(path)
 
 
 @pytest.mark.parametrize("task", [*TASKS, *VOXTLM])

@@ -11,8 +11,8 @@ import torch
 from tests.lm.conftest import mixture_of, rows, vocabulary
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.data import store
-from unitone.lm.data.fields import Fields
-from unitone.lm.data.mixture import Item, Mixture, examples
+from unitone.lm.data.fields import Fields, Record
+from unitone.lm.data.mixture import Item, Mixture, MixtureConfig, Sizes, examples
 from unitone.lm.data.store import TokenStore
 from unitone.lm.decoder.batch import DecoderBatching
 from unitone.lm.decoder.layout import PromptFormatter
@@ -43,7 +43,7 @@ def flat(plan: list[list[list[Item]]]) -> list[Item]:
     return [item for batch in plan for row in batch for item in row]
 
 
-def test_the_store_says_what_the_composer_says(make_shards: MakeShards, tmp_path: Path) -> None:
+def test_the_store_has_the_records_of_the_fields(make_shards: MakeShards, tmp_path: Path) -> None:
     tokens, formatter = opened(make_shards(rows(8)), tmp_path / "store")
     again = pickle.loads(pickle.dumps(tokens))
     for number, row in enumerate(rows(8)):
@@ -94,7 +94,7 @@ def test_mixed_passports(make_shards: MakeShards, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_rounds_are_pure_and_cover_everything(
+def test_windows_are_pure_and_cover_everything(
     packing: bool, make_shards: MakeShards, tmp_path: Path
 ) -> None:
     source = mixture(make_shards(rows(40)), tmp_path / "store", packing=packing, mixing="data")
@@ -157,6 +157,43 @@ def test_nothing_fits_the_context(make_shards: MakeShards, tmp_path: Path) -> No
     tokens, formatter = opened(make_shards(rows(8)), tmp_path / "store")
     with pytest.raises(ConfigError, match="task asr: every example is longer than"):
         mixture_of(tokens, formatter, select(TASKS, ["asr"]), context=4)
+
+
+class Pairs:
+    """Batches of a model with an encoder and a decoder."""
+
+    longest, capacity = 40, None
+
+    def fields(self, task: int) -> tuple[str, ...]:
+        return ("units", "text")
+
+    def cost(self, task: int, sizes: Sizes) -> np.ndarray:
+        return np.stack([sizes("units"), sizes("text")], axis=1)
+
+    def example(self, task: int, record: Record, generator: np.random.Generator) -> Any:
+        return record["units"], record["text"]
+
+    def collate(self, rows: Any) -> list[tuple[int, int]]:
+        return [(len(units), len(text)) for ((_, (units, text)),) in rows]
+
+
+def test_examples_may_cost_a_source_and_a_target(make_shards: MakeShards, tmp_path: Path) -> None:
+    table = rows(40)
+    table[0]["text"] = "x" * 40
+    tokens, _ = opened(make_shards(table), tmp_path / "store")
+    task = TASKS[0].task
+    config = MixtureConfig(max_tokens=256, mixing="data", window_examples=39)
+    source = Mixture(config, store=tokens, tasks=[task], batching=Pairs(), seed=0)
+    assert source.counts() == {"asr": 39}  # one is too long
+    found: list[tuple[int, int]] = []
+    for spec in source.plan(0):
+        batch = source.load(spec)
+        assert (
+            len(batch) * sum(-(-max(column) // 8) * 8 for column in zip(*batch, strict=True)) <= 256
+        )
+        found += batch
+    expected = [(len(row["units"]), len(row["text"])) for row in table[1:]]
+    assert sorted(found) == sorted(expected)
 
 
 def test_padding_is_what_it_says(make_shards: MakeShards, tmp_path: Path) -> None:

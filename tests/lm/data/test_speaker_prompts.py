@@ -129,7 +129,7 @@ def test_the_sample_stands_where_the_template_says_and_is_cut() -> None:
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_samples_are_drawn_again_and_again_but_always_alike(
+def test_prompts_are_drawn_again_and_again_but_always_alike(
     packing: bool, make_shards: MakeShards, tmp_path: Path
 ) -> None:
     table = [row | {"units": [n // 6, 6 + n % 6, 0, 1, 2]} for n, row in enumerate(rows(36))]
@@ -137,7 +137,7 @@ def test_samples_are_drawn_again_and_again_but_always_alike(
     source = mixture(*opened(data, tmp_path / "a"), LIKE, packing=packing)
     again = mixture(*opened(data, tmp_path / "b"), LIKE, packing=packing)
     lengths = dict(zip(source._rows[0].tolist(), (source._costs[0] + 1).tolist(), strict=True))
-    heard: dict[int, set[str]] = {}
+    drawn: dict[int, set[str]] = {}
     for number in (7, 2, 0):  # a resumed run asks in another order
         for spec in source.plan(number):
             assert torch.equal(source.load(spec).tokens, again.load(spec).tokens)
@@ -145,12 +145,12 @@ def test_samples_are_drawn_again_and_again_but_always_alike(
         for item in flat(source.plan(number)):
             example = source._example(item)
             assert len(example) <= lengths[item.row]
-            heard.setdefault(item.row, set()).add(str(example.tokens[2:6].tolist()))
+            drawn.setdefault(item.row, set()).add(str(example.tokens[2:6].tolist()))
             own = table[item.row]
             others = [one for one in table if one["speaker"] == own["speaker"] and one is not own]
-            sample = [vocabulary(tables=TABLE).describe(int(one)) for one in example.tokens[2:6]]
-            assert sample in [[f"unit:{unit}" for unit in one["units"][:4]] for one in others]
-    assert all(len(samples) > 1 for samples in heard.values())
+            prompt = [vocabulary(tables=TABLE).describe(int(one)) for one in example.tokens[2:6]]
+            assert prompt in [[f"unit:{unit}" for unit in one["units"][:4]] for one in others]
+    assert all(len(prompts) > 1 for prompts in drawn.values())
 
 
 def test_who_has_no_other_utterance_is_no_example(make_shards: MakeShards, tmp_path: Path) -> None:

@@ -97,9 +97,7 @@ def test_the_layout_is_the_documented_one(vocabulary: Vocabulary) -> None:
         "special", "task", "language", "gender", "speaker", "text", "unit",
         "code/0", "code/1", "code/2", "code/3",
     ]  # fmt: skip
-    assert (vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id, vocabulary.sep_id) == (
-        0, 1, 2, 3,
-    )  # fmt: skip
+    assert (vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id) == (0, 1, 2)
     assert len(vocabulary) == 9 + 2 + 2 + 2 + 1 + 256 + 100 + 4 * 16
     assert vocabulary.describe(vocabulary.id("<language:en>")) == "<language:en>"
     assert vocabulary.describe(vocabulary.block("unit").encode(7)) == "unit:7"
@@ -134,19 +132,6 @@ def test_values_out_of_range_name_block_and_value(vocabulary: Vocabulary) -> Non
         Vocabulary.build(units=4).block("text").encode(0)
     with pytest.raises(ValueError, match="is not in the vocabulary, 0"):
         vocabulary.block_of(len(vocabulary))
-
-
-def test_codes_of_each_level_have_their_own_tokens(vocabulary: Vocabulary) -> None:
-    codes = torch.arange(16).repeat(2, 4, 1)  # (B, Q, T)
-    tokens = vocabulary.encode_codes(codes)
-
-    assert len(set(tokens[0].flatten().tolist())) == 64
-    assert torch.equal(vocabulary.decode_codes(tokens), codes)
-    assert torch.equal(vocabulary.encode_codes(codes[:, :2]), tokens[:, :2])
-    with pytest.raises(ValueError, match="5 levels of codes; the vocabulary has 4"):
-        vocabulary.encode_codes(torch.zeros(5, 3, dtype=torch.long))
-    with pytest.raises(ValueError, match="is not in block 'code/0'"):
-        vocabulary.decode_codes(tokens.flip(1))
 
 
 def test_allowed_marks_blocks_and_single_tokens(vocabulary: Vocabulary) -> None:

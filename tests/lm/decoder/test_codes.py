@@ -40,7 +40,7 @@ GREEDY = Decoding(max_tokens=60)
 PATTERNS: tuple[Pattern, ...] = ("delay", "flat")
 
 
-def composer_of(pattern: Pattern, levels: int = 3) -> PromptFormatter:
+def formatter_of(pattern: Pattern, levels: int = 3) -> PromptFormatter:
     words = vocabulary(tables=CODES, codes=(SIZE,) * levels)
     return PromptFormatter(
         Fields(vocabulary=words, text=ByteText(), subwords=None), pattern=pattern
@@ -74,14 +74,14 @@ def model_of(formatter: PromptFormatter, *, scale: float = 1.0, dim: int = 48) -
 @cache
 def learnt(pattern: Pattern, levels: int, task: DecoderTask) -> LanguageModel:
     """Return a model that knows the targets of `records_of` by heart, of ``continue`` the last."""
-    formatter = composer_of(pattern, levels)
+    formatter = formatter_of(pattern, levels)
     records = records_of(formatter, levels=levels)[-1 if task is CONTINUE else 0 :]
     batch = collate([[(0, formatter.example(task, record))] for record in records])
     model = model_of(formatter)
-    player = NextToken(model, vocabulary=formatter.vocabulary, tasks=[task.name])
+    network = NextToken(model, vocabulary=formatter.vocabulary, tasks=[task.name])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(200):
-        loss = player(batch)
+        loss = network(batch)
         mean = loss.total / loss.count
         if float(mean.detach()) < 0.01:
             return model.eval()
@@ -119,7 +119,7 @@ def generate(
 def test_what_is_laid_out_can_be_read_back(
     levels: int, frames: int, pattern: Pattern, seed: int
 ) -> None:
-    formatter = composer_of(pattern, levels)
+    formatter = formatter_of(pattern, levels)
     codes = np.random.default_rng(seed).integers(SIZE, size=(levels, frames))
     record = formatter.fields.record(rows(1)[0] | {"codes": codes})
     example = formatter.example(TTS, record)
@@ -130,20 +130,20 @@ def test_what_is_laid_out_can_be_read_back(
     )
     if formatter.codes.delayed:  # the end stands where level 0 would go on
         assert target[frames, 0] == formatter.vocabulary.eos_id
-        said = [target[t + q, q] for t in range(frames) for q in range(levels)]
+        chosen = [target[t + q, q] for t in range(frames) for q in range(levels)]
     else:
-        said = target.tolist()
-    output = formatter.prediction(TTS, [int(token) for token in said])
+        chosen = target.tolist()
+    output = formatter.prediction(TTS, [int(token) for token in chosen])
     assert output.codes is not None
     np.testing.assert_array_equal(output.codes, codes)
     assert output.speech is output.codes
 
 
 def test_what_follows_a_tail_in_the_condition_waits_for_its_end() -> None:
-    formatter = composer_of("delay")
+    formatter = formatter_of("delay")
     (record,) = records_of(formatter, 1)
     tokens = formatter.example(ASR, record).tokens
-    (separator,) = np.flatnonzero(tokens[:, 0] == formatter.vocabulary.sep_id)
+    (separator,) = np.flatnonzero(tokens[:, 0] == formatter.vocabulary.id("<sep>"))
     assert separator == 2 + codes_of(0).shape[1] + 2
     assert (tokens[separator, 1:] == NONE).all()
     assert tokens[separator - 1].tolist()[:2] == [NONE, NONE]
@@ -156,7 +156,7 @@ def test_a_target_may_go_on_behind_codes() -> None:
         emits=("code", "text"),
         metric="units",
     )
-    formatter = composer_of("delay")
+    formatter = formatter_of("delay")
     (record,) = records_of(formatter, 1)
     example = formatter.example(task, record)
     frames, letters = codes_of(0).shape[1], len("say 0")
@@ -167,7 +167,7 @@ def test_a_target_may_go_on_behind_codes() -> None:
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("levels", [1, 3])
 def test_codes_learnt_by_heart_are_generated_exactly(pattern: Pattern, levels: int) -> None:
-    formatter = composer_of(pattern, levels)
+    formatter = formatter_of(pattern, levels)
     records = records_of(formatter, levels=levels)
     model = learnt(pattern, levels, TTS)
     prompts = [formatter.prompt(TTS, record) for record in records]
@@ -184,7 +184,7 @@ def test_codes_learnt_by_heart_are_generated_exactly(pattern: Pattern, levels: i
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_recognition_from_codes_is_learnt_by_heart(pattern: Pattern) -> None:
-    formatter = composer_of(pattern)
+    formatter = formatter_of(pattern)
     records = records_of(formatter)
     model = learnt(pattern, 3, ASR)
     found = generate(formatter, model, [formatter.prompt(ASR, one) for one in records], ASR)
@@ -224,13 +224,13 @@ def uncached(
         if cells == [NONE] * len(levels):
             break
         tokens = np.concatenate((tokens, [cells]))
-    said = tokens[len(prompt) :]
-    frames = [t for t in range(len(said) - len(levels) + 1) if int(said[t, 0]) in levels[0]]
-    return [int(said[t + q, q]) for t in frames for q in range(len(levels))]
+    chosen = tokens[len(prompt) :]
+    frames = [t for t in range(len(chosen) - len(levels) + 1) if int(chosen[t, 0]) in levels[0]]
+    return [int(chosen[t + q, q]) for t in frames for q in range(len(levels))]
 
 
 def test_a_cache_and_neighbors_change_nothing_with_a_delay() -> None:
-    formatter = composer_of("delay")
+    formatter = formatter_of("delay")
     model = model_of(formatter, scale=12.0, dim=16).eval()
     prompts = [formatter.prompt(TTS, record) for record in records_of(formatter, 6)]
     prompts = [
@@ -246,7 +246,7 @@ def test_a_cache_and_neighbors_change_nothing_with_a_delay() -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_draws_of_a_row_do_not_depend_on_its_neighbors(pattern: Pattern) -> None:
-    formatter = composer_of(pattern)
+    formatter = formatter_of(pattern)
     model = model_of(formatter, scale=4.0, dim=16).eval()
     prompts = [formatter.prompt(TTS, record) for record in records_of(formatter, 6)]
     drawing = Decoding(temperature=1.0, max_tokens=30)
@@ -283,7 +283,7 @@ def test_draws_of_a_row_do_not_depend_on_its_neighbors(pattern: Pattern) -> None
 def test_only_codes_of_the_right_level_are_generated(
     pattern: Pattern, changes: dict[str, Any], most: int
 ) -> None:
-    formatter = composer_of(pattern)
+    formatter = formatter_of(pattern)
     model = model_of(formatter, scale=6.0, dim=16).eval()
     prompts = [formatter.prompt(TTS, record) for record in records_of(formatter, 4)]
     decoding = Decoding(max_tokens=most, **({"min_tokens": 0} | changes | {"min_tokens": 0}))
@@ -302,7 +302,7 @@ def test_only_codes_of_the_right_level_are_generated(
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("prefix", [1, 2, 3])
 def test_speech_goes_on_behind_given_codes(pattern: Pattern, prefix: int) -> None:
-    formatter = composer_of(pattern)
+    formatter = formatter_of(pattern)
     record = records_of(formatter)[-1]
     model = learnt(pattern, 3, CONTINUE)
     example = formatter.prompt(CONTINUE, record, prefix=prefix)
@@ -316,7 +316,7 @@ def test_speech_goes_on_behind_given_codes(pattern: Pattern, prefix: int) -> Non
 
 
 def test_guidance_works_in_streams() -> None:
-    formatter = composer_of("delay")
+    formatter = formatter_of("delay")
     records = records_of(formatter)
     model = learnt("delay", 3, TTS)
     prompts = [formatter.prompt(TTS, record) for record in records]
@@ -328,7 +328,7 @@ def test_guidance_works_in_streams() -> None:
 
 
 def test_beams_are_refused_where_levels_are_delayed() -> None:
-    formatter = composer_of("delay")
+    formatter = formatter_of("delay")
     model = model_of(formatter, dim=16)
     prompts = [formatter.prompt(TTS, record) for record in records_of(formatter, 1)]
     with pytest.raises(ConfigError, match=r"no beam search over codes with a delay.*flat"):
@@ -336,7 +336,7 @@ def test_beams_are_refused_where_levels_are_delayed() -> None:
 
 
 def test_a_task_emits_all_levels_or_none() -> None:
-    formatter = composer_of("flat")
+    formatter = formatter_of("flat")
     task = dataclasses.replace(TTS, emits=("code/0", "code/2"))
     with pytest.raises(ConfigError, match="emits code/0, code/2 and not code/1: say code"):
         formatter.check(task)
@@ -345,7 +345,7 @@ def test_a_task_emits_all_levels_or_none() -> None:
 
 def test_codes_come_one_by_one_in_the_flat_pattern() -> None:
     for pattern in PATTERNS:
-        formatter = composer_of(pattern)
+        formatter = formatter_of(pattern)
         example = formatter.prompt(TTS, records_of(formatter, 1)[0])
         tokens = generation.stream(
             learnt(pattern, 3, TTS),
@@ -365,7 +365,7 @@ def test_codes_come_one_by_one_in_the_flat_pattern() -> None:
 
 
 def test_codes_that_cannot_be_are_named() -> None:
-    formatter = composer_of("flat")
+    formatter = formatter_of("flat")
     row = rows(1)[0]
     with pytest.raises(CorpusError, match="r0: id 5 is not in block 'code/1'"):
         formatter.fields.record(row | {"codes": [[0, 1], [0, 5], [0, 1]]})
@@ -407,13 +407,13 @@ def mixture(formatter: PromptFormatter, **settings: Any) -> Mixture:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_packed_streams_do_not_see_each_other(pattern: Pattern) -> None:
-    formatter = composer_of(pattern)
+    formatter = formatter_of(pattern)
     model = model_of(formatter, scale=4.0).eval()
-    player = NextToken(model, vocabulary=formatter.vocabulary, tasks=["asr", "tts"])
+    network = NextToken(model, vocabulary=formatter.vocabulary, tasks=["asr", "tts"])
     sums = []
     for packing in (False, True):
         source = mixture(formatter, packing=packing)
-        losses = [player(source.load(spec)) for spec in source.plan(0)]
+        losses = [network(source.load(spec)) for spec in source.plan(0)]
         assert any(len(row) > 1 for spec in source.plan(0) for row in spec) == packing
         count = sum(int(loss.count) for loss in losses)
         sums.append((sum(float(loss.total.detach()) for loss in losses) / count, count))
@@ -423,7 +423,7 @@ def test_packed_streams_do_not_see_each_other(pattern: Pattern) -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_masks_hide_codes_of_conditions_only(pattern: Pattern) -> None:
-    formatter = composer_of(pattern)
+    formatter = formatter_of(pattern)
     mask = formatter.vocabulary.id("<mask>")
     hidden, whole = 0, 0
     for number, task in ((0, ASR), (1, TTS)):

@@ -50,14 +50,14 @@ def expected(loss: SpeechCtc, states: torch.Tensor, example: Example) -> torch.T
     units, text = WORDS.block("unit"), WORDS.block("text")
     tokens = torch.from_numpy(example.tokens.astype(np.int64))
     target = torch.from_numpy(example.target)
-    heard = ~target & (
+    speech = ~target & (
         ((tokens >= units.start) & (tokens < units.end)) | (tokens == WORDS.id("<mask>"))
     )
-    said = tokens[target][:-1] - text.start + 1
-    heard = heard[:-1]  # the last token, <eos>, is no input
-    log_p = loss.head(states[: len(heard)][heard]).log_softmax(-1)
+    written = tokens[target][:-1] - text.start + 1
+    speech = speech[:-1]  # the last token, <eos>, is no input
+    log_p = loss.head(states[: len(speech)][speech]).log_softmax(-1)
     found = F.ctc_loss(
-        log_p, said, torch.tensor(len(log_p)), torch.tensor(len(said)), reduction="sum"
+        log_p, written, torch.tensor(len(log_p)), torch.tensor(len(written)), reduction="sum"
     )
     return found if bool(found.isfinite()) else torch.zeros(())
 

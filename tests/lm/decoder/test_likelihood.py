@@ -35,9 +35,9 @@ def test_log_likelihoods_are_those_of_the_objective(formatter: PromptFormatter) 
     ).eval()
     examples = [formatter.example(task, formatter.fields.record(row)) for row in rows(4)]
     together = log_likelihoods(model, examples)
-    player = NextToken(model, vocabulary=formatter.vocabulary, tasks=["asr"])
+    network = NextToken(model, vocabulary=formatter.vocabulary, tasks=["asr"])
     for example, likelihood in zip(examples, together, strict=True):
-        loss = player(collate([[(0, example)]]))
+        loss = network(collate([[(0, example)]]))
         assert likelihood == pytest.approx(-float(loss.total.detach()), rel=1e-4)
 
 
