@@ -23,7 +23,7 @@ from unitone.errors import ConfigError, CorpusError
 from unitone.lm import family
 from unitone.lm.data.fields import Fields
 from unitone.lm.data.sources import Source, SourceConfig
-from unitone.lm.data.waveforms import Speech, SpeechDecoder
+from unitone.lm.data.waveforms import SPOKEN, SpeechDecoder
 from unitone.lm.family import LoadedModel
 from unitone.lm.predictor import MAX_TOKENS, Predictor, Request
 from unitone.lm.tasks import Task, select
@@ -126,10 +126,9 @@ def _speech_decoder(
     """Return what makes the sound of ``--audio``."""
     if config.audio is None:
         return None
-    if task.output not in ("units", "codes"):
+    if task.output not in SPOKEN:
         raise ConfigError(f"--audio: task {task.name} generates {task.output}, not units or codes")
-    speech: Speech = "codes" if task.output == "codes" else "units"
-    return SpeechDecoder(loaded, decoder=config.decoder, speech=speech)
+    return SpeechDecoder(loaded, decoder=config.decoder, speech=SPOKEN[task.output])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +207,7 @@ class _Run:
             assert self.config.audio is not None
             names = [one.id if one.to is None else f"{one.id}-{one.to}" for one in requests]
             audio = self.speech_decoder.write(
-                [one.speech for one in found],
+                found,
                 speakers=speakers,
                 files_at=[_audio_path(self.config.audio, name) for name in names],
             )

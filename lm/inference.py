@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float
 
 from unitone import audio
 from unitone.audio import SAMPLE_RATE
@@ -22,7 +22,7 @@ from unitone.codecs.codec import Codec, Sound
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm import family
 from unitone.lm.data.sources import runs
-from unitone.lm.data.waveforms import Speech, SpeechDecoder, codec_of
+from unitone.lm.data.waveforms import SPOKEN, SpeechDecoder, codec_of
 from unitone.lm.family import LoadedModel, Precision
 from unitone.lm.predictor import Prediction, Predictor, predict_all
 from unitone.lm.tasks import select
@@ -150,16 +150,14 @@ class UnifiedModel:
         given: dict[str, Any] = {"text": text, "speaker": name}
         if prompt is not None:
             given["prompt_units"] = self._row(prompt)["units"]
-        speech = self._speech(task, given, language=language)
-        (sound,) = decoder.decode([speech], speakers=[name])
+        chosen = self._speech(task, given, language=language)
+        (sound,) = decoder.decode([chosen], speakers=[name])
         if sound is None:
             raise CorpusError("the model ended before it said anything; is the text like its own?")
         return sound
 
-    def _speech(
-        self, task: str, given: Mapping[str, Any], *, language: str | None
-    ) -> Int32[np.ndarray, "..."] | None:
-        """Return what is to be said; of several languages, in that with the best score."""
+    def _speech(self, task: str, given: Mapping[str, Any], *, language: str | None) -> Prediction:
+        """Return the speech of a text; of several languages, in that with the best score."""
         predictor = self._predictor(task)
         if language is None and "language" in predictor.task.inputs and self.languages:
             rows = [{"id": "text", "language": one, **given} for one in self.languages]
@@ -169,7 +167,7 @@ class UnifiedModel:
         careful = self._predictor(task, careful=True)
         row = {"id": "text", "language": language, **given}
         (chosen,) = careful.predict([self._request(careful, row)])
-        return chosen.speech
+        return chosen
 
     def _prompted_task(self) -> str:
         for task in self.loaded.tasks:
@@ -199,7 +197,7 @@ class UnifiedModel:
         record = self._fields.record(self._row(recording, predictor.task.output))
         prefix = int(record[predictor.task.output].shape[-1])
         (found,) = predictor.predict([predictor.request(record, prefix=prefix)])
-        (sound,) = decoder.decode([found.speech], speakers=[speaker])
+        (sound,) = decoder.decode([found], speakers=[speaker])
         assert sound is not None
         return sound
 
@@ -253,7 +251,7 @@ class UnifiedModel:
 
     def _speech_decoder(self, task: str) -> SpeechDecoder:
         (found,) = select(self.loaded.tasks, [task])
-        speech: Speech = "codes" if found.output == "codes" else "units"
+        speech = SPOKEN.get(found.output, "units")
         if speech not in self._speech_decoders:
             self._speech_decoders[speech] = SpeechDecoder(
                 self.loaded, decoder=self._decoder, speech=speech

@@ -7,7 +7,7 @@
 
 `lm.decode`, validation, `unitone.load` and the tour use nothing else of a model.
 
-Axes: T frames or units, Q levels, M mel bands, N samples.
+Axes: T frames or units, Q levels, M mel bands.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from unitone.codecs.codec import Sound
 from unitone.lm.data.fields import Record
 from unitone.lm.tasks import Task
 
@@ -33,7 +34,8 @@ class Prediction:
     units: Int32[np.ndarray, "T"] | None = None
     codes: Int32[np.ndarray, "Q T"] | None = None
     mel: Float32[np.ndarray, "T M"] | None = None
-    waveform: Float32[np.ndarray, "N"] | None = None
+    waveform: Sound | None = None
+    """With its rate, where the family makes the sound itself."""
     score: float = 0.0
     """Log-probability, as the family normalizes it; higher is likelier."""
     truncated: bool = False

@@ -1,21 +1,28 @@
-"""Predicted units or codes to sound, through the unit decoder or codec of a model directory."""
+"""Predictions to sound; units and codes through a unit decoder or the codec of the model."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from unitone.codecs import codec, unit_decoder
 from unitone.codecs.codec import Codec, Sound
 from unitone.codecs.synthesize import write_wave
+from unitone.codecs.unit_decoder import UnitDecoder
 from unitone.errors import ConfigError
 from unitone.lm.data.fields import CodesOfModel
 from unitone.lm.family import LoadedModel
+from unitone.lm.predictor import Prediction
 from unitone.tokenizers.passport import require_same
 
-Speech = Literal["units", "codes"]
-"""What sound is made of."""
+Speech = Literal["units", "codes", "waveform"]
+"""What sound is made of; a waveform is sound already."""
+SPOKEN: dict[str, Speech] = {
+    "units": "units",
+    "codes": "codes",
+    "mel": "waveform",
+    "waveform": "waveform",
+}
+"""By a task's output; a family that predicts mel frames makes the waveform itself."""
 
 
 def open_codec(folder: Path, codes: CodesOfModel, *, device: str = "cpu") -> Codec:
@@ -56,7 +63,8 @@ class SpeechDecoder:
             CheckpointError: it is damaged.
         """
         self._codec = codec_of(loaded, decoder) if speech == "codes" else None
-        if self._codec is None:
+        self._decoder: UnitDecoder | None = None
+        if speech == "units":
             self._open_decoder(loaded, decoder)
 
     def _open_decoder(self, loaded: LoadedModel, decoder: Path | None) -> None:
@@ -69,50 +77,50 @@ class SpeechDecoder:
         name = codec.read_config(folder)["codec"]
         if name != unit_decoder.NAME:
             raise ConfigError(f"{folder} holds a {name}, which does not take units")
-        self._decoder = unit_decoder.load(folder, device=loaded.device)
-        if self._decoder.network.config.speaker_dim is not None:
+        opened = unit_decoder.load(folder, device=loaded.device)
+        if opened.network.config.speaker_dim is not None:
             raise ConfigError(
                 f"{folder} speaks by speaker embeddings; give a decoder of named speakers"
             )
         if loaded.passport is not None:
-            require_same(loaded.passport, self._decoder.passport, what=str(folder))
-        self._timing: Any = "frames"
-        if self._decoder.passport.deduplicate:
-            self._timing = "predict"
+            require_same(loaded.passport, opened.passport, what=str(folder))
+        self._decoder = opened
+        self._timing: Any = "predict" if opened.passport.deduplicate else "frames"
 
     @property
     def speakers(self) -> tuple[str, ...]:
         """Names of the speakers it has; none where codes say whose voice it is."""
-        return () if self._codec is not None else tuple(self._decoder.speakers)
+        return () if self._decoder is None else tuple(self._decoder.speakers)
 
     def decode(
-        self, speech: Sequence[np.ndarray | None], *, speakers: Sequence[str | None]
+        self, predictions: Sequence[Prediction], *, speakers: Sequence[str | None]
     ) -> list[Sound | None]:
-        """Return the sound of each sequence, None where it is empty; an unknown name is no name.
+        """Return the sound of each prediction, None where it is empty; an unknown name is no name.
 
         The decoder's speakers and the model's may differ.
         """
         known = [name if name in self.speakers else None for name in speakers]
         # one by one: padding to the longest costs more than a batch saves
-        return [
-            None if one is None or not one.size else self._sound(one, name)
-            for one, name in zip(speech, known, strict=True)
-        ]
+        return [self._sound(one, name) for one, name in zip(predictions, known, strict=True)]
 
-    def _sound(self, tokens: np.ndarray, speaker: str | None) -> Sound:
+    def _sound(self, prediction: Prediction, speaker: str | None) -> Sound | None:
+        tokens = prediction.speech
+        if tokens is None or not tokens.size:
+            return prediction.waveform
         if self._codec is not None:
             return self._codec.decode(tokens)
+        assert self._decoder is not None
         return self._decoder.decode(tokens, speaker=speaker, durations=self._timing)
 
     def write(
         self,
-        speech: Sequence[np.ndarray | None],
+        predictions: Sequence[Prediction],
         *,
         speakers: Sequence[str | None],
         files_at: Sequence[Path],
     ) -> list[Path | None]:
-        """Write the sound of each sequence; return the paths, None where it is empty."""
-        sounds = self.decode(speech, speakers=speakers)
+        """Write the sound of each prediction; return the paths, None where it is empty."""
+        sounds = self.decode(predictions, speakers=speakers)
         for sound, path in zip(sounds, files_at, strict=True):
             if sound is not None:
                 write_wave(path, sound)
