@@ -18,9 +18,14 @@ import unitone
 from unitone import cli
 
 ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("unitone", "tokenizers", "lm", "codecs", "eval", "recipes", "tests")
 PAGES = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    for path in [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(page for room in ROOMS for page in (ROOT / room).rglob("*.md")),
+    ]
     if path.name != "CHANGELOG.md"
 )
 HOW_TO = sorted((ROOT / "docs").glob("add-a*.md"))

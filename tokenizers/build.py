@@ -368,8 +368,8 @@ def _is_finished(out: Path, record: dict[str, Any]) -> bool:
     found = files.read_json(path)
     names = {recorded: name for name, recorded in RECORDED.items()}
     before, now = (
-        {names.get(name, name): value for name, value in made["options"].items()}
-        | {"manifest_sha256": made["manifest_sha256"]}
+        {names.get(name, name): value for name, value in made.get("options", {}).items()}
+        | {"manifest_sha256": made.get("manifest_sha256")}
         for made in (found, record)
     )
     # there was no penalty before there was this option
