@@ -5,7 +5,6 @@ Writes one WAV (16 bit) for every row of the shards, for listening and for scori
 A unit decoder speaks the units, a neural codec the codes that `unitone.codecs.encode` has added.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,8 +132,8 @@ def synthesize(config: SynthesizeConfig) -> None:
         decoder.speaker(row)  # an unknown one before the work, not in the middle of it
     with files.locked(config.out):
         _check_folder(config, shards)
-        lines, loudest = _write_all(config, decoder, rows)
-        files.write_text(config.out / MANIFEST, "".join(lines))
+        records, loudest = _write_all(config, decoder, rows)
+        files.write_json_lines(config.out / MANIFEST, records)
     logger.info("%d waveforms in %s; the loudest sample %.2f", len(rows), config.out, loudest)
 
 
@@ -159,14 +158,13 @@ def _rows(shards: TokenShards, *, split: str | None) -> Iterator[dict[str, Any]]
 
 def _write_all(
     config: SynthesizeConfig, decoder: Decoder, rows: Sequence[dict[str, Any]]
-) -> tuple[list[str], float]:
-    loudest, lines = 0.0, []
+) -> tuple[list[dict[str, Any]], float]:
+    loudest, records = 0.0, []
     for number, row in enumerate(rows):
         record = {"id": row["id"], "audio": _name(number)} | {
             name: row[name] for name in ("text", "language", "gender", "split") if row[name]
         }
-        record["speaker"] = decoder.speaker(row)
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        records.append(record | {"speaker": decoder.speaker(row)})
     missing = [i for i in range(len(rows)) if not (config.out / _name(i)).is_file()]
     with Progress("synthesize", total=float(len(missing)), unit="utterances") as bar:
         for first in range(0, len(missing), BATCH):
@@ -176,7 +174,7 @@ def _write_all(
                 loudest = max(loudest, float(np.abs(sound.wave).max()))
                 write_wave(config.out / _name(index), sound)
             bar.advance(float(len(batch)))
-    return lines, loudest
+    return records, loudest
 
 
 def _name(number: int) -> str:

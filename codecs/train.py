@@ -8,9 +8,7 @@ goes on from the last checkpoint.
 and wants a GPU for a day or more.
 """
 
-import itertools
 import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,7 +33,7 @@ from unitone.codecs.nn.losses import (
 )
 from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
 from unitone.codecs.unit_decoder import Card, save
-from unitone.config import command_line
+from unitone.config import command_line, option_value
 from unitone.errors import ConfigError
 from unitone.tokenizers.passport import require_same
 from unitone.tokenizers.shards import TokenShards
@@ -48,7 +46,6 @@ logger = logging.getLogger(__name__)
 VALIDATION_BATCHES = 8
 GRIFFIN_LIM_HOP = 160
 """Samples between spectral frames at the most, for Griffin-Lim: 10 ms."""
-
 
 MEL = TrainConfig(
     steps=1_500,
@@ -296,14 +293,8 @@ def _generator(seed: int, name: str) -> torch.Generator:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    words = sys.argv[1:] if argv is None else argv
-    istft = "--head=istft" in words or ("--head", "istft") in itertools.pairwise(words)
-    config = command_line(
-        IstftTrainConfig if istft else DecoderTrainConfig,
-        argv,
-        __doc__,
-        renamed={"--validation-split": "--valid-split"},
-    )
+    kind = IstftTrainConfig if option_value(argv, "--head") == "istft" else DecoderTrainConfig
+    config = command_line(kind, argv, __doc__, renamed={"--validation-split": "--valid-split"})
     return program.run(lambda: train(config))
 
 

@@ -6,7 +6,6 @@ With ``--out``: ``NAME.json``, ``NAME.html`` and, where the metric has some, lin
 """
 
 import html
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,11 +114,10 @@ def grouped(
 
 def write(report: Report, out: Path) -> None:
     """Write all files of a report into the folder ``out``."""
-    lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in report.utterances]
     with files.locked(out):
         files.write_json(out / f"{report.name}.json", to_json(report))
-        if lines:
-            files.write_text(out / "utterances.jsonl", "".join(lines))
+        if report.utterances:
+            files.write_json_lines(out / "utterances.jsonl", report.utterances)
         files.write_text(out / f"{report.name}.html", to_page(report))
 
 

@@ -80,7 +80,7 @@ def decode(config: DecodeConfig[Any]) -> None:
     predictor = loaded.predictor(task.name, config=config.decoding, seed=config.seed)
     targets = _targets(config, loaded, task)
     speech_decoder = _speech_decoder(config, loaded, task)
-    needs = frozenset({*task.inputs, *([task.output] if config.prefix else [])})
+    needs = frozenset(task.inputs) | ({task.output} if config.prefix else set())
     source = Source(config.source, loaded, needs=needs, decoder=config.decoder)
     settings = _settings(config, loaded, predictor, source)
     if _is_done(config.out, settings):

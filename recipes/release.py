@@ -1,6 +1,5 @@
 """A corpus as it is released, turned into our manifest: what the recipes' ``prepare`` share."""
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,8 +34,7 @@ def write_manifest(out: Path, entries: Iterable[dict[str, Any]]) -> Path:
         CorpusError: a recording can't be read.
     """
     out.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(_entry(one, out), ensure_ascii=False) + "\n" for one in entries]
-    files.write_text(out / MANIFEST, "".join(lines))
+    files.write_json_lines(out / MANIFEST, (_entry(one, out) for one in entries))
     return out / MANIFEST
 
 

@@ -29,6 +29,7 @@ RENAMED = {
     "--switch-penalty": "--duration-penalty",
     "--pieces": "--unit-subwords",
     "--text-pieces": "--text-subwords",
+    "--round-examples": "--window-examples",
 }
 """Options that a later commit may call otherwise."""
 CLOCKS = re.compile(r"(^|_)(seconds|time|per_second|version|commit|command|argv|made_by)$")
@@ -113,7 +114,7 @@ def encode(side: Side, tokenizer: str, manifest: str) -> None:
 def train_lm(side: Side, tokens: str, *more: str) -> None:
     side.run(
         *("unitone.lm.train", "--data", tokens, "--out", "lm", "--config", "lm-tiny"),
-        *("--steps", "50", "--max-tokens", "1024", "--window-examples", "256", "--log-every", "1"),
+        *("--steps", "50", "--max-tokens", "1024", "--round-examples", "256", "--log-every", "1"),
         *("--valid-utterances", "2", "--precision", "fp32", "--device", "cpu", "--threads", "1"),
         *more,
     )

@@ -18,14 +18,20 @@ import unitone
 from unitone import cli
 
 ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("unitone", "tokenizers", "lm", "codecs", "eval", "recipes", "tests")
 PAGES = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    for path in [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(page for room in ROOMS for page in (ROOT / room).rglob("*.md")),
+    ]
     if path.name != "CHANGELOG.md"
 )
 HOW_TO = sorted((ROOT / "docs").glob("add-a*.md"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MODULE = re.compile(r"python3? -m ([A-Za-z_][\w.]*)")
+SHORT = re.compile(r"^\$ unitone ([a-z]\w*) ")
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 OURS = ("unitone", "tokenizers", "lm", "eval", "recipes")
 ONE_SCREEN = 70
@@ -81,11 +87,11 @@ def test_commands_and_links_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_options_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every --option after ``python -m x`` in a shell block is one that ``x --help`` names."""
+    """Every --option after a command in a shell block is one that its ``--help`` names."""
     for module, options in commands(page):
-        help_text = help_of(public_name(module), capsys)
+        help_text = help_of(module, capsys)
         for option in options:
-            assert re.search(rf"{re.escape(option)}\b", help_text), f"{module} {option}"
+            assert re.search(rf"{re.escape(option)}(?![\w-])", help_text), f"{module} {option}"
 
 
 def fences(page: Path) -> list[tuple[str, str]]:
@@ -97,10 +103,11 @@ def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
         if kind not in ("console", "bash", "sh", "shell"):
             continue
         for line in text.replace("\\\n", " ").splitlines():
-            found = MODULE.search(line)
-            if found and found[1].split(".")[0] in OURS:
-                rest = line[found.end() :].split("#")[0]
-                yield found[1], re.findall(r"(?<=\s)--[a-z][\w-]*", rest)
+            options = re.findall(r"(?<=\s)--[a-z][\w-]*", line.split("#")[0])
+            if (found := MODULE.search(line)) and found[1].split(".")[0] in OURS:
+                yield public_name(found[1]), options
+            elif found := SHORT.search(line):
+                yield cli.COMMANDS[found[1]][0], options
 
 
 def public_name(module: str) -> str:

@@ -137,7 +137,7 @@ class BuildConfig:
         reading, extractor = options.pop("reading"), options.pop("extractor")
         del options["out"], options["engine"], extractor["device"], extractor["threads"]
         frames = extractor.pop("frames")
-        known = {**extractor, **frames, "split": reading["split"], **options}
+        known: dict[str, Any] = {**extractor, **frames, "split": reading["split"], **options}
         return {RECORDED.get(name, name): value for name, value in known.items()}
 
 
@@ -365,16 +365,18 @@ def _is_finished(out: Path, record: dict[str, Any]) -> bool:
     path = out / BUILD
     if not path.is_file() or not (out / passport.FILE).is_file():
         return False  # what an unfinished build left is looked at by each step
-    found = files.read_json(path)
-    names = {recorded: name for name, recorded in RECORDED.items()}
-    before, now = (
-        {names.get(name, name): value for name, value in made["options"].items()}
-        | {"manifest_sha256": made["manifest_sha256"]}
-        for made in (found, record)
-    )
     # there was no penalty before there was this option
-    require_unchanged({"duration_penalty": 0.0} | before, now, where=out)
+    before = {"duration_penalty": 0.0} | _settings(files.read_json(path))
+    require_unchanged(before, _settings(record), where=out)
     return True
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides a tokenizer, the options by the names they have now."""
+    names = {recorded: name for name, recorded in RECORDED.items()}
+    options: dict[str, Any] = record.get("options", {})
+    found = {names.get(name, name): value for name, value in options.items()}
+    return found | {"manifest_sha256": record.get("manifest_sha256")}
 
 
 def _environment() -> dict[str, str]:

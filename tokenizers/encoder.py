@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from unitone.tokenizers.encoders._architecture import Architecture
     from unitone.tokenizers.encoders._weights import Checkpoint
 
-DEFAULT_ENCODER = "wavlm-large"
-
 
 @runtime_checkable
 class Encoder(Protocol):

@@ -30,8 +30,8 @@ SLOPE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
-    """Of one discriminator."""
+class DiscriminatorOutput:
+    """For a batch."""
 
     score: Tensor
     """(B, 1, …): 1 = real, 0 = made, by place."""
@@ -55,7 +55,7 @@ class Discriminators(nn.Module):
         for part in [m for m in self.modules() if isinstance(m, nn.Conv2d)]:
             weight_norm(part)
 
-    def forward(self, waves: Float[Tensor, "B N"]) -> list[Output]:
+    def forward(self, waves: Float[Tensor, "B N"]) -> list[DiscriminatorOutput]:
         """Return the output of each discriminator."""
         waves = waves - waves.mean(dim=-1, keepdim=True)
         waves = 0.8 * waves / (waves.abs().amax(dim=-1, keepdim=True) + 1e-9)
@@ -76,14 +76,14 @@ class _Period(nn.Module):
         )
         self.score = nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0))
 
-    def forward(self, waves: Float[Tensor, "B N"]) -> Output:
+    def forward(self, waves: Float[Tensor, "B N"]) -> DiscriminatorOutput:
         x = functional.pad(waves, (0, -waves.shape[1] % self.period))
         x = rearrange(x, "b (t p) -> b 1 t p", p=self.period)
         features = []
         for layer in self.layers:
             x = functional.leaky_relu(layer(x), SLOPE)
             features.append(x)
-        return Output(score=self.score(x), features=tuple(features))
+        return DiscriminatorOutput(score=self.score(x), features=tuple(features))
 
 
 class _Spectral(nn.Module):
@@ -109,7 +109,7 @@ class _Spectral(nn.Module):
         )
         self.score = nn.Conv2d(channels, 1, (3, 3), padding=(1, 1))
 
-    def forward(self, waves: Float[Tensor, "B N"]) -> Output:
+    def forward(self, waves: Float[Tensor, "B N"]) -> DiscriminatorOutput:
         half = self.framing.fft // 2
         spectra = torch.view_as_real(spectrum(functional.pad(waves, (half, half)), self.framing))
         spectra = rearrange(spectra, "b t f c -> b c t f")  # c: real, imaginary
@@ -121,14 +121,18 @@ class _Spectral(nn.Module):
                 x = functional.leaky_relu(layer(x), SLOPE)
                 features.append(x)
             ends.append(x)
-        return Output(score=self.score(torch.cat(ends, dim=-1)), features=tuple(features))
+        return DiscriminatorOutput(
+            score=self.score(torch.cat(ends, dim=-1)), features=tuple(features)
+        )
 
 
 def _scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def discriminator_loss(real: Sequence[Output], made: Sequence[Output]) -> Float[Tensor, "B"]:
+def discriminator_loss(
+    real: Sequence[DiscriminatorOutput], made: Sequence[DiscriminatorOutput]
+) -> Float[Tensor, "B"]:
     """Return sum over discriminators of mean (1 - D(real))^2 + mean D(made)^2, per row."""
     parts = [
         _row_mean((1 - ours.score).square()) + _row_mean(theirs.score.square())
@@ -137,12 +141,14 @@ def discriminator_loss(real: Sequence[Output], made: Sequence[Output]) -> Float[
     return torch.stack(parts).sum(dim=0)
 
 
-def generator_loss(made: Sequence[Output]) -> Float[Tensor, "B"]:
+def generator_loss(made: Sequence[DiscriminatorOutput]) -> Float[Tensor, "B"]:
     """Return sum over discriminators of mean (1 - D(made))^2, per row."""
     return torch.stack([_row_mean((1 - one.score).square()) for one in made]).sum(dim=0)
 
 
-def feature_loss(real: Sequence[Output], made: Sequence[Output]) -> Float[Tensor, "B"]:
+def feature_loss(
+    real: Sequence[DiscriminatorOutput], made: Sequence[DiscriminatorOutput]
+) -> Float[Tensor, "B"]:
     """Return sum over discriminators and layers of the mean distance of activations, per row."""
     parts = [
         _row_mean((ours.detach() - theirs).abs())

@@ -93,7 +93,7 @@ def train(config: BenchConfig, folder: Path, *, processes: int) -> tuple[np.ndar
     """Train; return the losses and the learnt tokens per second."""
     out = folder / f"run-{processes}"
     options = [
-        *("--config", config.size, "--data", str(folder / "tokens"), "--out", str(out)),
+        *("--config", config.size, "--tokens", str(folder / "tokens"), "--out", str(out)),
         *("--tasks", "asr", "--steps", str(config.steps), "--optimizer", "adamw"),
         *("--max-tokens", str(config.max_tokens), "--accumulate", "2", "--log-every", "1"),
         *("--threads", "1", "--device", "cpu", "--warmup-steps", "4"),

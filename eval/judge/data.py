@@ -111,10 +111,9 @@ class RecordingSource:
     def load(self, spec: Spec) -> SpeechBatch:
         """Return a batch, augmented as the window and its first utterance say."""
         stream = seeding.stream(self.seed, "judge", "augment", spec.window, spec.rows[0])
-        rows = []
-        for row in spec.rows:
-            rows.append(augmented(self.recordings.features[row], self.augment, stream))
-        features, lengths = padded(rows)
+        features, lengths = padded(
+            [augmented(self.recordings.features[row], self.augment, stream) for row in spec.rows]
+        )
         targets = [self.targets[row] for row in spec.rows]
         target_lengths = np.array([len(one) for one in targets])
         together = np.zeros((len(targets), int(target_lengths.max())), np.int64)

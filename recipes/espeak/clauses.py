@@ -144,7 +144,7 @@ def _draw_state(generator: np.random.Generator) -> Clause:
         verb=BE,
         negated=generator.random() < 0.25,
         quality=quality,
-        very=quality.aspect != "colour" and generator.random() < 0.3,
+        very=quality.aspect != "color" and generator.random() < 0.3,
         time=_draw_time(generator, rate=0.4 if quality.aspect == "state" else 0.0),
     )
 
@@ -173,15 +173,15 @@ def _draw_noun_phrase(
     generator: np.random.Generator, keys: str, counts: Sequence[Count]
 ) -> NounPhrase:
     noun = NOUNS[_one(generator, keys.split())]
-    colours: list[Adjective] = []
+    colors: list[Adjective] = []
     others: list[Adjective] = []
     for key in noun.qualities.split():
-        (colours if ADJECTIVES[key].aspect == "colour" else others).append(ADJECTIVES[key])
+        (colors if ADJECTIVES[key].aspect == "color" else others).append(ADJECTIVES[key])
     qualities = []
     if others and generator.random() < 0.35:
         qualities.append(_one(generator, others))
-    if colours and generator.random() < 0.4:
-        qualities.append(_one(generator, colours))
+    if colors and generator.random() < 0.4:
+        qualities.append(_one(generator, colors))
     singular: list[Count] = [count for count in counts if count in ("the", "a")]
     plural: list[Count] = [count for count in counts if count not in ("the", "a")]
     count = _one(generator, plural if not singular or generator.random() < 0.5 else singular)

@@ -1,7 +1,7 @@
 """A small synchronous grammar: one clause, said exactly alike in English, German and French.
 
 A ``Clause`` is the meaning; ``render`` says it in one language, with that language's articles,
-cases, agreement, elision and word order (German brackets its infinitive, French puts colours
+cases, agreement, elision and word order (German brackets its infinitive, French puts colors
 after the noun). Two different clauses never share a sentence in any of the languages, so a
 split of the clauses is a split of the sentences in all three at once. Sentences are lower case
 without punctuation; the apostrophe of a French elision is part of its word.
@@ -25,7 +25,7 @@ Count = Literal["the", "the all", "a", "two", "three", "four", "five", "six"]
 class NounPhrase:
     count: Count
     qualities: tuple[Adjective, ...]
-    """At most one size or age and one colour, in this order."""
+    """At most one size or age and one color, in this order."""
     noun: Noun
 
     @property
@@ -175,7 +175,7 @@ def _french_phrase(phrase: NounPhrase | Phrase) -> str:
     noun = plural if phrase.plural else singular
     before, after = [], []
     for quality in phrase.qualities:
-        if quality.aspect == "colour":
+        if quality.aspect == "color":
             after.append(_french_adjective(quality, phrase))
         else:
             before.append(_french_adjective(quality, phrase, next_word=noun))

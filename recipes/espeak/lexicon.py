@@ -38,7 +38,7 @@ class Adjective:
     """The stem."""
     french: str
     """Masculine and feminine singular, masculine and feminine plural, masculine before a vowel."""
-    aspect: Literal["size", "age", "colour", "state"]
+    aspect: Literal["size", "age", "color", "state"]
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ ADJECTIVES: dict[str, Adjective] = {
         Adjective("small", "klein", "petit petite petits petites petit", "size"),
         Adjective("big", "groß", "grand grande grands grandes grand", "size"),
         Adjective("old", "alt", "vieux vieille vieux vieilles vieil", "age"),
-        Adjective("red", "rot", "rouge rouge rouges rouges rouge", "colour"),
-        Adjective("green", "grün", "vert verte verts vertes vert", "colour"),
-        Adjective("white", "weiß", "blanc blanche blancs blanches blanc", "colour"),
-        Adjective("black", "schwarz", "noir noire noirs noires noir", "colour"),
+        Adjective("red", "rot", "rouge rouge rouges rouges rouge", "color"),
+        Adjective("green", "grün", "vert verte verts vertes vert", "color"),
+        Adjective("white", "weiß", "blanc blanche blancs blanches blanc", "color"),
+        Adjective("black", "schwarz", "noir noire noirs noires noir", "color"),
         Adjective("tired", "müde", "fatigué fatiguée fatigués fatiguées fatigué", "state"),
     )
 }

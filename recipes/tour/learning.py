@@ -115,7 +115,7 @@ def speed(tour: TourFiles) -> str:
         "learnt tokens per second": _middle([one["items_per_second"] for one in windows]),
         "padding": _share([one["padding"] for one in windows if "padding" in one]),
         "precision": str(config["train"]["precision"]),
-        "optimiser": str(config["train"]["optimizer"]),
+        "optimizer": str(config["train"]["optimizer"]),
         "peak learning rate": f"{config['train']['lr']:g}",
     }
     remark = (

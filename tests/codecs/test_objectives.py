@@ -7,8 +7,8 @@ import torch
 
 from unitone.codecs.nn.crops import CropBatch
 from unitone.codecs.nn.discriminators import (
+    DiscriminatorOutput,
     Discriminators,
-    Output,
     discriminator_loss,
     feature_loss,
     generator_loss,
@@ -133,9 +133,11 @@ def test_multi_scale_mel_has_a_gradient_in_silence() -> None:
 
 
 def test_least_squares_by_hand() -> None:
-    def judged(score: float, feature: float) -> list[Output]:
+    def judged(score: float, feature: float) -> list[DiscriminatorOutput]:
         return [
-            Output(score=torch.full((1, 1, 4), score), features=(torch.full((1, 2, 3), feature),))
+            DiscriminatorOutput(
+                score=torch.full((1, 1, 4), score), features=(torch.full((1, 2, 3), feature),)
+            )
         ]
 
     real, made = judged(0.5, 1.0), judged(0.25, 4.0)

@@ -130,8 +130,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     for name in [name for name in sys.modules if name.startswith("unitone.lm.toy")]:
         del sys.modules[name]
-    if hasattr(lm, "toy"):
-        del lm.toy
+    lm.__dict__.pop("toy", None)
 
 
 def test_a_folder_is_a_family(

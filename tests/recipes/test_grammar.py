@@ -239,11 +239,11 @@ def test_the_vocabulary_is_modest() -> None:
         assert 60 <= len(words) <= most
 
 
-def test_no_noun_phrase_says_two_colours_or_two_sizes() -> None:
+def test_no_noun_phrase_says_two_colors_or_two_sizes() -> None:
     for clause in clauses(3, 1_000):
         for part in (clause.subject, clause.object):
             if isinstance(part, NounPhrase):
-                kinds = [quality.aspect == "colour" for quality in part.qualities]
+                kinds = [quality.aspect == "color" for quality in part.qualities]
                 assert kinds in ([], [False], [True], [False, True])
                 shown = {quality.aspect for quality in part.qualities}
                 assert clause.quality is None or clause.quality.aspect not in shown

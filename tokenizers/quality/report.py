@@ -12,7 +12,7 @@ from typing import Any
 
 from unitone import files
 from unitone.report.page import Row, figure, grid, page, pairs, section, table
-from unitone.tokenizers.quality import figures as _figures
+from unitone.tokenizers.quality import figures
 from unitone.tokenizers.quality.agreement import LabelQuality
 from unitone.tokenizers.quality.quality import QualityReport
 
@@ -126,9 +126,9 @@ def _rates(report: QualityReport) -> str:
         table(header, rows, numbers={1, 2, 3})
         + f'<p class="note">{note}</p>'
         + grid(
-            figure(_figures.bitrates(report), "Cost of each stream."),
+            figure(figures.bitrates(report), "Cost of each stream."),
             figure(
-                _figures.units_per_second(report),
+                figures.units_per_second(report),
                 "Deduplicated units per second of each utterance.",
             ),
         )
@@ -141,11 +141,11 @@ def _clusters(report: QualityReport) -> str:
     longer = f"; runs of {most} and more share a bar" if report.run_length.counts[-1] else ""
     return grid(
         figure(
-            _figures.cluster_usage(report),
+            figures.cluster_usage(report),
             f"Share of frames of each cluster; {unused:,} of {report.k:,} are never used.",
         ),
         figure(
-            _figures.run_lengths(report),
+            figures.run_lengths(report),
             f"How many frames a unit lasts before another follows{longer}.",
         ),
     )
@@ -173,7 +173,7 @@ def _phones(report: QualityReport, quality: LabelQuality) -> str:
         numbers={1},
     )
     heat = figure(
-        _figures.phone_heat_map(report),
+        figures.phone_heat_map(report),
         "Each column is a unit, each row a phone; the stronger the color, the larger the phone's "
         "share of the unit's frames. A clean diagonal means units that stand for one phone each.",
         wide=True,
