@@ -14,7 +14,7 @@ def test_vectors_come_back_as_float32(tmp_path: Path) -> None:
         "ann": np.ones(3, np.float32),
     }
     save_file(given, tmp_path / "v.safetensors")
-    found = speaker_embeddings.read(tmp_path / "v.safetensors", option="--voices")
+    found = speaker_embeddings.read(tmp_path / "v.safetensors", option="--vectors")
     assert {name: vector.dtype for name, vector in found.items()} == dict.fromkeys(
         given, np.dtype(np.float32)
     )
@@ -34,22 +34,22 @@ def test_anything_but_vectors_of_one_length_is_refused(
     given: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     save_file(given, tmp_path / "v.safetensors")
-    with pytest.raises(ConfigError, match=r"--voices .*expected vectors of one length"):
-        speaker_embeddings.read(tmp_path / "v.safetensors", option="--voices")
+    with pytest.raises(ConfigError, match=r"--vectors .*expected vectors of one length"):
+        speaker_embeddings.read(tmp_path / "v.safetensors", option="--vectors")
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"--voices .*not readable"):
-        speaker_embeddings.read(tmp_path / "absent", option="--voices")
+    with pytest.raises(CheckpointError, match=r"--vectors .*not readable"):
+        speaker_embeddings.read(tmp_path / "absent", option="--vectors")
     (tmp_path / "text").write_text("no tensors")
-    with pytest.raises(CheckpointError, match=r"--voices .*not readable"):
-        speaker_embeddings.read(tmp_path / "text", option="--voices")
+    with pytest.raises(CheckpointError, match=r"--vectors .*not readable"):
+        speaker_embeddings.read(tmp_path / "text", option="--vectors")
 
 
 def test_the_utterance_goes_before_its_speaker() -> None:
     names = {"u1", "ann"}
-    assert speaker_embeddings.name_of(names, id="u1", speaker="ann", option="--voices") == "u1"
-    assert speaker_embeddings.name_of(names, id="u2", speaker="ann", option="--voices") == "ann"
+    assert speaker_embeddings.name_of(names, id="u1", speaker="ann", option="--vectors") == "u1"
+    assert speaker_embeddings.name_of(names, id="u2", speaker="ann", option="--vectors") == "ann"
     for speaker in ("bob", None):
-        with pytest.raises(ConfigError, match=f"--voices: none for utterance 'u2' .*{speaker}"):
-            speaker_embeddings.name_of(names, id="u2", speaker=speaker, option="--voices")
+        with pytest.raises(ConfigError, match=f"--vectors: none for utterance 'u2' .*{speaker}"):
+            speaker_embeddings.name_of(names, id="u2", speaker=speaker, option="--vectors")
