@@ -1,5 +1,6 @@
 """A bare checkout: our folder ``tokenizers`` and Hugging Face's package of that name coexist."""
 
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -62,6 +63,20 @@ if __name__ == "__main__":
     print(hugging_face, ours)
 """
     assert run("-c", code) == "Tokenizer ours\n"
+
+
+def test_of_two_checkouts_one_is_used(tmp_path: Path) -> None:
+    for part in ("unitone", "tokenizers"):
+        (tmp_path / part).mkdir()
+        for path in (ROOT / part).glob("*.py"):
+            shutil.copy(path, tmp_path / part)
+    code = """
+import sys
+sys.path.insert(1, sys.argv[1])
+import tokenizers
+print(len(tokenizers.__path__))
+"""
+    assert run("-c", code, str(tmp_path)).strip() in ("1", "2")
 
 
 def test_the_standard_library_keeps_its_codecs() -> None:

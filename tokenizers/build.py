@@ -31,6 +31,7 @@ from unitone.errors import ConfigError
 from unitone.logs import RunLog
 from unitone.resume import require_unchanged
 from unitone.tokenizers import passport
+from unitone.tokenizers.encoder import local_path
 from unitone.tokenizers.engines import Engine
 from unitone.tokenizers.extract import Extractor, ExtractorConfig
 from unitone.tokenizers.kmeans import kmeans, sampling
@@ -148,6 +149,7 @@ def build(config: BuildConfig) -> None:
         record = _record(config, corpus)
         if (config.out / passport.FILE).is_file() and not (config.out / BUILD).is_file():
             raise ConfigError(f"--out {config.out} holds other artifacts; choose another --out")
+        files.require_own(config.out, BUILD)
         if _is_finished(config.out, record):
             logger.info("%s is finished already; nothing to do", config.out)
             return
@@ -174,6 +176,12 @@ def _check_size(config: BuildConfig, corpus: Corpus, extractor: Extractor) -> No
 
 def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLog) -> None:
     batch_seconds = config.extractor.batch_seconds(config.reading.batch_seconds)
+    text = train_text(  # first: what is wrong with the texts shows before hours are spent
+        config.text,
+        (u.text for u in corpus.utterances if u.text is not None),
+        size=config.text_subwords,
+    )
+    text.save(config.out)
     known = sampling.Settings(
         corpus=corpus,
         extractor=config.extractor,
@@ -193,12 +201,6 @@ def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLo
     log.write("sampled", frames=sample.seen, seconds=sample.seconds, wall=sample.wall_seconds)
     centroids, fitted = _centroids(config, sample, extractor, work)
     log.write("fitted", **fitted)
-    text = train_text(
-        config.text,
-        (u.text for u in corpus.utterances if u.text is not None),
-        size=config.text_subwords,
-    )
-    text.save(config.out)
     penalty = float(f"{config.duration_penalty * fitted['inertia']:.6g}")
     found = collect_units(
         corpus,
@@ -228,7 +230,7 @@ def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLo
         passport=configs.to_dict(made),
         run={**_environment(), **fitted, **sample.summary(), "device": str(extractor.device)},
     )
-    files.write_text(config.out / "README.md", _readme(made, corpus, sample))
+    files.write_readme(config.out, _readme(made, corpus, sample))
     made.save(config.out)  # last: its presence says that everything else is there
     sampling.forget(work)
     logger.info("tokenizer in %s; open %s", config.out, config.out / "report.html")
@@ -352,10 +354,13 @@ def _passport(
 
 
 def _record(config: BuildConfig, corpus: Corpus) -> dict[str, Any]:
+    encoder, centroids = local_path(config.extractor.ssl), config.centroids
     return {
         "options": config.identity,
         "manifest": str(config.reading.manifest),
         "manifest_sha256": corpus.sha256,
+        **({"encoder": str(encoder)} if encoder is not None else {}),
+        **({"centroids_sha256": files.sha256(centroids)} if centroids is not None else {}),
         "versions": _environment(),
     }
 
@@ -365,9 +370,10 @@ def _is_finished(out: Path, record: dict[str, Any]) -> bool:
     path = out / BUILD
     if not path.is_file() or not (out / passport.FILE).is_file():
         return False  # what an unfinished build left is looked at by each step
-    # there was no penalty before there was this option
-    before = {"duration_penalty": 0.0} | _settings(files.read_json(path))
-    require_unchanged(before, _settings(record), where=out)
+    before, now = _settings(files.read_json(path)), _settings(record)
+    # there was no penalty before there was this option, nor a hash of imported centroids
+    older = {"duration_penalty": 0.0, "centroids_sha256": now.get("centroids_sha256")}
+    require_unchanged(older | before, now, where=out)
     return True
 
 
@@ -376,7 +382,8 @@ def _settings(record: dict[str, Any]) -> dict[str, Any]:
     names = {recorded: name for name, recorded in RECORDED.items()}
     options: dict[str, Any] = record.get("options", {})
     found = {names.get(name, name): value for name, value in options.items()}
-    return found | {"manifest_sha256": record.get("manifest_sha256")}
+    found["manifest_sha256"] = record.get("manifest_sha256")
+    return found | {name: record[name] for name in ("centroids_sha256",) if name in record}
 
 
 def _environment() -> dict[str, str]:

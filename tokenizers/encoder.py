@@ -131,6 +131,19 @@ def load_encoder(
     )
 
 
+def is_standalone(ssl: str) -> bool:
+    """Tell whether ``ssl`` names an encoder without weights, which has no layers to choose from."""
+    return ssl in _family_names() and hasattr(_module(ssl), "load")
+
+
+def local_path(ssl: str) -> Path | None:
+    """Return where the encoder ``ssl`` lies, None where it is a name or a hub repository."""
+    published = (getattr(_module(name), "PUBLISHED", {}) for name in _family_names())
+    path = Path(ssl).expanduser()
+    named = is_standalone(ssl) or any(ssl in names for names in published)
+    return path.resolve() if not named and path.exists() else None
+
+
 def _family_names() -> list[str]:
     from unitone.tokenizers import encoders
 

@@ -28,7 +28,7 @@ from unitone.audio import SAMPLE_RATE, Statistics
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.corpus.waveforms import LoadedWaveform, load_ahead, stream_waveform
 from unitone.errors import ConfigError, CorpusError
-from unitone.tokenizers.encoder import Encoder, load_encoder
+from unitone.tokenizers.encoder import Encoder, is_standalone, load_encoder
 
 NORMALIZE_EPS = 1e-5  # compat: fairseq normalizes with layer_norm over the waveform
 
@@ -352,7 +352,7 @@ class ExtractorConfig:
         """
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        if self.ssl != "mfcc" and self.layer is None:
+        if self.layer is None and not is_standalone(self.ssl):
             raise ConfigError(
                 f"--layer is required with --ssl {self.ssl}, e.g. --layer 21 for wavlm-large"
             )

@@ -100,6 +100,8 @@ def _write_missing(config: FeaturesConfig, corpus: Corpus) -> list[Skipped]:
 
 def _check_folder(out: Path, made_by: dict[str, Any]) -> None:
     path = out / "features.json"
+    if not (out / "passport.json").is_file():
+        files.require_own(out, path.name)
     if path.is_file():
         require_unchanged(files.read_json(path), made_by, where=out)
     if (out / "passport.json").is_file():

@@ -168,7 +168,7 @@ class ShardWriter:
             "num_frames": totals["frames"],
             "parts": parts,
         }
-        files.write_text(self._out / "README.md", _readme(index, self._passport))
+        files.write_readme(self._out, _readme(index, self._passport))
         files.write_json(self._out / INDEX, index)
         self.close()
         shutil.rmtree(self._out / ".journal", ignore_errors=True)  # the parts are whole
@@ -199,6 +199,7 @@ class ShardWriter:
         """Refuse a folder that holds the shards of another corpus, tokenizer or shard size."""
         if (self._out / "build.json").is_file():
             raise ConfigError(f"--out {self._out} is a tokenizer directory; choose another --out")
+        files.require_own(self._out, INDEX, ".journal")
         begun = self._out / ".journal" / "run.json"
         for path in (self._out / INDEX, begun):
             if path.is_file():

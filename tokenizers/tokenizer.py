@@ -12,13 +12,14 @@ from torch import Tensor
 from unitone import files
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CheckpointError, ConfigError, CorpusError
+from unitone.tokenizers.encoder import is_standalone
 from unitone.tokenizers.extract import Extractor, ExtractorConfig, Features, FrameConfig, extract
 from unitone.tokenizers.kmeans import kmeans
 from unitone.tokenizers.kmeans.segments import units_of
 from unitone.tokenizers.passport import EncoderPassport, Passport
 
 BUILD = "build.json"
-"""What made the tokenizer: options, versions, counts. Only ``ssl`` is ever read back."""
+"""What made the tokenizer: options, versions, counts. Only where the encoder lay is read back."""
 CENTROIDS = "kmeans.safetensors"
 FOLDER = "tokenizer"
 """Where a copy lies inside token shards and model directories."""
@@ -93,7 +94,7 @@ class Tokenizer:
         passport = self.passport
         return ExtractorConfig(
             ssl=ssl or self.ssl,
-            layer=None if passport.encoder.name == "mfcc" else passport.encoder.layer,
+            layer=None if is_standalone(ssl or self.ssl) else passport.encoder.layer,
             precision=passport.encoder.precision,
             frames=FrameConfig(
                 frame_policy=passport.frames.frame_policy,
@@ -180,8 +181,9 @@ def check_encoder(passport: Passport, extractor: Extractor, *, ssl: str) -> None
 def _source(folder: Path) -> str:
     try:
         made_by = files.read_json(folder / BUILD, cure="build the tokenizer again")
-        return str(made_by["options"]["ssl"])
-    except (OSError, KeyError) as error:
+        there = made_by.get("encoder")
+        return str(there if there and Path(there).exists() else made_by["options"]["ssl"])
+    except (OSError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{folder / BUILD} is missing or damaged; build the tokenizer again"
         ) from error

@@ -18,7 +18,8 @@ def give_back(name: str, file: str) -> None:
     in our folder. Nothing happens where no other package of that name is installed.
     """
     here = Path(file).resolve().parent
-    others = [entry for entry in sys.path if Path(entry).resolve() != here.parent]
+    # neither this checkout nor another one, whose folder would look for the package in turn
+    others = [entry for entry in sys.path if not _is_checkout(Path(entry).resolve(), here.parent)]
     spec = PathFinder.find_spec(name, others)
     if spec is None or spec.loader is None:
         return
@@ -26,3 +27,8 @@ def give_back(name: str, file: str) -> None:
     sys.modules[name] = installed  # the import under way returns what stands here at its end
     spec.loader.exec_module(installed)
     installed.__path__.append(str(here))  # so that ``python -m tokenizers.build`` finds ours
+
+
+def _is_checkout(folder: Path, own: Path) -> bool:
+    ours = (folder / "unitone" / Path(__file__).name, folder / "tokenizers" / "build.py")
+    return folder == own or all(path.is_file() for path in ours)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from unitone.corpus import mpeg
 from unitone.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ SAMPLE_RATE = 16_000
 """Hz; every model of the project works at this rate or says otherwise."""
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000
 """Hz; a header that says anything else is damaged."""
+SLACK = 0.1
+"""Seconds that stated durations may be off: they are rounded, not by more."""
 BLOCK = 10 * SAMPLE_RATE
 """Source frames read at a time: 10 s of 16 kHz audio, about 640 kB."""
 
@@ -36,14 +39,16 @@ class Clip:
     """Seconds; None = to the end of the file."""
     channel: int | None = None
     """0-based channel; None = the mean of all."""
+    expected: float | None = None
+    """Seconds that the whole recording should have; another length is an error."""
 
 
 def stream(clip: Clip, *, rate: int = SAMPLE_RATE) -> Iterator[Float[np.ndarray, "N"]]:
     """Yield the waveform block by block: at ``rate`` Hz, mono, float32, nominally in [-1, 1].
 
     Raises:
-        CorpusError: the file is missing, not audio, cut off, holds NaN or infinity, or the clip
-            lies outside it.
+        CorpusError: the file is missing, not audio, cut off, holds NaN or infinity, has another
+            length than its header or the manifest says, or the clip lies outside it.
     """
     import soundfile
 
@@ -120,6 +125,9 @@ def _resampled(
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise CorpusError(f"{clip.path}: a sampling rate of {rate} Hz is not that of a recording")
     remaining = _seek(clip, file)
+    if file.format in ("MP3", "MPEG"):
+        _check_mpeg(clip, file)
+    total = 0
     resampler = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")
     while remaining is None or remaining > 0:
         size = BLOCK if remaining is None else min(BLOCK, remaining)
@@ -128,9 +136,43 @@ def _resampled(
             remaining -= len(block)
         if len(block) == 0:
             break
+        total += len(block)
         yield block if rate == wanted else resampler.resample_chunk(block)
     if rate != wanted:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    _check_length(clip, total, remaining, rate=rate, frames=file.frames)
+
+
+def _check_length(clip: Clip, total: int, remaining: int | None, *, rate: int, frames: int) -> None:
+    """Compare the samples that came with what the header and the manifest say."""
+    missing = frames - round(clip.start * rate) - total if remaining is None else remaining
+    if missing > SLACK * rate:
+        raise CorpusError(
+            f"{clip.path}: cut off, {missing / rate:.2f} s are missing of what its header says"
+        )
+    if clip.expected is None or remaining is not None:
+        return
+    # fairseq's counts are at the file's own rate, here read as 16 kHz
+    expected = (clip.expected, clip.expected * SAMPLE_RATE / rate)
+    if all(abs(seconds - total / rate) > SLACK + 0.01 * seconds for seconds in expected):
+        raise CorpusError(
+            f"{clip.path}: holds {total / rate:.2f} s, the manifest says {clip.expected:g}; "
+            'mend one of them, or, for a part of the recording, give "start" as well'
+        )
+
+
+def _check_mpeg(clip: Clip, file: "soundfile.SoundFile") -> None:
+    """Refuse an MP3 whose header promises fewer samples than its frames hold.
+
+    libsndfile believes the first frame of a file of variable bit rate; without one it guesses the
+    length, and reads no further.
+    """
+    held = mpeg.num_samples(clip.path)
+    if held - file.frames > max(SLACK * file.samplerate, 4 * mpeg.LONGEST_FRAME):
+        raise CorpusError(
+            f"{clip.path}: its header says {file.frames / file.samplerate:.2f} s, its frames hold "
+            f"{held / file.samplerate:.2f} s; write it anew, e.g. `ffmpeg -i FILE -c copy NEW.mp3`"
+        )
 
 
 def _seek(clip: Clip, file: "soundfile.SoundFile") -> int | None:
@@ -151,7 +193,7 @@ def _seek(clip: Clip, file: "soundfile.SoundFile") -> int | None:
         return None
     wanted: int = round(clip.duration * file.samplerate)
     rest: int = file.frames - round(clip.start * file.samplerate)
-    if wanted > rest + file.samplerate // 10:  # stated durations are rounded, not by that much
+    if wanted > rest + SLACK * file.samplerate:
         raise CorpusError(
             f"{clip.path}: the clip ends {(wanted - rest) / file.samplerate:.2f} s after the end"
         )

@@ -10,6 +10,9 @@ from typing import Any
 
 from unitone.errors import CheckpointError, ConfigError
 
+UNFINISHED = ".unitone.tmp"
+"""How the temporary names end; other programs' temporary files are not ours to delete."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -18,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The data reach the disk before the name does, so a crash leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -44,6 +47,29 @@ def write_json_lines(path: Path, records: Iterable[Any]) -> None:
     """Write one JSON value a line, whole or not at all."""
     lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     write_text(path, "".join(lines))
+
+
+def write_readme(folder: Path, text: str) -> None:
+    """Write a folder's README.md, unless the user has put one there: its first line isn't ours."""
+    path = folder / "README.md"
+    title = text.partition("\n")[0].encode()
+    if not path.is_file() or path.read_bytes().partition(b"\n")[0].rstrip() == title:
+        write_text(path, text)
+
+
+def require_own(folder: Path, *marks: str) -> None:
+    """Refuse a folder that holds files, none of which we begin with.
+
+    Raises:
+        ConfigError: it does; names the first of them.
+    """
+    if any((folder / mark).exists() for mark in marks) or not folder.is_dir():
+        return
+    found = sorted(path.name for path in folder.iterdir() if not path.name.endswith(UNFINISHED))
+    if found:
+        raise ConfigError(
+            f"--out {folder} holds other files ({found[0]}); choose another --out or empty it"
+        )
 
 
 def read_json(path: Path, *, cure: str = "remove its folder") -> Any:
@@ -87,7 +113,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"{folder} is being written by another process; wait for it or choose another --out"
         ) from None
-    for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+    for left in folder.glob(f".*{UNFINISHED}"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
     try:
         yield

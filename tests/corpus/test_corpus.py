@@ -63,7 +63,7 @@ def test_nemo_lines_are_read(tmp_path: Path) -> None:
 
     whole, part = read_corpus(path).utterances
 
-    assert (whole.id, whole.duration, whole.language) == ("a", None, "en")
+    assert (whole.id, whole.duration, whole.language) == ("a", 2.0, "en")
     assert (part.id, part.start, part.duration) == ("a-1.000", 1.0, 0.5)
 
 

@@ -17,16 +17,19 @@ REFERENCE = """
 import json, sys
 from pathlib import Path
 import numpy as np, torch
-from transformers import HubertConfig, HubertModel, WavLMConfig, WavLMModel
+import transformers
 family, sizes, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
 torch.set_num_threads(2)
-Config, Model = {"hubert": (HubertConfig, HubertModel), "wavlm": (WavLMConfig, WavLMModel)}[family]
+Config, Model = (getattr(transformers, family + part) for part in ("Config", "Model"))
 torch.manual_seed(0)
 model = Model(Config(**sizes)).eval()
 for name, parameter in model.named_parameters():  # no norm, gate or bias at its trivial start
     noise = torch.randn_like(parameter)
     scale = 0.2 if parameter.ndim == 1 or "rel_pos" in name or "rel_attn" in name else 0.01
     parameter.data.add_(scale * noise)
+for name, statistics in model.named_buffers():
+    if "running" in name:
+        statistics.data.add_(0.5 * torch.rand_like(statistics))
 model.save_pretrained(folder)
 waveform = torch.from_numpy(np.load(folder / "waveform.npy"))[None]
 states = []
@@ -40,6 +43,13 @@ with torch.no_grad():
 np.savez(folder / "states.npz", last=last[0].numpy(), states=torch.cat(states).numpy())
 """
 
+CLASSES = {
+    "hubert": "Hubert",
+    "wavlm": "WavLM",
+    "wav2vec2": "Wav2Vec2",
+    "unispeech-sat": "UniSpeechSat",
+    "unispeech": "UniSpeech",
+}
 TINY = {
     "hidden_size": 48,
     "num_hidden_layers": 3,
@@ -81,7 +91,7 @@ def compare(family: str, sizes: dict[str, object], waveform: np.ndarray, folder:
         "ignore",
         "-c",
         REFERENCE,
-        family,
+        CLASSES[family],
         json.dumps(sizes),
         str(folder),
     ]
@@ -109,6 +119,26 @@ def compare(family: str, sizes: dict[str, object], waveform: np.ndarray, folder:
 @pytest.mark.parity
 def test_tiny(family: str, front_end: dict[str, object], tmp_path: Path, noise: np.ndarray) -> None:
     compare(family, TINY | front_end, noise, tmp_path)
+
+
+@pytest.mark.parametrize("front_end", [{}, LAYER_NORM], ids=["group", "layer"])
+@pytest.mark.parametrize("family", ["wav2vec2", "unispeech-sat", "unispeech"])
+@pytest.mark.parity
+def test_models_that_are_built_like_hubert_have_their_own_name(
+    family: str, front_end: dict[str, object], tmp_path: Path, noise: np.ndarray
+) -> None:
+    compare(family, TINY | front_end, noise[:32_000], tmp_path)
+    encoder = load_encoder(tmp_path, layer=1, precision="fp32", device=torch.device("cpu"))
+    assert encoder.name == f"{family}-3x48"
+
+
+@pytest.mark.parametrize("front_end", [{}, LAYER_NORM], ids=["group", "layer"])
+@pytest.mark.parametrize("more", [{"layer_norm_eps": 1e-1}, {"conv_pos_batch_norm": True}], ids=str)
+@pytest.mark.parity
+def test_what_a_configuration_says_is_done(
+    more: dict[str, object], front_end: dict[str, object], tmp_path: Path, noise: np.ndarray
+) -> None:
+    compare("hubert", TINY | front_end | more, noise[:32_000], tmp_path)
 
 
 @pytest.mark.parametrize(("family", "sizes"), REAL)

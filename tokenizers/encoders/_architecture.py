@@ -47,6 +47,8 @@ class Architecture:
     max_distance: int
     """Distance in frames from which on all positions share a bucket."""
     epsilon: float
+    position_norm: bool = False
+    """Whether a batch norm comes before the position convolution (mHuBERT)."""
 
     @property
     def hop(self) -> int:
@@ -123,6 +125,7 @@ def _sizes(
         projects="projection.weight" in shapes,
         position_kernel=shapes["position.weight"][2],
         position_groups=dim // shapes["position.weight"][1],
+        position_norm="position.input.weight" in shapes,
         num_buckets=shapes["bias.weight"][0] if "bias.weight" in shapes else 0,
         max_distance=hints.max_distance or _MAX_DISTANCE,
         epsilon=hints.epsilon or _EPSILON,
@@ -144,6 +147,9 @@ def expected_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
         shapes |= _linear("projection", width, a.dim)
     shapes["position.weight"] = (a.dim, a.dim // a.position_groups, a.position_kernel)
     shapes["position.bias"] = (a.dim,)
+    if a.position_norm:
+        shapes |= _affine("position.input", a.dim)
+        shapes |= {f"position.input.running_{what}": (a.dim,) for what in ("mean", "var")}
     shapes |= _affine("norm", a.dim)
     for i in range(a.num_layers):
         for part in ("q", "k", "v", "out"):

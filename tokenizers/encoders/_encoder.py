@@ -42,7 +42,9 @@ class SpeechEncoder:
         self.device = device
         weights = checkpoint.weights
         self._front_end = FrontEnd(checkpoint, architecture, precision=precision, device=device)
-        self._norm = LayerNorm(weights, "projection.norm", epsilon=1e-5, device=device)
+        self._norm = LayerNorm(
+            weights, "projection.norm", epsilon=architecture.epsilon, device=device
+        )
         self._projection = (
             Linear(
                 weights["projection.weight"], weights["projection.bias"],

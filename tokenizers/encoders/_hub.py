@@ -98,4 +98,10 @@ def _download(repository: str, name: str) -> None:
 
 def shards_of(index: Path) -> list[str]:
     """Return the names of the files that an index of sharded weights lists."""
-    return sorted(set(files.read_json(index, cure="fetch it again")["weight_map"].values()))
+    found = files.read_json(index, cure="fetch it again")
+    names = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(names, dict) or not all(
+        isinstance(name, str) and Path(name).name == name for name in names.values()
+    ):
+        raise CheckpointError(f'{index} is damaged: no object "weight_map"; fetch it again')
+    return sorted(set(names.values()))

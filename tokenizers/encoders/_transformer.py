@@ -58,6 +58,7 @@ class PositionConvolution:
         weight = checkpoint.weights["position.weight"].unsqueeze(2).to(device, dtype)
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias = checkpoint.weights["position.bias"].to(device, dtype)
+        self.input = _input_norm(checkpoint.weights, device) if architecture.position_norm else None
         self.groups = architecture.position_groups
         self.kernel = architecture.position_kernel
 
@@ -66,11 +67,24 @@ class PositionConvolution:
         return torch.cat([self._one(part) for part in rows.split(list(spans))])
 
     def _one(self, rows: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
-        columns = rows.T[None, :, None].to(self.weight.dtype)  # (1, D, 1, T), channels last
+        given = rows if self.input is None else rows * self.input[0] + self.input[1]
+        columns = given.T[None, :, None].to(self.weight.dtype)  # (1, D, 1, T), channels last
         position = F.conv2d(
             columns, self.weight, self.bias, padding=(0, self.kernel // 2), groups=self.groups
         )
         return rows + F.gelu(position[0, :, 0, : len(rows)].T)
+
+
+def _input_norm(
+    weights: Mapping[str, Tensor], device: torch.device
+) -> tuple[Float[Tensor, "D"], Float[Tensor, "D"]]:
+    """Return the batch norm before the convolution, with the statistics of training, as s x + t."""
+    weight, bias, mean, variance = (
+        weights[f"position.input.{name}"]
+        for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = weight / (variance + 1e-5).sqrt()
+    return scale.to(device), (bias - mean * scale).to(device)
 
 
 class SelfAttention:

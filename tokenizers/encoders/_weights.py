@@ -23,8 +23,14 @@ from unitone.safe_pickle import load_torch, plain
 from unitone.tokenizers.encoders import _hub
 from unitone.train.checkpoint import weight_hash
 
-PREFIXES = ("w2v_encoder.w2v_model.", "hubert.", "wavlm.")
+PREFIXES = (
+    *("w2v_encoder.w2v_model.", "hubert.", "wavlm."),
+    *("wav2vec2.", "unispeech.", "unispeech_sat."),
+)
 """What wraps the encoder's names: fairseq's CTC models, and Hugging Face's task heads."""
+
+FAMILIES = ("hubert", "wavlm", "wav2vec2", "unispeech-sat", "unispeech")
+"""Kinds of models with this architecture, as Transformers calls them; fairseq says the same."""
 
 _DROPPED = (  # parts of pre-training or of a task head, which no feature depends on
     r"mask_emb|masked_spec_embed",
@@ -32,6 +38,8 @@ _DROPPED = (  # parts of pre-training or of a task head, which no feature depend
     r"quantizer\..*|project_q\..*|project_hid\..*|dropout_features\..*",
     r"(w2v_encoder\.)?proj\..*|lm_head\..*",
     r"projector\..*|classifier\..*|layer_weights",
+    r"speaker_proj\..*|label_embeddings_concat|layer_norm_for_extract\..*|ctc_proj\..*",
+    r"encoder\.pos_conv_embed\.batch_norm\.num_batches_tracked",
 )
 
 _CONV, _BLOCK = r"feature_extractor\.conv_layers\.(\d+)", r"encoder\.layers\.(\d+)"
@@ -45,6 +53,8 @@ _NAMES = (  # fairseq and unilm | Hugging Face                                  
     (rf"(?:post_extract_proj|feature_projection\.projection)\.{_WB}",     r"projection.\1"),
     (r"encoder\.(?:pos_conv\.0|pos_conv_embed\.conv)\.(bias|weight)",     r"position.\1"),
     (r"encoder\.(?:pos_conv\.0|pos_conv_embed\.conv)\.weight_([gv])",     r"position.\1"),
+    (r"encoder\.pos_conv_embed\.batch_norm\.(weight|bias|running_mean|running_var)",
+                                                                          r"position.input.\1"),
     (rf"{_PARAM}0",                                                       r"position.g"),
     (rf"{_PARAM}1",                                                       r"position.v"),
     (rf"encoder\.layer_norm\.{_WB}",                                      r"norm.\1"),
@@ -70,6 +80,8 @@ class Hints:
     strides: tuple[int, ...] | None = None
     max_distance: int | None = None
     epsilon: float | None = None
+    family: str | None = None
+    """What the configuration calls the kind of model: ``hubert``, ``wav2vec2``, …"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +129,6 @@ def canonical(raw: Mapping[str, object], *, where: str) -> dict[str, Tensor]:
             unknown.append(raw_name)
         elif name and isinstance(value, Tensor):
             weights[name] = value.detach().to(torch.float32)
-    if any("pos_conv_embed.batch_norm" in name for name in unknown):
-        raise CheckpointError(f"{where}: conv_pos_batch_norm models are not supported")
     if unknown:
         raise CheckpointError(f"{where} holds weights of no known part: {listing(unknown)}")
     if "position.g" in weights and "position.v" in weights:
@@ -163,6 +173,8 @@ def _read_directory(path: Path) -> tuple[dict[str, object], Hints]:
     if not config_file.exists():
         raise CheckpointError(f"{path} has no config.json; pass a Hugging Face model directory")
     config = files.read_json(config_file, cure="fetch it again")
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{config_file} is damaged: it holds no object; fetch it again")
     for name in _hub.WEIGHT_FILES:
         file = path / name
         if file.exists():
@@ -201,17 +213,49 @@ def _hugging_face_hints(config: Mapping[str, Any], *, where: Path) -> Hints:
     for field in ("hidden_act", "feat_extract_activation"):
         if config.get(field, "gelu") != "gelu":
             raise CheckpointError(f"{where}: {field} = {config[field]!r} is not supported")
+    family = config.get("model_type")
+    if family not in (None, *FAMILIES):
+        raise CheckpointError(
+            f"{where}: a {family} is not supported, though its weights look alike; supported are "
+            + ", ".join(FAMILIES)
+        )
     strides = config.get("conv_stride")
-    return Hints(
+    return checked(
+        where=where,
         num_heads=config.get("num_attention_heads"),
         pre_norm=config.get("do_stable_layer_norm"),
         # The published hubert-base's preprocessor asks for a normalized waveform, its training did
         # not do it: normalization goes with the layer-norm front end, as in fairseq.
         normalize=None,
-        strides=tuple(strides) if strides else None,
+        strides=tuple(strides) if isinstance(strides, list) else strides,
         max_distance=config.get("max_bucket_distance"),
         epsilon=config.get("layer_norm_eps"),
+        family=family,
     )
+
+
+def checked(*, where: Path, **hints: Any) -> Hints:
+    """Return the hints of a configuration, which may hold anything.
+
+    Raises:
+        CheckpointError: one has a type that it can't have.
+    """
+    whole = ("num_heads", "max_distance")
+    for name, value in hints.items():
+        if value is None or name == "family":
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        if name in ("pre_norm", "normalize"):
+            right = isinstance(value, bool | int)
+        elif name == "epsilon":
+            right = isinstance(value, int | float) and 0 < value < 1
+        else:
+            right = (name in whole) != isinstance(value, tuple) and all(
+                isinstance(one, int) and not isinstance(one, bool) and one > 0 for one in values
+            )
+        if not right:
+            raise CheckpointError(f"{where}: its configuration says {name} = {value!r}")
+    return Hints(**hints)
 
 
 def _read_fairseq(path: Path) -> tuple[dict[str, object], Hints]:
@@ -240,7 +284,11 @@ def _fairseq_hints(top: Mapping[str, Any]) -> Hints:
     layers = re.findall(r"\(\s*\d+\s*,\s*\d+\s*,\s*(\d+)\s*\)\]?(?:\s*\*\s*(\d+))?",
                         str(model.get("conv_feature_layers") or ""))  # fmt: skip
     strides = tuple(int(step) for step, times in layers for _ in range(int(times or 1)))
+    family = str(model.get("_name") or model.get("arch") or "")
+    if family.startswith("data2vec"):
+        raise CheckpointError(f"{family} is not supported; supported are {', '.join(FAMILIES)}")
     return Hints(
+        family=next((name for name in FAMILIES if family.startswith(name)), None),
         num_heads=model.get("encoder_attention_heads"),
         pre_norm=model.get("layer_norm_first"),
         normalize=task.get("normalize", model.get("normalize")),

@@ -44,7 +44,9 @@ def describe(checkpoint: Checkpoint) -> tuple[str, Architecture]:
     known = checkpoint.hints.num_heads or (16 if dim == 1280 else None)
     architecture = infer(checkpoint, num_heads=known)
     size = architecture.num_layers, architecture.dim
-    return _SIZES.get(size, f"hubert-{size[0]}x{size[1]}"), architecture
+    family = checkpoint.hints.family or "hubert"  # wav2vec 2.0 and UniSpeech are built alike
+    own = f"{family}-{size[0]}x{size[1]}"
+    return (_SIZES.get(size, own) if family == "hubert" else own), architecture
 
 
 def attentions(

@@ -39,6 +39,8 @@ _NAMES = ("cluster_centers_", "centroids", "cluster_centers", "codebook", "embed
 _LARGEST = 1 << 32
 """Bytes a compressed file may unpack to; 4 GiB is a thousand times the usual."""
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+_INDEXES = tuple(b"I" + letter.encode() for letter in "xwvHNLsmMRlBb2DS")
+"""How the other kinds of FAISS indexes start."""
 _FLAT_INDEXES = (b"IxF2", b"IxFI", b"IxFl")
 
 
@@ -81,6 +83,11 @@ def _parse(path: Path) -> Any:
         return np.load(io.BytesIO(data), allow_pickle=False)
     if head[:4] in _FLAT_INDEXES:
         return _flat_index(data)
+    if head[:2] in _INDEXES and head[2:4].isalnum():
+        raise ValueError(
+            f"it is the FAISS index {head[:4].decode()!r}, not a flat index: save its centroids, "
+            "e.g. `numpy.save(path, index.quantizer.reconstruct_n(0, index.nlist))` of an IVF index"
+        )
     if zipfile.is_zipfile(io.BytesIO(data)) or head.startswith(_LEGACY_TORCH):
         return _torch_file(data)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < len(data):

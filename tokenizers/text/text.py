@@ -169,7 +169,9 @@ class SentencePieceText:
         Raises:
             ConfigError: the text is too small, or has too many characters, for ``size``.
         """
-        sentences = (" ".join(line.translate(_TO_ESCAPED).splitlines()) for line in lines)
+        sentences = [" ".join(line.translate(_TO_ESCAPED).splitlines()) for line in lines]
+        if not any(sentences):
+            raise ConfigError(f"cannot learn {size} text subwords: no utterance has a text")
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -192,8 +194,7 @@ class SentencePieceText:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            reason = str(error).rsplit("] ", 1)[-1]
-            raise ConfigError(f"cannot learn {size} text subwords: {reason}") from error
+            raise ConfigError(f"cannot learn {size} text subwords: {_reason(error)}") from error
         made = cls(model.getvalue())
         if made.size < size:
             raise ConfigError(
@@ -217,6 +218,16 @@ class SentencePieceText:
         """Write the SentencePiece model."""
         with files.replacing(directory / MODEL_NAME) as temporary:
             temporary.write_bytes(self._model)
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return what SentencePiece says, without the options of its own command line."""
+    reason = str(error).rsplit("] ", 1)[-1]
+    needed = re.search(r"smaller than required_chars\. \d+ vs (\d+)", reason)
+    if needed:
+        return f"the bytes and characters alone are {needed[1]}; ask for more"
+    most = re.search(r"set it to a value <= (\d+)", reason)
+    return f"the text holds at most {most[1]}; ask for fewer or give more text" if most else reason
 
 
 def train_text(kind: TextKind, lines: Iterable[str], *, size: int | None = None) -> TextTokenizer:

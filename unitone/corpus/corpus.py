@@ -2,8 +2,10 @@
 
 The native form is a Lhotse CutSet (``cuts.jsonl.gz``, or a Shar directory). Read as well: plain
 JSON lines (``id, audio, text, speaker, language, gender, duration, split, translation``; ``audio``
-relative to the manifest), NeMo JSON lines (``audio_filepath, duration, offset, text, lang``) and
-fairseq TSV (a root, then ``path<TAB>samples``; words from a ``.wrd`` or ``.ltr`` file beside it).
+relative to the manifest; a part of it by ``start`` or ``offset``, ``duration`` or ``end``, and
+``channel``), NeMo JSON lines (``audio_filepath, duration, offset, text, lang``; Canary's
+``source_lang, target_lang``), fairseq TSV (a root, then ``path<TAB>samples``; words from a ``.wrd``
+or ``.ltr`` file beside it) and Common Voice TSV (``path, sentence``; ``clips/`` beside it).
 
 A line that cannot be used becomes a `Skipped` record, so one bad line never stops a long job.
 ``python -m unitone.corpus.cuts --manifest M --out cuts.jsonl.gz`` turns any of them into a CutSet.
@@ -14,15 +16,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from unitone.corpus.lhotse_cuts import read_lhotse, read_shar
+from unitone.corpus.lines import first_object
 from unitone.corpus.manifests import (
     Entry,
     Reader,
-    json_lines,
-    json_reader,
-    read_fairseq,
-    read_lhotse,
+    fairseq_texts_file,
+    read_nemo,
     read_plain,
-    read_shar,
+    tsv_reader,
 )
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import ConfigError, CorpusError
@@ -65,7 +67,8 @@ class Corpus:
         kept = tuple(e for e in self.entries if isinstance(e, Skipped) or e.split == split)
         if not any(isinstance(entry, Utterance) for entry in kept):
             found = sorted({utterance.split for utterance in self.utterances if utterance.split})
-            others = f"found {', '.join(found)}" if found else 'no line has a "split" field'
+            others = f"found {', '.join(found)}" if found else 'no line has a "split" field; '
+            others = others if found else f"{others}leave --split out, or give every line one"
             raise ConfigError(f"--split {split}: no utterance of {self.path} has it; {others}")
         digest = hashlib.sha256(f"{self.sha256} {split}".encode()).hexdigest()
         return Corpus(path=self.path, sha256=digest, entries=kept)
@@ -116,7 +119,8 @@ def _is_text(utterance: Utterance) -> bool:
     """Tell whether every text of the record can be written as UTF-8."""
     known = utterance
     texts = (known.id, known.text, known.language, known.speaker, known.gender, known.split)
-    every = [*texts, str(known.audio), *known.translation, *known.translation.values()]
+    symbols = (symbol for symbol, _, _ in known.labels)
+    every = [*texts, str(known.audio), *known.translation, *known.translation.values(), *symbols]
     try:
         "".join(text for text in every if text).encode()
     except UnicodeEncodeError:
@@ -134,21 +138,41 @@ def _reader_of(path: Path) -> Reader:
         raise ConfigError(f"--manifest {path}: a directory without cuts.jsonl.gz or Shar files")
     name = path.name.removesuffix(".gz")
     if name.endswith(".tsv"):
-        return read_fairseq
+        return tsv_reader(path)
     if not name.endswith((".jsonl", ".json")):
         raise ConfigError(
             f"--manifest {path}: not a known form; give JSON lines (.jsonl), Lhotse cuts "
-            "(cuts.jsonl.gz or a Shar directory) or a fairseq .tsv"
+            "(cuts.jsonl.gz or a Shar directory), or a .tsv of fairseq or Common Voice"
         )
-    for _, record in json_lines(path):
-        if isinstance(record, dict):
-            return json_reader(path, record)
-    return read_plain
+    return _json_reader(path)
+
+
+def _json_reader(path: Path) -> Reader:
+    """Return the reader of a JSON-lines file, by its first object."""
+    first = first_object(path)
+    kind = first.get("type")
+    if (isinstance(kind, str) and kind.endswith("Cut")) or {"recording", "start"} <= first.keys():
+        return read_lhotse
+    lhotse = {
+        "a RecordingSet": {"sampling_rate", "sources"},
+        "a SupervisionSet": {"recording_id", "start", "duration"},
+        "a FeatureSet": {"num_frames", "storage_type"},
+    }
+    for name, names in lhotse.items():
+        if names <= first.keys():
+            raise ConfigError(
+                f"--manifest {path}: {name} of Lhotse; make a CutSet of the recordings and the "
+                "supervisions with `lhotse cut simple -r RECORDINGS -s SUPERVISIONS cuts.jsonl.gz`"
+            )
+    return read_nemo if "audio_filepath" in first else read_plain
 
 
 def _hash(path: Path) -> str:
-    """Hash the manifest's bytes (of a directory: of its cut files, in order of name)."""
-    files = sorted(path.glob("cuts*")) if path.is_dir() else [path]
+    """Hash the bytes of all that is read (of a directory: of its cut files, in order of name)."""
+    texts = fairseq_texts_file(path) if path.name.removesuffix(".gz").endswith(".tsv") else None
+    files = [path, *([texts] if texts else [])]
+    if path.is_dir():
+        files = sorted(path.glob("cuts*")) + sorted(path.glob("recording.*.jsonl*"))
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unitone import files, program
+from unitone import audio, files, program
 from unitone.config import command_line
 from unitone.corpus.reading import ReadingConfig
+from unitone.corpus.stored_cuts import StoredCut
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import ConfigError, CorpusError
 from unitone.logs import Progress
@@ -71,16 +72,29 @@ def cut_of(utterance: Utterance) -> Any:
     """Return the Lhotse cut of an utterance; only the header of its recording is read.
 
     Raises:
-        CorpusError: the recording is missing or isn't audio.
+        CorpusError: the recording is missing, isn't audio, or is no file of its own.
     """
-    from lhotse import SupervisionSegment
+    from lhotse import MonoCut, SupervisionSegment
 
+    if isinstance(utterance.cut, StoredCut):
+        raise CorpusError("its audio lies in a Shar archive, which a CutSet can't hold")
     if utterance.cut is not None:
         return utterance.cut
     recording = _recording(utterance)
+    start, duration = _stretch(utterance, recording)
     cut = recording.to_cut()
+    if utterance.channel is not None:
+        if utterance.channel >= recording.num_channels:
+            raise CorpusError(
+                f"{utterance.audio}: channel {utterance.channel} asked for, the file has "
+                f"{recording.num_channels}"
+            )
+        cut = MonoCut(
+            id=utterance.id, start=0, duration=cut.duration, channel=utterance.channel,
+            recording=recording,
+        )  # fmt: skip
     if utterance.start or utterance.duration is not None:
-        cut = cut.truncate(offset=utterance.start, duration=utterance.duration)
+        cut = cut.truncate(offset=start, duration=duration)
     cut.id = utterance.id
     custom: dict[str, Any] = {}
     if utterance.translation:
@@ -92,7 +106,7 @@ def cut_of(utterance: Utterance) -> Any:
         recording_id=recording.id,
         start=0.0,
         duration=cut.duration,
-        channel=0 if recording.num_channels == 1 else recording.channel_ids,
+        channel=cut.channel,
         text=utterance.text,
         language=utterance.language,
         speaker=utterance.speaker,
@@ -104,13 +118,34 @@ def cut_of(utterance: Utterance) -> Any:
     return cut
 
 
+def _stretch(utterance: Utterance, recording: Any) -> tuple[float, float | None]:
+    """Return start and duration within the recording; None = to its end."""
+    start, duration, length = utterance.start, utterance.duration, recording.duration
+    if start >= length:
+        raise CorpusError(
+            f"{utterance.audio}: start {start:g} s lies after the end ({length:.3f} s)"
+        )
+    if duration is None:
+        return start, None
+    if duration <= 0:
+        raise CorpusError(f"{utterance.audio}: a segment of {duration:g} s")
+    over = start + duration - length
+    if over > audio.SLACK:
+        raise CorpusError(f"{utterance.audio}: the clip ends {over:.2f} s after the end")
+    return start, min(duration, length - start)
+
+
 def _alignment(utterance: Utterance) -> dict[str, list[Any]] | None:
     from lhotse.supervision import AlignmentItem
 
     if not utterance.labels:
         return None
     items = [
-        AlignmentItem(symbol=symbol, start=start, duration=round(end - start, 6))
+        AlignmentItem(  # counted from the recording, as Lhotse does
+            symbol=symbol,
+            start=round(start + utterance.start, 6),
+            duration=round(end - start, 6),
+        )
         for symbol, start, end in utterance.labels
     ]
     return {"phone": items}

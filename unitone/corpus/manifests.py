@@ -1,63 +1,45 @@
-"""Readers of manifests: each takes a path and yields an utterance, or a reason, for every line."""
+"""Readers of manifests: each takes a path and yields an utterance, or a reason, for every line.
 
-import gzip
-import json
-import zlib
+Fields are read as the toolkit means them whose form it is; a known one that isn't supported makes
+the line a listed one.
+"""
+
+import csv
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unitone.corpus.utterance import Label, Skipped, Utterance
+from unitone.corpus import fields
+from unitone.corpus.lines import Line, json_lines, read_lines
+from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import ConfigError, CorpusError
 
 Entry = Utterance | Skipped
 Reader = Callable[[Path], Iterator[Entry]]
 
-
-def json_reader(path: Path, first: Mapping[str, Any]) -> Reader:
-    """Return the reader of a JSON-lines file, by its first object."""
-    kind = str(first.get("type", ""))
-    if kind.endswith("Cut") or {"recording", "start"} <= first.keys():
-        return read_lhotse
-    if "sampling_rate" in first and "sources" in first:
-        raise ConfigError(
-            f"--manifest {path}: a Lhotse RecordingSet; make a CutSet of it with "
-            "`lhotse cut simple`"
-        )
-    return read_nemo if "audio_filepath" in first else read_plain
-
-
-def _open_text(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number, line) of a UTF-8 file; an undecodable byte becomes U+FFFD."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig", errors="replace") as file:
-        try:
-            yield from enumerate(file, start=1)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise CorpusError(f"{path}: damaged gzip file ({error})") from error
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | Skipped]]:
-    """Yield the objects of a JSON-lines file with their line numbers."""
-    for line, text in _open_text(path):
-        if not text.strip():
-            continue
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            yield line, Skipped(line=line, reason=f"{path.name} line {line} is not JSON ({error})")
-            continue
-        if not isinstance(record, dict):
-            kind = type(record).__name__
-            reason = f"{path.name} line {line} is a JSON {kind}, not an object"
-            yield line, Skipped(line=line, reason=reason)
-            continue
-        yield line, record
+SPLITS = ("train", "dev", "test")
+"""Common Voice's lists that are a split."""
+_PLAIN_TIMES = dict.fromkeys(
+    ("begin", "start_time", "end_time", "start_ms", "end_ms", "segments"),
+    'give "start" and "duration", or "start" and "end", in seconds',
+)
+_PLAIN_NAMES = _PLAIN_TIMES | {
+    "channels": 'give one "channel"',
+    "source_lang": 'give "language", and a translation in "translation"',
+    "target_lang": 'give "translation": {language: text}',
+}
+_NEMO_NAMES = {
+    "text_filepath": 'put the text itself into "text"',
+    "context": "prompts of SALM are no speech",
+    "shard_id": "unpack the tar files and leave it out",
+    "_audio_key": "unpack the tar files",
+    "end": 'give "offset" and "duration"',
+}
+_TRANSLATES = ("ast", "s2t_translation")
 
 
 def _read_records(
-    path: Path, convert: Callable[[dict[str, Any], int], Utterance]
+    path: Path, convert: Callable[[dict[str, Any], Line], Utterance]
 ) -> Iterator[Entry]:
     for line, record in json_lines(path):
         if isinstance(record, Skipped):
@@ -65,200 +47,230 @@ def _read_records(
             continue
         try:
             yield convert(record, line)
-        except (CorpusError, KeyError, ValueError, TypeError, AttributeError) as error:
+        except (CorpusError, OSError) as error:
             name = record.get("id")
             yield Skipped(
                 id=name if isinstance(name, str) else None,
-                line=line,
-                reason=f"{path.name} line {line}: {error}",
+                line=line.number,
+                reason=f"{path.name} line {line.number}: {error}",
             )
 
 
 def read_plain(path: Path) -> Iterator[Entry]:
     """Read our own JSON lines."""
 
-    def convert(record: dict[str, Any], line: int) -> Utterance:
+    def convert(record: dict[str, Any], line: Line) -> Utterance:
+        fields.refuse(record, _PLAIN_NAMES)
+        start, duration = _plain_times(record)
         return Utterance(
-            id=_text(record, "id", required=True),
-            line=line,
-            audio=path.parent / _text(record, "audio", required=True),
-            start=_seconds(record, "start") or 0.0,
-            duration=_seconds(record, "duration") if "start" in record else None,
-            stated_duration=_seconds(record, "duration"),
-            translation=_translation(record),
-            labels=_labels(record),
-            **_common(record),
+            id=fields.required(fields.label(record.get("id"), "id"), "id"),
+            line=line.number,
+            audio=_audio(path, record.get("audio"), "audio"),
+            start=start or 0.0,
+            duration=None if start is None else duration,
+            stated_duration=duration or None,
+            channel=fields.channel(record.get("channel")),
+            translation=fields.translation(record),
+            labels=fields.labels(record),
+            **fields.common(record),
         )
 
     return _read_records(path, convert)
+
+
+def _plain_times(record: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return start and duration; a duration without a start is that of the whole recording."""
+    names = ("start", "offset", "end", "duration")
+    start, offset, end, duration = (fields.seconds(record.get(name), name) for name in names)
+    if start is not None and offset not in (None, start):
+        raise CorpusError(f'fields "start" ({start:g}) and "offset" ({offset:g}) differ')
+    start = offset if start is None else start
+    if end is not None:
+        start = start or 0.0
+        if duration is not None and abs(start + duration - end) > 0.01:
+            raise CorpusError(
+                f'fields "start" ({start:g}), "duration" ({duration:g}) and "end" ({end:g}) '
+                "contradict each other"
+            )
+        duration = end - start if duration is None else duration
+    if start is not None and duration is not None and duration <= 0:
+        raise CorpusError(f"a segment of {duration:g} s")
+    return start, duration
 
 
 def read_nemo(path: Path) -> Iterator[Entry]:
-    """Read a NeMo manifest."""
+    """Read a NeMo manifest; segments of one file and start are told apart by their ids."""
+    seen: set[str] = set()
 
-    def convert(record: dict[str, Any], line: int) -> Utterance:
-        name = _text(record, "audio_filepath", required=True)
-        offset = _seconds(record, "offset")
-        stem = str(Path(name).with_suffix(""))
-        common = _common(record)
-        common["language"] = common["language"] or _text(record, "lang") or None
+    def convert(record: dict[str, Any], line: Line) -> Utterance:
+        fields.refuse(record, _NEMO_NAMES)
+        audio = _audio(path, record.get("audio_filepath"), "audio_filepath")
+        offset = fields.seconds(record.get("offset"), "offset")
+        duration = fields.seconds(record.get("duration"), "duration") or None  # 0: not known
+        if offset and duration is None and record.get("duration") is not None:
+            raise CorpusError("a segment of 0 s")
+        selected = record.get("channel_selector")
+        channel = None if selected == "average" else fields.channel(selected, "channel_selector")
+        name = fields.label(record.get("id"), "id")
+        if name is None:
+            stem = str(Path(record["audio_filepath"]).with_suffix(""))
+            name = stem if offset is None else f"{stem}-{offset:.3f}"
+            if name in seen:
+                name = f"{stem}-{offset or 0.0!r}-{duration!r}"
+                name = name if channel is None else f"{name}-{channel}"
+            seen.add(name)
         return Utterance(
-            id=_text(record, "id") or (stem if offset is None else f"{stem}-{offset:.3f}"),
-            line=line,
-            audio=path.parent / name,
+            id=name,
+            line=line.number,
+            audio=audio,
             start=offset or 0.0,
-            duration=_seconds(record, "duration") if offset is not None else None,
-            stated_duration=_seconds(record, "duration"),
-            translation=_translation(record),
-            **common,
+            duration=duration,
+            stated_duration=duration,
+            channel=channel,
+            **_nemo_texts(record),
         )
 
     return _read_records(path, convert)
+
+
+def _nemo_texts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of text; of Canary's manifests, ``text`` is in the target language."""
+    known: dict[str, Any] = fields.common(record)
+    source, target, answer, task, lang = (
+        fields.text(record.get(name), name)
+        for name in ("source_lang", "target_lang", "answer", "taskname", "lang")
+    )
+    task = task or fields.text(record.get("task"), "task")
+    if source is not None and target is None:
+        target = lang
+    known["text"] = known["text"] or answer
+    known["language"] = known["language"] or source or lang
+    known["translation"] = fields.translation(record)
+    language = known["language"]
+    if task in _TRANSLATES and target is None:
+        raise CorpusError(f'taskname {task!r} without a "target_lang"')
+    if target is not None and target != language:
+        if language is None:
+            raise CorpusError(f'"target_lang" {target!r} without a "source_lang"')
+        if known["text"] is not None:
+            known["translation"] = {**known["translation"], target: known["text"]}
+        known["text"] = None
+    return known
 
 
 def read_fairseq(path: Path) -> Iterator[Entry]:
-    """Read a fairseq TSV."""
+    """Read a fairseq TSV.
+
+    Raises:
+        CorpusError: the file of texts has more lines or fewer.
+    """
     texts = _fairseq_texts(path)
-    root: Path | None = None
-    for line, content in _open_text(path):
-        if root is None:
-            root = path.parent / content.strip()
-            continue
-        name, _, samples = content.rstrip("\r\n").partition("\t")
-        if not name or not Path(name).name or not samples.strip().isdecimal():
-            reason = (
-                f'{path.name} line {line}: expected "path<TAB>samples", got {content.strip()!r}'
-            )
-            yield Skipped(line=line, reason=reason)
+    rows = list(read_lines(path))
+    while len(rows) > 1 and rows[-1].text is not None and not rows[-1].text.strip():
+        rows.pop()
+    if texts is not None and len(texts) != len(rows) - 1:
+        raise CorpusError(
+            f"{fairseq_texts_file(path)} has {len(texts)} lines, {path} names {len(rows) - 1} "
+            "recordings: they don't belong together"
+        )
+    if rows and rows[0].text is None:
+        raise CorpusError(rows[0].error)
+    root = path.parent / (rows[0].text or "").strip() if rows else path.parent
+    for row in rows[1:]:
+        name, _, samples = (row.text or "").partition("\t")
+        text = None if texts is None else texts[row.number - 2]
+        reason = row.error or (text.error if text is not None else "")
+        if not reason and (not name or not Path(name).name or not samples.strip().isdecimal()):
+            shown = (row.text or "").strip()
+            reason = f'{path.name} line {row.number}: expected "path<TAB>samples", got {shown!r}'
+        if reason:
+            yield Skipped(line=row.number, reason=reason)
             continue
         yield Utterance(
             id=str(Path(name).with_suffix("")),
-            line=line,
+            line=row.number,
             audio=root / name,
-            stated_duration=int(samples) / 16_000,
-            text=texts[line - 2] if line - 2 < len(texts) else None,
+            stated_duration=int(samples) / 16_000 or None,
+            text=None if text is None else text.text,
         )
 
 
-def _fairseq_texts(path: Path) -> list[str]:
-    words, letters = path.with_suffix(".wrd"), path.with_suffix(".ltr")
-    if words.is_file():
-        return [text.strip() for _, text in _open_text(words)]
-    if letters.is_file():
-        return [text.replace(" ", "").replace("|", " ").strip() for _, text in _open_text(letters)]
-    return []
+def fairseq_texts_file(path: Path) -> Path | None:
+    """Return the file that holds the words of a fairseq TSV, None where there is none."""
+    beside = (path.with_suffix(suffix) for suffix in (".wrd", ".ltr"))
+    return next((file for file in beside if file.is_file()), None)
 
 
-def read_lhotse(path: Path) -> Iterator[Entry]:
-    """Read Lhotse cuts, JSON lines."""
-    from lhotse.serialization import deserialize_item
-
-    def convert(record: dict[str, Any], line: int) -> Utterance:
-        return utterance_of_cut(deserialize_item(record), line=line, folder=path.parent)
-
-    return _read_records(path, convert)
-
-
-def read_shar(path: Path) -> Iterator[Entry]:
-    """Read a Lhotse Shar folder."""
-    from lhotse import CutSet
-
-    for line, cut in enumerate(CutSet.from_shar(in_dir=path), start=1):
-        yield utterance_of_cut(cut, line=line, folder=path)
-
-
-def utterance_of_cut(cut: Any, *, line: int, folder: Path) -> Utterance:
-    """Return the record of a Lhotse cut; relative audio paths are tried from ``folder`` too."""
-    supervision = cut.supervisions[0] if cut.supervisions else None
-    custom = (getattr(supervision, "custom", None) or {}) | (getattr(cut, "custom", None) or {})
-    texts = [s.text for s in cut.supervisions if s.text]
-    known = Utterance(
-        id=str(cut.id),
-        line=line,
-        audio=None,
-        stated_duration=float(cut.duration),
-        text=" ".join(texts) or None,
-        translation=_translation(custom),
-        language=getattr(supervision, "language", None),
-        speaker=getattr(supervision, "speaker", None),
-        gender=getattr(supervision, "gender", None),
-        split=custom.get("split"),
-        labels=_alignment(supervision),
-    )
-    sources = cut.recording.sources if getattr(cut, "has_recording", False) else []
-    plain = type(cut).__name__ == "MonoCut" and len(sources) == 1 and sources[0].type == "file"
-    if not plain or getattr(cut.recording, "transforms", None):
-        return replace(known, cut=cut)
-    audio = Path(sources[0].source)
-    if not audio.is_absolute() and not audio.exists():
-        audio = folder / audio
-    whole = cut.start == 0 and abs(cut.duration - cut.recording.duration) < 1e-4
-    several = cut.recording.num_channels > 1
-    return replace(
-        known,
-        audio=audio,
-        start=float(cut.start),
-        duration=None if whole else float(cut.duration),
-        channel=sources[0].channels.index(cut.channel) if several else None,
-    )
-
-
-def _alignment(supervision: Any) -> tuple[Label, ...]:
-    alignment = getattr(supervision, "alignment", None) or {}
-    for kind in ("phone", "phones", "phoneme", "char"):
-        if kind in alignment:
-            shift = float(supervision.start)
-            return tuple(
-                (item.symbol, float(item.start) + shift, float(item.end) + shift)
-                for item in alignment[kind]
-            )
-    return ()
-
-
-def _common(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _text(record, name) or None
-        for name in ("text", "language", "speaker", "gender", "split")
-    }
-
-
-def _text(record: Mapping[str, Any], name: str, *, required: bool = False) -> str:
-    value = record.get(name)
-    if isinstance(value, int) and not isinstance(value, bool) and name in ("id", "speaker"):
-        value = str(value)
-    if value is None and not required:
-        return ""
-    if not isinstance(value, str) or (required and not value):
-        state = "is missing" if value is None else f"must be a non-empty string, got {value!r}"
-        raise CorpusError(f'field "{name}" {state}')
-    return value
-
-
-def _seconds(record: Mapping[str, Any], name: str) -> float | None:
-    value = record.get(name)
-    if value is None:
+def _fairseq_texts(path: Path) -> list[Line] | None:
+    file = fairseq_texts_file(path)
+    if file is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise CorpusError(f'field "{name}" must be a number of seconds, got {value!r}')
-    return float(value)
+    lines = list(read_lines(file))
+    if file.suffix == ".ltr":
+        lines = [
+            line.with_text(line.text.replace(" ", "").replace("|", " ") if line.text else line.text)
+            for line in lines
+        ]
+    return [line.with_text(None if line.text is None else line.text.strip()) for line in lines]
 
 
-def _translation(record: Mapping[str, Any]) -> dict[str, str]:
-    value = record.get("translation")
-    if value is None:
-        return {}
-    if isinstance(value, str):
-        return {_text(record, "translation_language") or "und": value}
-    if isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values()):
-        return dict(sorted(value.items()))
-    raise CorpusError(
-        f'field "translation" must be a text or an object language → text, got {value!r}'
-    )
+def read_common_voice(path: Path) -> Iterator[Entry]:
+    """Read a TSV of Common Voice: ``clips/`` beside it, its name the split, a line a recording."""
+    lines = read_lines(path)
+    header = next(lines)
+    names = (header.text or "").split("\t")
+    for line in lines:
+        if line.text is None:
+            yield Skipped(line=line.number, reason=line.error)
+            continue
+        values = line.text.split("\t")
+        if len(values) != len(names):
+            reason = (
+                f"{path.name} line {line.number}: {len(values)} columns, the first line has "
+                f"{len(names)}"
+            )
+            yield Skipped(line=line.number, reason=reason)
+            continue
+        row = dict(zip(names, values, strict=True))
+        if not row["path"]:
+            yield Skipped(line=line.number, reason=f"{path.name} line {line.number}: no path")
+            continue
+        yield Utterance(
+            id=str(Path(row["path"]).with_suffix("")),
+            line=line.number,
+            audio=path.parent / "clips" / row["path"],
+            text=_unquoted(row["sentence"]),
+            speaker=row.get("client_id") or None,
+            gender=row.get("gender") or None,
+            language=row.get("locale") or None,
+            split=path.stem if path.stem in SPLITS else None,
+        )
 
 
-def _labels(record: Mapping[str, Any]) -> tuple[Label, ...]:
-    value = record.get("phones") or record.get("characters") or ()
-    try:
-        return tuple((str(symbol), float(start), float(end)) for symbol, start, end in value)
-    except (TypeError, ValueError) as error:
-        raise CorpusError('field "phones" must be a list of [symbol, start, end]') from error
+def _unquoted(sentence: str) -> str | None:
+    """Undo the quotes that a writer of CSV puts around a sentence with quotes in it."""
+    if sentence.startswith('"') and sentence.endswith('"') and '""' in sentence[1:-1]:
+        (sentence,) = next(csv.reader([sentence]))
+    return sentence or None
+
+
+def tsv_reader(path: Path) -> Reader:
+    """Return the reader of a TSV, by its first line.
+
+    Raises:
+        ConfigError: it is neither fairseq's nor Common Voice's.
+    """
+    first = next(read_lines(path), None)
+    names = (first.text or "").split("\t") if first is not None else []
+    if {"path", "sentence"} <= set(names):
+        return read_common_voice
+    if len(names) > 1:
+        raise ConfigError(
+            f"--manifest {path}: a TSV with the columns {', '.join(names)}; read are fairseq's (a "
+            "folder on the first line) and Common Voice's (columns path and sentence)"
+        )
+    return read_fairseq
+
+
+def _audio(path: Path, value: Any, name: str) -> Path:
+    return path.parent / fields.required(fields.text(value, name), name)

@@ -56,6 +56,7 @@ def perturb(config: PerturbConfig) -> Path:
     if any(one.audio is None for one in corpus.utterances):
         raise ConfigError(f"{config.manifest}: its cuts aren't plain files; export them first")
     with files.locked(config.out):
+        files.require_own(config.out, "manifest.jsonl", "audio")
         jobs = [(one, speed) for one in chosen for speed in config.speeds]
         with (
             Progress("perturb", total=float(len(jobs)), unit="recording") as bar,
@@ -90,23 +91,28 @@ def _entry(utterance: Utterance) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "id": utterance.id,
         "audio": str(utterance.clip.path.resolve()),
-        "start": utterance.start or None,
+        "start": utterance.start if utterance.start or utterance.duration else None,
         "duration": utterance.duration or utterance.stated_duration,
         "text": utterance.text,
         "speaker": utterance.speaker,
         "gender": utterance.gender,
         "language": utterance.language,
         "split": utterance.split,
+        "channel": utterance.channel,
         "translation": dict(utterance.translation) or None,
+        "phones": [list(label) for label in utterance.labels] or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _faster(utterance: Utterance, speed: float, *, out: Path) -> dict[str, Any]:
     entry = _entry(utterance)
-    entry.pop("start", None)
+    for name in ("start", "channel"):  # the copy is what they choose
+        entry.pop(name, None)
     if "duration" in entry:
         entry["duration"] = entry["duration"] / speed
+    if "phones" in entry:
+        entry["phones"] = [[one, start / speed, end / speed] for one, start, end in entry["phones"]]
     entry["id"] = f"sp{speed:g}-{utterance.id}"
     if utterance.speaker is not None:
         entry["speaker"] = f"sp{speed:g}-{utterance.speaker}"

@@ -10,7 +10,7 @@ from unitone.errors import CorpusError
 @dataclass(frozen=True, kw_only=True)
 class ReadingConfig:
     manifest: Path
-    """Lhotse cuts, plain or NeMo JSON lines, or a fairseq TSV."""
+    """Lhotse cuts, plain or NeMo JSON lines, a TSV of fairseq or Common Voice."""
     split: str | None = None
     """Only the utterances of this split."""
     strict: bool = False

@@ -28,7 +28,7 @@ class Utterance:
     duration: float | None = None
     """Seconds to read; None = to the end of the file."""
     stated_duration: float | None = None
-    """Seconds the manifest claims; only used to show progress."""
+    """Seconds the manifest claims; of a whole recording, compared with its samples."""
     channel: int | None = None
     text: str | None = None
     translation: Mapping[str, str] = field(default_factory=dict)
@@ -40,7 +40,8 @@ class Utterance:
     labels: tuple[Label, ...] = ()
     """Time-aligned phones or characters: symbol, start, end in seconds."""
     cut: Any = None
-    """The Lhotse cut itself where its audio is not a plain file (Shar, mixed, command)."""
+    """The Lhotse cut itself where its audio is not a plain file (mixed, command), or where it lies
+    (Shar); `unitone.corpus.stored_cuts.loaded` gives the cut."""
 
     def skipped(self, reason: str) -> "Skipped":
         """Return the record of why this utterance wasn't used."""
@@ -50,7 +51,14 @@ class Utterance:
     def clip(self) -> Clip:
         """Where the waveform is."""
         assert self.audio is not None
-        return Clip(path=self.audio, start=self.start, duration=self.duration, channel=self.channel)
+        whole = not self.start and self.duration is None
+        return Clip(
+            path=self.audio,
+            start=self.start,
+            duration=self.duration,
+            channel=self.channel,
+            expected=self.stated_duration if whole else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

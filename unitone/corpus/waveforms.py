@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from unitone import audio
 from unitone.audio import SAMPLE_RATE, Statistics
+from unitone.corpus.stored_cuts import loaded
 from unitone.corpus.utterance import Utterance
 from unitone.errors import CorpusError
 
@@ -81,11 +82,12 @@ def _load_cut(utterance: Utterance, wanted: int) -> Float[np.ndarray, "N"]:
     import soxr
 
     try:
-        samples = np.asarray(utterance.cut.load_audio(), np.float32)
+        cut = loaded(utterance.cut)
+        samples = np.asarray(cut.load_audio(), np.float32)
     except Exception as error:  # Lhotse lets through whatever its many back ends raise
         raise CorpusError(f"Lhotse can't load the audio of cut {utterance.id}: {error}") from error
     mono: np.ndarray = samples.mean(axis=0, dtype=np.float32)
-    rate = utterance.cut.sampling_rate
+    rate = cut.sampling_rate
     if rate != wanted:
         mono = soxr.resample(mono, rate, wanted, quality="HQ")
     if not np.isfinite(mono).all() or not mono.any():

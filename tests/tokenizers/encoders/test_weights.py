@@ -320,10 +320,47 @@ def test_all_weights_are_checked_even_if_few_blocks_are_built(tmp_path: Path) ->
 def test_unsupported_variants_are_refused(tmp_path: Path) -> None:
     weights = renamed(fairseq())
     norm = {"encoder.pos_conv_embed.batch_norm.weight": torch.ones(DIM)}
-    with pytest.raises(CheckpointError, match="conv_pos_batch_norm"):
+    with pytest.raises(CheckpointError, match="running_var"):
         load(hugging_face(tmp_path / "bn", weights | norm, conv_pos_batch_norm=True))
+    with pytest.raises(CheckpointError, match="data2vec-audio is not supported"):
+        load(hugging_face(tmp_path / "d2v", weights, model_type="data2vec-audio"))
     with pytest.raises(CheckpointError, match="hidden_act = 'relu'"):
         load(hugging_face(tmp_path / "relu", weights, hidden_act="relu"))
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "unispeech-sat", "unispeech"])
+def test_models_built_like_hubert_are_not_called_so(tmp_path: Path, family: str) -> None:
+    weights = renamed(fairseq(), prefix=family.replace("-", "_") + ".")
+    assert load(hugging_face(tmp_path / "a", weights, model_type=family)).name == f"{family}-2x32"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", "{"),
+        ("config.json", "[]"),
+        ("config.json", "null"),
+        ("config.json", '{"num_attention_heads": "2"}'),
+        ("config.json", '{"num_attention_heads": 0}'),
+        ("config.json", '{"conv_stride": "5"}'),
+        ("config.json", '{"conv_stride": [5, null]}'),
+        ("config.json", '{"layer_norm_eps": "x"}'),
+        ("config.json", '{"do_stable_layer_norm": []}'),
+        ("model.safetensors.index.json", "{"),
+        ("model.safetensors.index.json", "[]"),
+        ("model.safetensors.index.json", "{}"),
+        ("model.safetensors.index.json", '{"weight_map": []}'),
+        ("model.safetensors.index.json", '{"weight_map": {"a": 1}}'),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "absent"}}'),
+    ],
+)
+def test_a_damaged_configuration_or_index_is_named(tmp_path: Path, name: str, content: str) -> None:
+    folder = hugging_face(tmp_path / "m", renamed(fairseq()))
+    if name.endswith(".index.json"):
+        (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    (folder / name).write_text(content)
+    with pytest.raises(CheckpointError, match=str(folder)):
+        load(folder)
 
 
 @pytest.mark.parametrize("layer", [-1, 3, 42])

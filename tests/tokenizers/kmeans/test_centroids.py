@@ -1,5 +1,6 @@
 """Foreign k-means files are read exactly, and nothing in them is ever run."""
 
+import contextlib
 import os
 import pickle
 import warnings
@@ -82,6 +83,16 @@ def test_faiss_index(tmp_path: Path, index: Callable[[int], Any]) -> None:
     flat.add(CENTROIDS)
     faiss.write_index(flat, str(tmp_path / "km.faiss"))
     assert np.array_equal(read_centroids(tmp_path / "km.faiss"), CENTROIDS)
+
+
+@pytest.mark.parametrize("kind", ["IVF2,Flat", "PQ1x1np", "HNSW4"])
+def test_a_faiss_index_that_is_not_flat_is_named(tmp_path: Path, kind: str) -> None:
+    index = faiss.index_factory(CENTROIDS.shape[1], kind)
+    with contextlib.suppress(RuntimeError):  # too few vectors: an untrained one does as well
+        index.train(CENTROIDS)
+    faiss.write_index(index, str(tmp_path / "km.faiss"))
+    with pytest.raises(CheckpointError, match="not a flat index"):
+        read_centroids(tmp_path / "km.faiss")
 
 
 def test_numpy_safetensors_and_torch_files(tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""Any field of a foreign record may have any type: a row or a listed reason, never a traceback."""
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitone.corpus.corpus import read_corpus
+from unitone.corpus.utterance import Skipped, Utterance
+
+GOOD: dict[str, dict[str, Any]] = {
+    "plain": {
+        "id": "a",
+        "audio": "a.wav",
+        "start": 0.5,
+        "duration": 1.0,
+        "end": 1.5,
+        "channel": 0,
+        "text": "hi",
+        "translation": {"de": "hallo"},
+        "language": "en",
+        "speaker": "s",
+        "gender": "f",
+        "split": "train",
+        "phones": [["h", 0.0, 0.1]],
+    },
+    "nemo": {
+        "audio_filepath": "a.wav",
+        "offset": 0.5,
+        "duration": 1.0,
+        "text": "hi",
+        "lang": "en",
+        "source_lang": "en",
+        "target_lang": "de",
+        "taskname": "ast",
+        "channel_selector": 0,
+        "speaker": "s",
+        "id": "a",
+    },
+    "lhotse": {
+        "id": "a",
+        "start": 0.5,
+        "duration": 1.0,
+        "channel": 0,
+        "supervisions": [
+            {
+                "id": "s",
+                "recording_id": "r",
+                "start": 0.0,
+                "duration": 1.0,
+                "channel": 0,
+                "text": "hi",
+                "language": "en",
+                "speaker": "s",
+                "gender": "f",
+                "custom": {"split": "train", "translation": {"de": "hallo"}},
+                "alignment": {"phone": [["h", 0.6, 0.1, None]]},
+            }
+        ],
+        "recording": {
+            "id": "r",
+            "sources": [{"type": "file", "channels": [0], "source": "a.wav"}],
+            "sampling_rate": 16000,
+            "num_samples": 32000,
+            "duration": 2.0,
+        },
+        "custom": {"split": "train"},
+        "type": "MonoCut",
+    },
+}
+VALUES = (None, 19, -1, 1.5, "2.3", "", "x", True, [], [1], ["a", None], {}, {"a": 1}, 10**400)
+
+
+def places(record: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every value in a record."""
+    pairs = record.items() if isinstance(record, dict) else enumerate(record)
+    for key, value in pairs:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+def changed(record: Any, path: tuple[Any, ...], value: Any) -> Any:
+    made = copy.deepcopy(record)
+    inner = made
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return made
+
+
+def well_typed(found: Utterance) -> bool:
+    texts = (found.text, found.language, found.speaker, found.gender, found.split)
+    times = (
+        found.start,
+        found.duration,
+        found.stated_duration,
+        *(t for x in found.labels for t in x[1:]),
+    )
+    return (
+        isinstance(found.id, str)
+        and all(one is None or isinstance(one, str) for one in texts)
+        and all(isinstance(one, str) for pair in found.translation.items() for one in pair)
+        and all(one is None or (isinstance(one, float) and math.isfinite(one)) for one in times)
+        and (found.channel is None or isinstance(found.channel, int))
+    )
+
+
+@pytest.mark.parametrize("form", GOOD)
+def test_a_field_of_any_type_is_a_row_or_a_listed_reason(form: str, tmp_path: Path) -> None:
+    good = GOOD[form]
+    lines = [json.dumps(good | {"id": "good"})]
+    for path in places(good):
+        lines += [json.dumps(changed(good, path, value)) for value in VALUES]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("\n".join(lines) + "\n")
+
+    entries = read_corpus(manifest).entries
+
+    assert len(entries) == len(lines)
+    assert entries[0].id == "good"
+    assert all(isinstance(one, Skipped) or well_typed(one) for one in entries)
+    assert all(one.reason for one in entries if isinstance(one, Skipped))
+
+
+def test_a_number_is_a_name(tmp_path: Path) -> None:
+    for form in GOOD:
+        path = ("supervisions", 0, "speaker") if form == "lhotse" else ("speaker",)
+        manifest = tmp_path / f"{form}.jsonl"
+        manifest.write_text(json.dumps(changed(GOOD[form], path, 19)) + "\n")
+        (found,) = read_corpus(manifest).utterances
+        assert found.speaker == "19"
+
+
+def test_seconds_may_be_written_as_a_text(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(json.dumps({"audio_filepath": "a.wav", "duration": "2.3"}) + "\n")
+    (found,) = read_corpus(manifest).utterances
+    assert found.duration == 2.3

@@ -1,0 +1,87 @@
+"""Samples are believed, not headers; and both have to agree with the manifest's duration."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from unitone import audio
+from unitone.audio import Clip
+from unitone.corpus import mpeg
+from unitone.corpus.corpus import read_corpus
+from unitone.corpus.cuts import CutsConfig, write_cuts
+from unitone.corpus.reading import ReadingConfig
+from unitone.corpus.waveforms import load
+from unitone.errors import CorpusError
+
+Speech = Callable[..., np.ndarray]
+
+
+def without_first_frame(path: Path) -> None:
+    """Take the Xing frame, which says how long a file of variable bit rate is, from an MP3."""
+    data = path.read_bytes()
+    size = data.find(data[:2], 4)
+    path.write_bytes(data[size:])
+
+
+@pytest.fixture
+def mp3(tmp_path: Path, speech: Speech) -> Path:
+    if "MP3" not in soundfile.available_formats():
+        pytest.skip("needs a libsndfile with MP3")
+    path = tmp_path / "a.mp3"
+    quiet = np.zeros(16_000 * 12, np.float32)
+    samples = np.concatenate([speech(4.0), 1e-3 * speech(4.0, 1), quiet, speech(4.0, 2)])
+    soundfile.write(path, samples, 16_000, format="MP3", bitrate_mode="VARIABLE")
+    return path
+
+
+def test_frames_of_an_mp3_are_counted(mp3: Path) -> None:
+    assert abs(mpeg.num_samples(mp3) - 24 * 16_000) < 4 * 1152
+    assert len(audio.read(Clip(path=mp3))) == pytest.approx(24 * 16_000, abs=2 * 1152)
+
+
+def test_an_mp3_whose_length_is_guessed_is_listed(mp3: Path) -> None:
+    without_first_frame(mp3)
+    with pytest.raises(CorpusError, match="its frames hold"):
+        audio.read(Clip(path=mp3))
+
+
+def test_a_recording_of_another_length_than_stated_is_listed(
+    tmp_path: Path, speech: Speech
+) -> None:
+    soundfile.write(tmp_path / "a.wav", speech(2.0), 16_000)
+    lines = [{"id": str(s), "audio": "a.wav", "duration": s} for s in (2.0, 2.05, 10.0, 0.5, 0)]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = [load(one, longest=10**6) for one in read_corpus(tmp_path / "m.jsonl").utterances]
+    assert [one.error is None for one in found] == [True, True, False, False, True]
+    assert "holds 2.00 s, the manifest says 10" in str(found[2].error)
+
+
+def test_a_file_cut_off_after_its_header_is_listed(tmp_path: Path, speech: Speech) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, speech(4.0), 16_000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CorpusError):
+        audio.read(Clip(path=path))
+
+
+def test_segments_that_lie_in_no_recording_are_listed_by_cuts(
+    tmp_path: Path, speech: Speech
+) -> None:
+    soundfile.write(tmp_path / "a.wav", speech(2.0), 16_000)
+    lines = [
+        {"id": "good", "audio": "a.wav", "start": 0.5, "duration": 1.0},
+        {"id": "empty", "audio": "a.wav", "start": 0.5, "duration": 0},
+        {"id": "late", "audio": "a.wav", "start": 2.5, "duration": 1.0},
+        {"id": "long", "audio": "a.wav", "start": 0.5, "duration": 5.0},
+        {"id": "channel", "audio": "a.wav", "channel": 3},
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "cuts.jsonl"
+    write_cuts(CutsConfig(out=out, reading=ReadingConfig(manifest=tmp_path / "m.jsonl")))
+    assert [one.id for one in read_corpus(out).utterances] == ["good"]
+    skipped = (tmp_path / "cuts.jsonl.skipped.jsonl").read_text().splitlines()
+    assert {json.loads(line)["id"] for line in skipped} == {"empty", "late", "long", "channel"}
