@@ -6,7 +6,7 @@ import unicodedata
 APOSTROPHES = str.maketrans(
     dict.fromkeys(
         "\u2018\u2019\u201b`\u00b4\u02b9\u02bb\u02bc\u02bd\u02be\u02bf"
-        "\u2032\u2035\uff07\uff40\u055a\u05f3\u07f4\u07f5\u1fbd\u1fbf\u1ffd\u1ffe\ua78b\ua78c",
+        "\u0384\u2032\u2035\uff07\uff40\u055a\u05f3\u07f4\u07f5\u1fbd\u1fbf\u1ffd\u1ffe\ua78b\ua78c\u275b\u275c",
         "'",
     )
 )
@@ -24,10 +24,11 @@ def without_brackets(text: str) -> str:
     return _ROUND.sub("", _SQUARE.sub("", text))
 
 
-def has_sound(word: str) -> bool:
-    """Tell whether a word has anything but controls, joiners and unassigned characters.
+def heard(text: str) -> str:
+    """Drop zero-width characters, and words of controls and unassigned characters alone.
 
-    >>> has_sound("ok"), has_sound("\u200d")
-    (True, False)
+    >>> heard("soft\u00adly \u200d \ue000 spoken")
+    'softly spoken'
     """
-    return any(unicodedata.category(character)[0] != "C" for character in word)
+    words = "".join(c for c in text if unicodedata.category(c) != "Cf").split()
+    return " ".join(w for w in words if any(unicodedata.category(c)[0] != "C" for c in w))

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from unitone.errors import ConfigError
 from unitone.eval.english.normalizer import whisper_en
 from unitone.eval.languages import iso_639_1
-from unitone.eval.marks import APOSTROPHES, has_sound, without_brackets
+from unitone.eval.marks import APOSTROPHES, heard, without_brackets
 
 NormalizerName = Literal["none", "lower", "basic", "arabic", "whisper", "whisper-en"]
 
@@ -141,12 +141,21 @@ def basic(text: str, language: str | None = None) -> str:
     >>> basic("Well-known: don’t “STOP”, Zoë… 👍️ at 12:30 p.m.")
     "well known don't stop zoë at 12 30 pm"
     """
-    bare = _EMOJI.sub(" ", text).translate(APOSTROPHES)
+    bare = _parted(_EMOJI.sub(" ", text).translate(APOSTROPHES))
     folded = _lowered(unicodedata.normalize("NFKC", bare), language)
     folded = unicodedata.normalize("NFKC", _SOUNDLESS.sub("", folded))
     folded = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), folded)
     folded = _INITIALS.sub(lambda found: found[0].replace(".", ""), folded)
     return none(_OUTER_APOSTROPHE.sub(" ", _letters(_INSIDE_WORDS.sub("", folded))))
+
+
+def _parted(text: str) -> str:
+    """Part fractions, exponents and the like from digits beside them: 1½ isn't 11/2."""
+    kinds = [unicodedata.category(character) for character in text]
+    return "".join(
+        f" {character}" if before[:1] == kind[:1] == "N" and "No" in (before, kind) else character
+        for character, before, kind in zip(text, ["", *kinds], kinds, strict=False)
+    )
 
 
 def _letters(text: str) -> str:
@@ -182,16 +191,15 @@ def whisper(text: str, language: str | None = None) -> str:
 
     What stands in brackets goes; marks, symbols and punctuation become spaces, apostrophes
     included; combining marks too, which harms Indic scripts and Thai: use it to compare with
-    published numbers. Unlike theirs it takes all apostrophes alike, and drops words of which
-    nothing is heard (the joiners inside emoji).
+    published numbers. Unlike theirs it takes all apostrophes alike, and drops zero-width
+    characters and words of controls alone.
 
     >>> whisper("(laughs) Don't [noise] STOP!")
     'don t stop'
     """
     bare = without_brackets(text.translate(APOSTROPHES).lower())
     folded = unicodedata.normalize("NFKC", bare).lower()
-    spaced = "".join(" " if unicodedata.category(c)[0] in "MSP" else c for c in folded)
-    return " ".join(word for word in spaced.split() if has_sound(word))
+    return heard("".join(" " if unicodedata.category(c)[0] in "MSP" else c for c in folded))
 
 
 NORMALIZERS: dict[str, Normalizer] = {

@@ -146,10 +146,12 @@ def matched(
     """Return the hypotheses of ``references``, their ids spelled as there.
 
     Those of the other splits of the file of the references, or past its ``--limit``, are left out.
-    Ids that differ only in how accents are composed (NFC, NFD) are the same.
+    Ids that differ only in how accents are composed (NFC, NFD) are the same; so is one with the
+    speaker and a hyphen before it, as trn files have them.
     """
     ids = {one.id for one in references}
-    spelled = {composed(name): name for name in ids}
+    spelled = {composed(f"{one.group('speaker')}-{one.id}"): one.id for one in references}
+    spelled |= {composed(name): name for name in ids}
     outside = references.outside if isinstance(references, References) else frozenset()
     kept = []
     for one in hypotheses:

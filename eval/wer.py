@@ -30,7 +30,7 @@ from unitone.eval.metrics.error_rates import (
     score_of,
 )
 from unitone.eval.normalizers import NormalizerName, is_spaceless
-from unitone.eval.pairs import Pair, Reference, coverage, pair_by_id, read_hypotheses
+from unitone.eval.pairs import Pair, Reference, coverage, matched, pair_by_id, read_hypotheses
 from unitone.eval.report import Cells, Report, Scored, grouped
 from unitone.eval.scoring import ScoringConfig
 from unitone.eval.statistics import comparisons
@@ -117,7 +117,7 @@ def _system(
     references: Sequence[Reference], path: Path, config: WerConfig
 ) -> tuple[list[Pair], list[tuple[str, str]]]:
     """Return the pairs of a hypotheses file, and their texts, normalized."""
-    hypotheses = read_hypotheses(path, command="eval.wer")
+    hypotheses = matched(references, read_hypotheses(path, command="eval.wer"), where=path)
     for one in hypotheses:
         if one.text is None:
             raise CorpusError(f'{path}: hypothesis {one.id} has no "text"')

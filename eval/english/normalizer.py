@@ -10,7 +10,7 @@ import unicodedata
 
 from unitone.eval.english.numbers import in_digits
 from unitone.eval.english.spelling import american
-from unitone.eval.marks import APOSTROPHES, has_sound, without_brackets
+from unitone.eval.marks import APOSTROPHES, heard, without_brackets
 
 _FILLERS = re.compile(r"\b(?:hmm|mm|mhm|mmm|uh|um)\b")
 _WORDS = {
@@ -80,7 +80,7 @@ def whisper_en(text: str, language: str | None = None) -> str:
     bare = re.sub(r"\.(?!\d)", " ", bare)
     words = american(in_digits(_without_symbols(bare).split()))
     bare = re.sub(r"[.$¢€£+-](?![\d.$¢€£])|(?<!\d)%", " ", " ".join(words))
-    return " ".join(word for word in bare.split() if has_sound(word))
+    return heard(bare)
 
 
 def _without_symbols(text: str) -> str:

@@ -124,11 +124,30 @@ def test_ids_may_be_composed_or_not(tmp_path: Path, left: str, right: str) -> No
     assert found.hypothesis is not None
 
 
+def test_an_id_may_have_its_speaker_before_it(tmp_path: Path) -> None:
+    references = read_references(lines(tmp_path / "r.jsonl", {"id": "001", "speaker": "ann"}))
+    said = read_hypotheses(file(tmp_path / "h.trn", "yes (ann-001)\n"), command="eval.wer")
+    (found,) = pair_by_id(references, said, where=tmp_path)
+    assert found.hypothesis is not None
+
+
 def test_ids_that_only_look_alike_are_spelled(tmp_path: Path) -> None:
     references = read_references(lines(tmp_path / "r.jsonl", {"id": "ﬁne-1"}, {"id": "b"}))
     said = [hypothesis("fine-1"), hypothesis("b")]
     with pytest.raises(CorpusError, match=r"'fine-1' is nearly the reference '\\ufb01ne-1'"):
         pair_by_id(references, said, where=tmp_path)
+
+
+def test_a_hypothesis_that_is_left_out_needs_no_text(tmp_path: Path) -> None:
+    rows = [
+        {"id": name, "split": split, "text": "x"} for name, split in (("a", "test"), ("b", "dev"))
+    ]
+    lines(tmp_path / "r.jsonl", *rows)
+    lines(tmp_path / "h.jsonl", {"id": "a", "text": "x"}, {"id": "b", "text": None})
+    given = ["--ref", f"{tmp_path / 'r.jsonl'}", "--hyp", f"{tmp_path / 'h.jsonl'}"]
+    assert wer.main([*given, "--split", "test"]) == 0
+    assert wer.main([*given, "--limit", "1"]) == 0
+    assert wer.main(given) == 1
 
 
 def scored(folder: Path, *more: str) -> Any:

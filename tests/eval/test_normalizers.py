@@ -107,14 +107,14 @@ def test_spaceless_scripts(text: str, expected: bool) -> None:
 )
 @pytest.mark.parametrize("name", ["basic", "arabic", "whisper", "whisper-en"])
 def test_what_has_no_sound_is_no_word(name: str, text: str) -> None:
-    if name.startswith("whisper") and "\u00ad" in text:
-        pytest.skip("as published")
     words = normalizer(name)(text).replace("tm", "").replace("i", "").split()
     assert words[:1] == ["ok"]
     assert len(words) == 1 or not name.startswith(("basic", "arabic"))
 
 
-@pytest.mark.parametrize("text", ["12:30", "1.230", "12-30", "1/230", "123½", "12·30", "1'230"])
+@pytest.mark.parametrize(
+    "text", ["12:30", "12³0", "1230²", "1.230", "12-30", "1/230", "123½", "12·30", "1'230"]
+)
 def test_punctuation_between_digits_parts_numbers(text: str) -> None:
     assert normalizer("basic")(text) != normalizer("basic")("1230")
 
@@ -128,7 +128,7 @@ def test_initials_and_thousands_stay_together() -> None:
     assert normalizer("basic")("The U.S. owes 1,000,000 at 5 p.m.") == "the us owes 1000000 at 5 pm"
 
 
-@pytest.mark.parametrize("apostrophe", ["’", "‘", "´", "`", "ʼ", "＇", "‛", "′", "ʻ"])
+@pytest.mark.parametrize("apostrophe", ["’", "‘", "´", "`", "ʼ", "＇", "‛", "′", "ʻ", "❜", "΄"])
 @pytest.mark.parametrize("name", ["basic", "whisper", "whisper-en"])
 def test_all_apostrophes_are_alike(name: str, apostrophe: str) -> None:
     assert normalizer(name)(f"don{apostrophe}t") == normalizer(name)("don't")
