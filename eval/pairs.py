@@ -244,7 +244,7 @@ def _alike(key: Key, references: Iterable[Key]) -> str:
     """Show a reference that an unknown id can hardly be told from, with what differs spelled."""
 
     def folded(one: Key) -> str:
-        name = unicodedata.normalize("NFKC", one[0]).casefold()
+        name = unicodedata.normalize("NFKC", one[0]).casefold().rsplit("/", 1)[-1]
         return "".join(name.split()).removesuffix(".wav").removesuffix(".flac")
 
     for known in references:

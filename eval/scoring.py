@@ -50,8 +50,10 @@ def transcripts(options: ReadConfig) -> list[Reference]:
     """
     found = read_references(options.ref, split=options.split, limit=options.limit)
     for one in found:
-        if not isinstance(one.fields.get("text"), str):
-            raise CorpusError(f'{options.ref}: reference {one.id} has no "text"')
+        text = one.fields.get("text")
+        if not isinstance(text, str):
+            state = 'has no "text"' if text is None else f'must have one "text", got {text!r}'
+            raise CorpusError(f"{options.ref}: reference {one.id} {state}")
     return found
 
 

@@ -1,7 +1,6 @@
 """Spelled English numbers to digits: cardinals, ordinals, years, decimals, currencies."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 _TO_NINETEEN = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
@@ -44,12 +43,12 @@ ENDINGS = _endings()
 NUMBERS = {*SMALL, *SCALE, "hundred"}
 
 
-@dataclass
 class _Reader:
-    """Reads numbers off a list of words."""
+    """Reads numbers off a list of words, from ``place`` on."""
 
-    words: Sequence[str]
-    place: int = 0
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = words
+        self.place = 0
 
     def word(self, ahead: int = 0) -> str:
         at = self.place + ahead

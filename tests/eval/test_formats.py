@@ -196,3 +196,39 @@ def test_a_translation_into_the_only_language_needs_no_code(tmp_path: Path) -> N
     found = scored(tmp_path)
     assert found["bleu"] == pytest.approx(100)
     assert "|tok:zh|" in found["signature"]
+
+
+def test_less_ter_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids, text = [str(n) for n in range(12)], "der kleine Hund läuft fort"
+    row = {"split": "test", "translation": {"de": text}}
+    lines(tmp_path / "r.jsonl", *({**row, "id": name} for name in ids))
+    lines(tmp_path / "h.jsonl", *({"id": name, "to": "de", "text": text} for name in ids))
+    worse = [{"id": name, "to": "de", "text": "der große Hund"} for name in ids]
+    other = lines(tmp_path / "o.jsonl", *worse)
+    scored(tmp_path, "--ter", "--against", f"{other}")
+    tests = [line for line in capsys.readouterr().out.splitlines() if " against " in line]
+    assert len(tests) == 3
+    assert all(line.endswith(": better") for line in tests)
+
+
+def test_a_turkish_reference_and_ignored_spaces_from_file_to_file(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "language": "tur", "text": "Isparta"},
+        {"id": "b", "language": "ko", "text": "안녕 하세요"},
+    ]
+    reference = lines(tmp_path / "r.jsonl", *rows)
+    hypothesis = file(tmp_path / "text", "a ısparta\nb 안녕하세요\n")
+    given = ["--ref", f"{reference}", "--hyp", f"{hypothesis}", "--out", f"{tmp_path}"]
+    assert wer.main([*given, "--spaces", "ignore"]) == 0
+    found = json.loads((tmp_path / "wer.json").read_text(encoding="utf-8"))
+    assert found["cer"] == 0.0
+    assert "|cer_spaces:ignore|" in found["signature"]
+
+
+def test_several_texts_of_a_recording_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = lines(tmp_path / "r.jsonl", {"id": "a", "text": ["x", "y"]})
+    hypothesis = lines(tmp_path / "h.jsonl", {"id": "a", "text": "x"})
+    assert wer.main(["--ref", f"{reference}", "--hyp", f"{hypothesis}"]) == 1
+    assert "reference a must have one \"text\", got ['x', 'y']" in capsys.readouterr().err
