@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 _OUR = (
     "arb ard arm behavi cand clam col demean endeav enam fav ferv flav harb hon hum lab misdemean "
@@ -74,6 +75,7 @@ def american(words: Iterable[str]) -> list[str]:
     return [_american(word) for word in words]
 
 
+@lru_cache(maxsize=1 << 16)  # a language has few words, and each meets two dozen rules
 def _american(word: str) -> str:
     stem = word.removesuffix("s")
     if stem in _WORDS:
