@@ -1,39 +1,42 @@
 """Score translations: ``python -m eval.bleu --ref manifest.jsonl --hyp hyp.jsonl --out scores``.
 
-Corpus BLEU and chrF as sacreBLEU gives them, with its signatures, 95 % bootstrap intervals, a score
-for each pair of languages, a paired test against other hypotheses. The reference of a hypothesis is
-the "translation" of the manifest's row with its id into its language ("to"). Writes ``bleu.json``
-and ``bleu.html`` into ``--out``.
+Corpus BLEU, chrF and, if asked for, TER as sacreBLEU gives them, with its signatures, 95 %
+bootstrap intervals, a score for each pair of languages, a paired test against other hypotheses. The
+reference of a hypothesis is the "translation" of the manifest's row with its id into its language
+("to"): a text, or a list of several references. Writes ``bleu.json`` and ``bleu.html`` into
+``--out``.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Num
 
 from unitone import config as configs
 from unitone import program
 from unitone.errors import CorpusError
 from unitone.eval import examples, report, scoring
 from unitone.eval.examples import Example
-from unitone.eval.metrics.edits import align
+from unitone.eval.metrics.edits import align, count_edits
 from unitone.eval.metrics.translation import (
-    CHRF_COLUMNS,
-    FORMULAS,
+    PLAIN,
     Tokenizer,
     TranslationScore,
-    chrf_of,
+    Variant,
     ngram_counts,
+    number_of_references,
     score_of,
     tokenizer_of,
 )
 from unitone.eval.pairs import (
     Hypothesis,
+    Key,
     Pair,
     Reference,
     coverage,
+    matched,
     pair,
     read_hypotheses,
     read_references,
@@ -46,6 +49,7 @@ from unitone.report import page
 LANGUAGES = "languages"
 """What ``--by`` calls the pair of source and target language."""
 TARGET = "to"
+_COMPARED = {"bleu": ("BLEU", "BLEU"), "ter": ("TER", "TER")}
 _WORST = 40
 """Sentences shown beside their reference."""
 
@@ -55,7 +59,8 @@ class BleuConfig:
     scoring: ScoringConfig
     tokenizer: Tokenizer = "auto"
     """How BLEU finds words, by sacreBLEU's name; auto: zh for Chinese, char for Japanese, Thai and
-    others without spaces, 13a for the rest."""
+    others without spaces, 13a for the rest. spm, flores200 and spBLEU-1K need a model."""
+    variant: Variant = PLAIN
 
 
 def evaluate(config: BleuConfig) -> Report:
@@ -72,28 +77,23 @@ def evaluate(config: BleuConfig) -> Report:
     references = read_references(options.ref, split=options.split, limit=options.limit)
     pairs = _pairs(references, options.hyp, config)
     tokenizers: list[Tokenizer] = [_tokenizer(one, config) for one in pairs]
-    counts = _counts(pairs, tokenizers)
+    counts = _counts(pairs, tokenizers, config.variant)
     clusters = scoring.clusters(pairs, options.together)
 
-    def score(rows: Int[np.ndarray, "N 28"], places: Sequence[int]) -> TranslationScore:
-        used: list[Tokenizer] = sorted({tokenizers[place] for place in places})
-        return score_of(
-            rows[list(places)],
-            tokenizers=used,
-            resampling=options.resampling,
-            clusters=[clusters[place] for place in places],
-            together=options.together,
-        )
-
+    score = _scorer(pairs, tokenizers, clusters, config)
     everything = range(len(pairs))
     whole = score(counts, everything)
     other, tests = None, {}
     if options.against is not None:
         others = _pairs(references, options.against, config, expected=[one.key for one in pairs])
-        theirs = _counts(others, tokenizers)
+        theirs = _counts(others, tokenizers, config.variant)
         other = _scored(score(theirs, everything))
         tests = comparisons(
-            counts, theirs, FORMULAS, resampling=options.resampling, clusters=clusters
+            counts,
+            theirs,
+            config.variant.formulas,
+            resampling=options.resampling,
+            clusters=clusters,
         )
     return Report(
         name="bleu",
@@ -113,11 +113,35 @@ def evaluate(config: BleuConfig) -> Report:
         ),
         other=other,
         tests=tests,
-        compared={"bleu": ("BLEU", "BLEU"), "chrf": ("chrF2", "chrF")},
+        compared={**_COMPARED, "chrf": (_chrf2(whole), whole.chrf_name)},
+        lower_is_better_in=("ter",),
         tiles=_tiles(whole),
         summary={"What BLEU is made of": _parts(whole, together=options.together)},
-        details={"Least like their reference": _worst(pairs, counts)},
+        details={"Least like their reference": _worst(pairs, counts, config.variant)},
     )
+
+
+def _scorer(
+    pairs: Sequence[Pair],
+    tokenizers: Sequence[Tokenizer],
+    clusters: Sequence[Key],
+    config: BleuConfig,
+) -> Callable[[Num[np.ndarray, "N K"], Sequence[int]], TranslationScore]:
+    """Return what scores the pairs at some places, from the counts of all."""
+
+    def score(rows: Num[np.ndarray, "N K"], places: Sequence[int]) -> TranslationScore:
+        used: list[Tokenizer] = sorted({tokenizers[place] for place in places})
+        return score_of(
+            rows[list(places)],
+            tokenizers=used,
+            variant=config.variant,
+            nrefs=number_of_references([_references(pairs[place]) for place in places]),
+            resampling=config.scoring.resampling,
+            clusters=[clusters[place] for place in places],
+            together=config.scoring.together,
+        )
+
+    return score
 
 
 def _scored(score: TranslationScore, *, signed: bool = False) -> Scored:
@@ -152,34 +176,49 @@ def _tokenizer(one: Pair, config: BleuConfig) -> Tokenizer:
     return tokenizer_of(_target(one)) if config.tokenizer == "auto" else config.tokenizer
 
 
-def _counts(pairs: Sequence[Pair], tokenizers: Sequence[Tokenizer]) -> Int[np.ndarray, "N 28"]:
-    counts: Int[np.ndarray, "N 28"] | None = None
+def _counts(
+    pairs: Sequence[Pair], tokenizers: Sequence[Tokenizer], variant: Variant
+) -> Num[np.ndarray, "N K"]:
+    counts: Num[np.ndarray, "N K"] | None = None
     for tokenizer in sorted(set(tokenizers)):
         places = [place for place, one in enumerate(tokenizers) if one == tokenizer]
-        texts = [_texts(pairs[place]) for place in places]
         found = ngram_counts(
-            [left for left, _ in texts], [right for _, right in texts], tokenizer=tokenizer
+            [_references(pairs[place]) for place in places],
+            [_hypothesis(pairs[place]) for place in places],
+            tokenizer=tokenizer,
+            variant=variant,
         )
         if counts is None:
-            counts = np.zeros((len(pairs), found.shape[1]), np.int64)
+            counts = np.zeros((len(pairs), found.shape[1]), found.dtype)
         counts[places] = found
     assert counts is not None
     return counts
 
 
-def _texts(one: Pair) -> tuple[str, str]:
-    hypothesis = one.hypothesis.text if one.hypothesis else None
-    return _translations(one.reference)[_target(one)], hypothesis or ""
+def _hypothesis(one: Pair) -> str:
+    return (one.hypothesis.text or "") if one.hypothesis else ""
 
 
-def _translations(reference: Reference) -> dict[str, str]:
-    """Return the translations of a row by language, as `unitone.corpus.corpus` reads them."""
+def _references(one: Pair) -> tuple[str, ...]:
+    return _translations(one.reference)[_target(one)]
+
+
+def _translations(reference: Reference) -> dict[str, tuple[str, ...]]:
+    """Return the translations of a row by language, as `unitone.corpus.corpus` reads them.
+
+    Each may be a list: several references.
+    """
     value = reference.fields.get("translation")
-    if isinstance(value, str):
-        return {str(reference.fields.get("translation_language") or "und"): value}
+    if isinstance(value, str | list):
+        value = {str(reference.fields.get("translation_language") or "und"): value}
     if value is None or not isinstance(value, Mapping):
         return {}
-    return {to: text for to, text in value.items() if isinstance(text, str)}
+    lists = {to: [found] if isinstance(found, str) else found for to, found in value.items()}
+    return {
+        to: tuple(found)
+        for to, found in lists.items()
+        if isinstance(found, list) and found and all(isinstance(text, str) for text in found)
+    }
 
 
 def _pairs(
@@ -193,9 +232,13 @@ def _pairs(
 
     ``expected``: the pairs that have to be there instead, where another file has set them.
     """
-    hypotheses = read_hypotheses(path, command="eval.bleu")
+    read = read_hypotheses(path, command="eval.bleu")
     by_id = {one.id: one for one in references}
-    targets = dict.fromkeys(_checked_target(one, by_id, path) for one in hypotheses)
+    hypotheses = [
+        replace(one, to=_checked_target(one, by_id, path))
+        for one in matched(references, read, where=path)
+    ]
+    targets = dict.fromkeys(one.to or "" for one in hypotheses)
     keys = expected or [
         (one.id, to) for one in references for to in targets if to in _translations(one)
     ]
@@ -208,25 +251,30 @@ def _pairs(
 
 
 def _checked_target(one: Hypothesis, by_id: Mapping[str, Reference], path: Path) -> str:
-    if one.to is None:
+    known = list(_translations(by_id[one.id]) if one.id in by_id else filter(None, [one.to]))
+    to = one.to or (known[0] if len(known) == 1 else None)  # other toolkits don't say
+    if to is None:
         raise CorpusError(f'{path}: hypothesis {one.id} has no "to", the language it is in')
     if one.text is None:
-        raise CorpusError(f'{path}: hypothesis {one.id} to {one.to} has no "text"')
-    known = _translations(by_id[one.id]) if one.id in by_id else {one.to: ""}
-    if one.to not in known:
+        raise CorpusError(f'{path}: hypothesis {one.id} to {to} has no "text"')
+    if to not in known:
         have = f"only into {', '.join(known)}" if known else "none at all"
         raise CorpusError(
-            f"{path}: hypothesis {one.id} is in {one.to!r}, but the reference has no such "
+            f"{path}: hypothesis {one.id} is in {to!r}, but the reference has no such "
             f"translation, {have}"
         )
-    return one.to
+    return to
+
+
+def _chrf2(score: TranslationScore) -> str:
+    return score.chrf_name.replace("chrF", "chrF2")
 
 
 def _tiles(score: TranslationScore) -> list[tuple[str, str, str]]:
-    bleu, chrf = score.measures.values()
+    measures = dict(score.measures)
+    names = {score.chrf_name: _chrf2(score)}
     return [
-        bleu.tile("BLEU"),
-        chrf.tile("chrF2"),
+        *(one.tile(names.get(name, name)) for name, one in measures.items()),
         (
             "Length",
             scoring.number(score.ratio, digits=3),
@@ -242,25 +290,28 @@ def _parts(score: TranslationScore, *, together: str | None) -> str:
     remark = page.note(
         "BLEU is the geometric mean of the shares of n-grams that are in the reference, times the "
         "brevity penalty; chrF2 compares n-grams of characters. Intervals: percentile bootstrap "
-        f"over {together or 'sentence'}s. One reference each; scores with different signatures, or "
-        "on different sentences, don't compare."
+        f"over {together or 'sentence'}s. Scores with different signatures, or on different "
+        "sentences, don't compare."
     )
     return page.table(header, [row], numbers=set(range(5))) + remark
 
 
-def _worst(pairs: Sequence[Pair], counts: Int[np.ndarray, "N 28"]) -> str:
+def _worst(pairs: Sequence[Pair], counts: Num[np.ndarray, "N K"], variant: Variant) -> str:
     """Show the sentences with the lowest chrF; unlike BLEU it is defined for a sentence."""
-    values = chrf_of(counts[:, CHRF_COLUMNS]).tolist()
+    columns, chrf_of = variant.formulas["chrf"]
+    values = chrf_of(counts[:, columns]).tolist()
     shown = []
     for place in sorted(range(len(values)), key=values.__getitem__)[:_WORST]:
-        one, (reference, hypothesis) = pairs[place], _texts(pairs[place])
-        if reference == hypothesis:
+        one, hypothesis = pairs[place], _hypothesis(pairs[place])
+        if hypothesis in _references(one):
             break
+        words = [text.split() for text in _references(one)]
+        nearest = min(words, key=lambda text: count_edits(text, hypothesis.split()).errors)
         source = one.reference.fields.get("text")
         remarks = [f"to {_target(one)}", f"chrF2 {values[place]:.1f}"]
         remarks += ["no hypothesis"] if one.hypothesis is None else []
         remarks += [f"source: {source}"] if source else []
-        steps = align(reference.split(), hypothesis.split())
+        steps = align(nearest, hypothesis.split())
         shown.append(Example(id=one.reference.id, remarks=remarks, steps=steps))
     return examples.aligned(shown, none="Every translation is its reference.")
 

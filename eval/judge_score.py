@@ -143,8 +143,9 @@ def _systems(
         assert path is not None
         recognized[name] = transcripts.of_hypotheses(judge, path, ids)
     spoken = [str(one.fields["text"]) for one in references]
+    languages = [scoring.language(one) for one in pairs[SYNTHESIZED]]
     texts = {
-        name: normalized(spoken, found, name=judge.origin.normalizer)
+        name: normalized(spoken, found, name=judge.origin.normalizer, languages=languages)
         for name, found in recognized.items()
     }
     return pairs[SYNTHESIZED], texts

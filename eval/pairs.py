@@ -1,20 +1,25 @@
 """References and hypotheses from files, brought together by id, with nothing silently left out.
 
 Hypotheses are JSON lines as ``python -m lm.decode`` writes them: ``id``, ``text`` or ``label``,
-and where there are any ``task``, ``to`` (target language) and ``truncated`` (cut at the cap).
-References are a corpus manifest in any form that `unitone.corpus.corpus` reads, or JSON lines
-with an ``id`` and whatever the score needs: ``text``, ``translation``, ``language``, ``gender``.
+and where there are any ``task``, ``to`` (target language) and ``truncated`` (cut at the cap); or a
+NeMo manifest with ``pred_text``, sclite's trn, Kaldi's text (`unitone.eval.formats`).
+References are a corpus manifest in any form that `unitone.corpus.corpus` reads, trn, Kaldi's text,
+or JSON lines with an ``id`` and whatever the score needs: ``text``, ``translation``, ``language``,
+``gender``.
 """
 
-import gzip
-import json
+import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unitone.errors import ConfigError, CorpusError
+from unitone.eval import formats
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[str, ...]
 """What brings the two together: the id, or the id and the target language."""
@@ -57,6 +62,14 @@ class Reference:
         return "(none)" if value is None else str(value)
 
 
+class References(list[Reference]):
+    """What is scored of a file, and the ids of the rest, whose hypotheses are nobody's error."""
+
+    def __init__(self, chosen: Iterable[Reference], *, outside: Iterable[str] = ()) -> None:
+        super().__init__(chosen)
+        self.outside = frozenset(map(composed, outside))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """A reference and its hypothesis; None where there is none (``--allow-missing``)."""
@@ -82,7 +95,9 @@ def read_hypotheses(path: Path, *, command: str) -> list[Hypothesis]:
         ConfigError: there is no such file, or its task is scored by another command.
         CorpusError: it is empty, or a line is not a hypothesis.
     """
-    found = [_hypothesis(record, where=f"{path} line {line}") for line, record in _records(path)]
+    found = [
+        _hypothesis(record, where=f"{path} line {line}") for line, record in formats.records(path)
+    ]
     if not found:
         raise CorpusError(f"{path}: no hypotheses in it; did the decoding finish?")
     for one in found:
@@ -96,14 +111,14 @@ def read_hypotheses(path: Path, *, command: str) -> list[Hypothesis]:
 
 def read_references(
     path: Path, *, split: str | None = None, limit: int | None = None
-) -> list[Reference]:
+) -> References:
     """Read a manifest as references: of one split where that is named, the first ``limit``.
 
     Raises:
         ConfigError: there is no such file, or no utterance is in that split.
         CorpusError: it is empty, a line can't be used, or an id comes twice.
     """
-    found = list(_references(path))
+    everything = found = list(_references(path))
     if not found:
         raise CorpusError(f"{path}: no references in it")
     if split is not None:
@@ -115,7 +130,40 @@ def read_references(
     _refuse_twice([(one.id,) for one in found], where=path)
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit must be 1 or more, got {limit}")
-    return found[:limit]
+    chosen = found[:limit]
+    ids = {one.id for one in chosen}
+    return References(chosen, outside=[one.id for one in everything if one.id not in ids])
+
+
+def composed(name: str) -> str:
+    """Return an id with its accents composed (NFC); file systems and toolkits differ in that."""
+    return unicodedata.normalize("NFC", name)
+
+
+def matched(
+    references: Sequence[Reference], hypotheses: Sequence[Hypothesis], *, where: Path
+) -> list[Hypothesis]:
+    """Return the hypotheses of ``references``, their ids spelled as there.
+
+    Those of the other splits of the file of the references, or past its ``--limit``, are left out.
+    Ids that differ only in how accents are composed (NFC, NFD) are the same; so is one with the
+    speaker and a hyphen before it, as trn files have them.
+    """
+    ids = {one.id for one in references}
+    spelled = {composed(f"{one.group('speaker')}-{one.id}"): one.id for one in references}
+    spelled |= {composed(name): name for name in ids}
+    outside = references.outside if isinstance(references, References) else frozenset()
+    kept = []
+    for one in hypotheses:
+        name = composed(one.id)
+        if one.id in ids:
+            kept.append(one)
+        elif name in spelled or name not in outside:
+            kept.append(replace(one, id=spelled.get(name, one.id)))
+    if len(kept) < len(hypotheses):
+        count = len(hypotheses) - len(kept)
+        logger.info("%s: %d hypotheses of other references are not scored", where, count)
+    return kept
 
 
 def pair(
@@ -143,14 +191,15 @@ def pair(
     extra = [key for key in by_key if key not in references]
     if extra:
         raise CorpusError(
-            f"{where}: {_some(extra, 'hypothesis', 'hypotheses')} of no reference; "
-            "score against the manifest (and --split) that was decoded"
+            f"{where}: {_some(extra, 'hypothesis', 'hypotheses')} of no reference"
+            f"{_alike(extra[0], references)}; score against the manifest that was decoded"
         )
     missing = [key for key in references if key not in by_key]
     if missing and not allow_missing:
         raise CorpusError(
             f"{where}: no hypothesis for {_some(missing, 'reference', 'references')}; decode them, "
-            "name the decoded part with --split, or count them as empty with --allow-missing"
+            "name the decoded part with --split or --limit, or count them as empty with "
+            "--allow-missing"
         )
     return [
         Pair(key=key, reference=reference, hypothesis=by_key.get(key))
@@ -168,7 +217,7 @@ def pair_by_id(
     """Bring every reference and the hypothesis of its id together; as `pair`."""
     return pair(
         {(one.id,): one for one in references},
-        [((one.id,), one) for one in hypotheses],
+        [((one.id,), one) for one in matched(references, hypotheses, where=where)],
         where=where,
         allow_missing=allow_missing,
     )
@@ -191,6 +240,19 @@ def _some(keys: Sequence[Key], one: str, many: str) -> str:
     return f"{len(keys):,} {one if len(keys) == 1 else many} ({names}{more})"
 
 
+def _alike(key: Key, references: Iterable[Key]) -> str:
+    """Show a reference that an unknown id can hardly be told from, with what differs spelled."""
+
+    def folded(one: Key) -> str:
+        name = unicodedata.normalize("NFKC", one[0]).casefold().rsplit("/", 1)[-1]
+        return "".join(name.split()).removesuffix(".wav").removesuffix(".flac")
+
+    for known in references:
+        if folded(known) == folded(key) and known[0] != key[0]:
+            return f", but {key[0]!a} is nearly the reference {known[0]!a}"
+    return ""
+
+
 def _refuse_twice(keys: Sequence[Key], *, where: Path) -> None:
     twice = [key for key, times in Counter(keys).items() if times > 1]
     if twice:
@@ -203,15 +265,17 @@ def _references(path: Path) -> Iterator[Reference]:
     if not _is_plain(path):
         yield from _corpus_references(path)
         return
-    for line, record in _records(path):
+    for line, record in formats.records(path):
         yield Reference(id=_id(record, where=f"{path} line {line}"), fields=record)
 
 
 def _is_plain(path: Path) -> bool:
-    """Tell JSON lines with an id, which need no audio, from the other forms of a manifest."""
-    if not path.is_file() or not path.name.removesuffix(".gz").endswith((".jsonl", ".json")):
+    """Tell texts with an id, which need no audio, from the other forms of a manifest."""
+    if formats.is_text(path):
+        return True
+    if not path.is_file() or not formats.is_json(path):
         return False
-    _, first = next(_records(path), (0, {"id": ""}))
+    first = formats.first_object(path) or {"id": ""}
     kind = str(first.get("type", ""))
     return "id" in first and not kind.endswith("Cut") and not {"recording", "start"} <= first.keys()
 
@@ -220,7 +284,10 @@ def _corpus_references(path: Path) -> Iterator[Reference]:
     """Read the forms of manifests that aren't plain JSON lines: Lhotse, NeMo, fairseq."""
     from unitone.corpus.corpus import read_corpus
 
-    corpus = read_corpus(path)
+    try:
+        corpus = read_corpus(path)
+    except ConfigError as error:  # which names the option of the commands that make corpora
+        raise ConfigError(str(error).replace("--manifest ", "--ref ")) from error
     for skipped in corpus.skipped:  # a score can't leave an utterance out
         raise CorpusError(f"{path} line {skipped.line}: {skipped.reason}")
     names = ("text", "translation", "language", "speaker", "gender", "split")
@@ -229,38 +296,12 @@ def _corpus_references(path: Path) -> Iterator[Reference]:
         yield Reference(id=utterance.id, fields=fields)
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of JSON lines.
-
-    Raises:
-        ConfigError: there is no such file.
-        CorpusError: a line is not a JSON object, or the file is damaged.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file")
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            for line, text in enumerate(file, start=1):
-                if text.strip():
-                    yield line, _object(text, where=f"{path} line {line}")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise CorpusError(f"{path} is damaged ({error})") from error
-
-
-def _object(text: str, *, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(text)
-        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{where} is not JSON ({error}); was its writing cut off?") from error
-    if not isinstance(record, dict):
-        raise CorpusError(f"{where} is a JSON {type(record).__name__}, not an object")
-    return record
-
-
 def _hypothesis(record: Mapping[str, Any], *, where: str) -> Hypothesis:
     texts = {field: record.get(field) for field in ("task", "to", "text", "label")}
+    if "pred_text" in record:
+        texts["text"] = record["pred_text"]
+    elif "audio_filepath" in record:  # whose text is what was spoken
+        raise CorpusError(f'{where} is of a NeMo manifest, but has no "pred_text"')
     for field, value in texts.items():
         if value is not None and not isinstance(value, str):
             raise CorpusError(f'{where}: field "{field}" must be a text or null, got {value!r}')

@@ -7,7 +7,7 @@ With ``--out``: ``NAME.json``, ``NAME.html`` and, where the metric has some, lin
 
 import html
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -73,6 +73,8 @@ class Report:
     compared: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Key of a test → the name of what is compared, and its column."""
     lower_is_better: bool = False
+    lower_is_better_in: Collection[str] = ()
+    """Keys of the tests of which that is so, where it isn't of all."""
     how_tested: str = RANDOMIZATION
     tables: Mapping[str, Mapping[str, Cells]] = field(default_factory=dict)
     """More tables for the terminal, by the name of their first column."""
@@ -213,7 +215,8 @@ def _tested(report: Report, key: str, test: Comparison) -> tuple[str, ...]:
     column = report.compared[key][1]
     this, other = (_measure(one.rows[""], column) for one in (report.score, report.other))
     difference = this.difference(test)
-    conclusion = scoring.conclusion(test, lower_is_better=report.lower_is_better)
+    lower = report.lower_is_better or key in report.lower_is_better_in
+    conclusion = scoring.conclusion(test, lower_is_better=lower)
     chance = scoring.chance(test.p_value)
     return (this.shown, other.shown, difference.shown, difference.span, chance, conclusion)
 

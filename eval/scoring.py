@@ -15,9 +15,10 @@ from unitone.eval.statistics import Comparison, Interval, Resampling
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig:
     ref: Path
-    """Manifest with the references: a corpus, or JSON lines with ids."""
+    """Manifest with the references: a corpus, JSON lines with ids, trn, or Kaldi's text."""
     hyp: Path
-    """Hypotheses to score, JSON lines as `python -m lm.decode` writes them."""
+    """Hypotheses to score: JSON lines as `python -m lm.decode` writes them, or as NeMo does
+    (pred_text), trn, Kaldi's text. Those of other splits are left out."""
     against: Path | None = None
     """Other hypotheses for the same references: a paired test of the difference."""
     out: Path | None = None
@@ -49,9 +50,17 @@ def transcripts(options: ReadConfig) -> list[Reference]:
     """
     found = read_references(options.ref, split=options.split, limit=options.limit)
     for one in found:
-        if not isinstance(one.fields.get("text"), str):
-            raise CorpusError(f'{options.ref}: reference {one.id} has no "text"')
+        text = one.fields.get("text")
+        if not isinstance(text, str):
+            state = 'has no "text"' if text is None else f'must have one "text", got {text!r}'
+            raise CorpusError(f"{options.ref}: reference {one.id} {state}")
     return found
+
+
+def language(one: Pair) -> str | None:
+    """Return the language of the reference, where it is known."""
+    found = one.reference.fields.get("language")
+    return found if isinstance(found, str) else None
 
 
 def groups(

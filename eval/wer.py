@@ -22,13 +22,15 @@ from unitone.eval.examples import Example
 from unitone.eval.metrics.edits import Step, align
 from unitone.eval.metrics.error_rates import (
     FORMULAS,
+    Spaces,
     WerScore,
+    counted_characters,
     error_counts,
     normalized,
     score_of,
 )
 from unitone.eval.normalizers import NormalizerName, is_spaceless
-from unitone.eval.pairs import Pair, Reference, coverage, pair_by_id, read_hypotheses
+from unitone.eval.pairs import Pair, Reference, coverage, matched, pair_by_id, read_hypotheses
 from unitone.eval.report import Cells, Report, Scored, grouped
 from unitone.eval.scoring import ScoringConfig
 from unitone.eval.statistics import comparisons
@@ -43,7 +45,10 @@ _WORST = 50
 class WerConfig:
     scoring: ScoringConfig
     normalizer: NormalizerName = "basic"
-    """How both texts are normalized before they are compared."""
+    """How both texts are normalized before they are compared; by the language of the reference."""
+    spaces: Spaces = "auto"
+    """Whether the CER counts spaces: auto, not those beside characters of scripts without spaces;
+    count; ignore."""
 
 
 def evaluate(config: WerConfig) -> Report:
@@ -57,7 +62,7 @@ def evaluate(config: WerConfig) -> Report:
     references = scoring.transcripts(options)
     pairs, texts = _system(references, options.hyp, config)
     clusters = scoring.clusters(pairs, options.together)
-    counts = error_counts(texts)
+    counts = error_counts(texts, spaces=config.spaces)
     if not counts[:, :3].sum():
         raise CorpusError(f"{options.ref}: no words after normalization {config.normalizer!r}")
     unit: Unit = "characters" if is_spaceless("".join(left for left, _ in texts)) else "words"
@@ -66,22 +71,22 @@ def evaluate(config: WerConfig) -> Report:
         return score_of(
             rows[list(places)],
             name=config.normalizer,
+            spaces=config.spaces,
             resampling=options.resampling,
             clusters=[clusters[place] for place in places],
             together=options.together,
         )
 
-    everything = range(len(pairs))
-    whole = score(counts, everything)
+    whole = score(counts, range(len(pairs)))
     other, tests = None, {}
     if options.against is not None:
-        others = error_counts(_system(references, options.against, config)[1])
-        other = _scored(score(others, everything), unit)
+        others = error_counts(_system(references, options.against, config)[1], spaces=config.spaces)
+        other = _scored(score(others, range(len(pairs))), unit)
         tests = comparisons(
             counts, others, FORMULAS, resampling=options.resampling, clusters=clusters
         )
     name, column = ("Word", "WER %") if unit == "words" else ("Character", "CER %")
-    steps = [_aligned(one, unit) for one in texts]
+    steps = [_aligned(*one, unit, config.spaces) for one in texts]
     return Report(
         name="wer",
         options=configs.to_dict(config),
@@ -112,7 +117,7 @@ def _system(
     references: Sequence[Reference], path: Path, config: WerConfig
 ) -> tuple[list[Pair], list[tuple[str, str]]]:
     """Return the pairs of a hypotheses file, and their texts, normalized."""
-    hypotheses = read_hypotheses(path, command="eval.wer")
+    hypotheses = matched(references, read_hypotheses(path, command="eval.wer"), where=path)
     for one in hypotheses:
         if one.text is None:
             raise CorpusError(f'{path}: hypothesis {one.id} has no "text"')
@@ -121,7 +126,8 @@ def _system(
     )
     recognized = [(one.hypothesis.text or "") if one.hypothesis else "" for one in pairs]
     spoken = [str(one.reference.fields["text"]) for one in pairs]
-    return pairs, normalized(spoken, recognized, name=config.normalizer)
+    languages = [scoring.language(one) for one in pairs]
+    return pairs, normalized(spoken, recognized, name=config.normalizer, languages=languages)
 
 
 def _scored(score: WerScore, unit: Unit) -> Scored:
@@ -137,11 +143,11 @@ def _scored(score: WerScore, unit: Unit) -> Scored:
     return Scored(rows={"": cells}, json=score.to_json())
 
 
-def _aligned(texts: tuple[str, str], unit: Unit) -> list[Step]:
-    reference, hypothesis = texts
+def _aligned(reference: str, hypothesis: str, unit: Unit, spaces: Spaces) -> list[Step]:
     if unit == "words":
         return align(reference.split(), hypothesis.split())
-    return align(list(reference), list(hypothesis))
+    left, right = (list(counted_characters(one, spaces)) for one in (reference, hypothesis))
+    return align(left, right)
 
 
 def _utterance(one: Pair, texts: tuple[str, str], steps: Sequence[Step]) -> dict[str, Any]:

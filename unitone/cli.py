@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "speak": ("unitone.lm.speak", "Say a text"),
     "translate": ("unitone.lm.translate", "Translate a recording or a text"),
     "wer": ("unitone.eval.wer", "Score recognized text: WER and CER, with intervals"),
-    "bleu": ("unitone.eval.bleu", "Score translations: BLEU and chrF, with intervals"),
+    "bleu": ("unitone.eval.bleu", "Score translations: BLEU, chrF and TER, with intervals"),
     "classify": ("unitone.eval.classify", "Score labels: accuracy and confusions, with intervals"),
     "judge": ("unitone.eval.judge.judge", "Train an ASR judge, score how intelligible speech is"),
     "memory": ("unitone.lm.memory", "Find the largest batch that fits into memory"),

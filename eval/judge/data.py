@@ -58,7 +58,7 @@ def read_recordings(
     apply = normalizer(name)
     features, texts, speakers, samples = [], [], set(), 0
     corpus = read_corpus(manifest).only(split)
-    utterances = [one for one in corpus.utterances if one.text and apply(one.text)]
+    utterances = [one for one in corpus.utterances if one.text and apply(one.text, one.language)]
     with Progress("features", total=float(len(utterances)), unit="utt") as progress:
         for loaded in load_ahead(utterances, longest=LONGEST, workers=2):
             progress.advance(1.0)
@@ -67,7 +67,7 @@ def read_recordings(
                 logger.warning("%s is not used: %s", one.id, loaded.error or "it is too long")
                 continue
             features.append(log_mel(wave, num_mels))
-            texts.append(apply(one.text or ""))
+            texts.append(apply(one.text or "", one.language))
             speakers.add(one.speaker or "")
             samples += len(wave)
     if not features:

@@ -13,7 +13,7 @@ from unitone.corpus.corpus import read_corpus
 from unitone.corpus.waveforms import load_ahead
 from unitone.errors import CorpusError
 from unitone.eval.judge.judge import Judge
-from unitone.eval.pairs import read_references
+from unitone.eval.pairs import composed, read_references
 from unitone.logs import Progress
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def of_hypotheses(judge: Judge, path: Path, ids: Sequence[str]) -> list[str]:
     Raises:
         CorpusError: a hypothesis has no field "audio", or its file can't be read.
     """
-    fields = {one.id: one.fields for one in read_references(path)}
+    fields = {composed(one.id): one.fields for one in read_references(path)}
     texts: list[str] = []
     silent = 0
     with Progress("judge: synthesized", total=float(len(ids)), unit="utt") as progress:
@@ -73,9 +73,9 @@ def _waveform(
     path: Path, fields: Mapping[str, Mapping[str, object]], name: str
 ) -> Float[np.ndarray, "N"]:
     nothing = np.zeros(0, np.float32)
-    if name not in fields:  # --allow-missing
+    if composed(name) not in fields:  # --allow-missing
         return nothing
-    where = fields[name].get("audio", ...)
+    where = fields[composed(name)].get("audio", ...)
     if where is None:
         return nothing
     if not isinstance(where, str):

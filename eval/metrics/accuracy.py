@@ -178,7 +178,7 @@ def wilson(right: int, total: int) -> Interval | None:
 
 
 def mcnemar(only_this: int, only_other: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test.
+    """Return the two-sided p-value of McNemar's exact test; never 0, however small it is.
 
     Args:
         only_this: utterances that this system has right and the other wrong.
@@ -197,7 +197,8 @@ def mcnemar(only_this: int, only_other: int) -> float:
     for taken in range(1, fewer + 1):
         ways = ways * (total - taken + 1) // taken
         tail += ways
-    return min(1.0, float(2 * tail / (1 << total)))
+    # rounded up to the smallest float: no outcome of fair tosses is impossible
+    return min(1.0, max(float(2 * tail / (1 << total)), math.ulp(0.0)))
 
 
 def compare_accuracy(

@@ -1,13 +1,14 @@
 """Word and character error rates of texts, as pure functions.
 
 WER = (substitutions + deletions + insertions) / reference words, over the whole corpus, words being
-what spaces part; CER the same over characters, the single spaces between words included. Texts are
-normalized first, by name (`unitone.eval.normalizers`). Rates are shares of 1.
+what spaces part; CER the same over characters, the single spaces between words included, but for
+those beside characters of scripts without spaces (`Spaces`). Texts are normalized first, by name
+(`unitone.eval.normalizers`). Rates are shares of 1.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -15,9 +16,13 @@ from jaxtyping import Float, Int, Num
 from unitone.errors import CorpusError
 from unitone.eval import scoring
 from unitone.eval.metrics.edits import Edits, count_edits
-from unitone.eval.normalizers import NormalizerName, normalizer
+from unitone.eval.normalizers import NormalizerName, normalizer, without_idle_spaces
 from unitone.eval.scoring import Measure
 from unitone.eval.statistics import DEFAULT, Formulas, Interval, Resampling, intervals
+
+Spaces = Literal["auto", "count", "ignore"]
+"""Whether a space is a character of the CER: auto, unless it stands beside a character of a script
+without spaces (Chinese, Japanese, Thai, …), where it is the tokenizer's; always; never."""
 
 _HITS, _SUB, _DEL, _INS = range(4)
 
@@ -101,6 +106,8 @@ def score_wer(
     hypotheses: Sequence[str],
     *,
     normalizer: NormalizerName = "basic",
+    spaces: Spaces = "auto",
+    languages: Sequence[str | None] | None = None,
     resampling: Resampling = DEFAULT,
     clusters: Sequence[Hashable] | None = None,
 ) -> WerScore:
@@ -110,6 +117,8 @@ def score_wer(
         references: what was spoken.
         hypotheses: what was recognized, as many; an empty text for nothing.
         normalizer: name of what makes both texts comparable.
+        spaces: which of them count as characters.
+        languages: of each, where known; they say how case is lowered (Turkish).
         resampling: of the interval.
         clusters: a speaker or the like for each; equal ones are resampled together.
 
@@ -119,24 +128,51 @@ def score_wer(
     >>> round(score_wer(["two dogs", "a cat"], ["two dogs", "a bat"]).wer, 2)
     0.25
     """
-    counts = error_counts(normalized(references, hypotheses, name=normalizer))
-    score = score_of(counts, name=normalizer, resampling=resampling, clusters=clusters)
+    texts = normalized(references, hypotheses, name=normalizer, languages=languages)
+    score = score_of(
+        error_counts(texts, spaces=spaces),
+        name=normalizer,
+        spaces=spaces,
+        resampling=resampling,
+        clusters=clusters,
+    )
     if not score.words.reference:
         raise CorpusError("the references have no words after normalization")
     return score
 
 
 def normalized(
-    references: Sequence[str], hypotheses: Sequence[str], *, name: NormalizerName
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    *,
+    name: NormalizerName,
+    languages: Sequence[str | None] | None = None,
 ) -> list[tuple[str, str]]:
-    """Normalize both texts of every pair."""
+    """Normalize both texts of every pair, by its language where that is known."""
     if len(references) != len(hypotheses):
         raise CorpusError(f"{len(references)} references, but {len(hypotheses)} hypotheses")
     apply = normalizer(name)
-    return [(apply(left), apply(right)) for left, right in zip(references, hypotheses, strict=True)]
+    known = [None] * len(references) if languages is None else languages
+    return [
+        (apply(left, language), apply(right, language))
+        for left, right, language in zip(references, hypotheses, known, strict=True)
+    ]
 
 
-def error_counts(texts: Iterable[tuple[str, str]]) -> Int[np.ndarray, "N 9"]:
+def counted_characters(text: str, spaces: Spaces) -> str:
+    """Return the characters of ``text`` that count.
+
+    >>> [counted_characters("我 爱 new york", spaces) for spaces in ("auto", "count", "ignore")]
+    ['我爱new york', '我 爱 new york', '我爱newyork']
+    """
+    if spaces == "auto":
+        return without_idle_spaces(text)
+    return text if spaces == "count" else text.replace(" ", "")
+
+
+def error_counts(
+    texts: Iterable[tuple[str, str]], *, spaces: Spaces = "auto"
+) -> Int[np.ndarray, "N 9"]:
     """Return what each pair adds to the sums a score is made of.
 
     Columns: word hits, substitutions, deletions, insertions, the same four of characters, and
@@ -145,8 +181,9 @@ def error_counts(texts: Iterable[tuple[str, str]]) -> Int[np.ndarray, "N 9"]:
     rows = []
     for reference, hypothesis in texts:
         words = word_errors(reference, hypothesis)
-        characters = character_errors(reference, hypothesis)
-        rows.append((*astuple(words), *astuple(characters), int(reference != hypothesis)))
+        left, right = (counted_characters(one, spaces) for one in (reference, hypothesis))
+        characters = character_errors(left, right)
+        rows.append((*astuple(words), *astuple(characters), int(left != right)))
     return np.array(rows, np.int64).reshape(-1, 9)
 
 
@@ -154,6 +191,7 @@ def score_of(
     counts: Int[np.ndarray, "N 9"],
     *,
     name: NormalizerName,
+    spaces: Spaces = "auto",
     resampling: Resampling = DEFAULT,
     clusters: Sequence[Hashable] | None = None,
     together: str | None = None,
@@ -171,6 +209,7 @@ def score_of(
         signature=scoring.signature(
             norm=normalizer(name).signature,
             words="spaces",
+            cer_spaces=spaces,
             **scoring.resampling_parts(resampling, together=together),
         ),
     )

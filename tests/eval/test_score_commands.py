@@ -170,7 +170,7 @@ def test_missing_hypotheses_never_help(folder: Path, capsys: pytest.CaptureFixtu
     assert "no hypothesis for 2 references (2, 3)" in capsys.readouterr().err
     assert wer.main(options(folder, "some", "--allow-missing")) == 0
     found = result(folder, "wer")
-    assert (found["missing"], found["words"]["deletions"]) == (2, 6)
+    assert (found["missing"], found["words"]["deletions"]) == (2, 7)
     assert "2 references have no hypothesis" in checked_page(folder, "wer")
 
 

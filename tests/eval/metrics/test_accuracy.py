@@ -54,7 +54,12 @@ def test_mcnemar_is_an_exact_binomial_test(one: int, two: int) -> None:
 
 def test_mcnemar_of_thousands() -> None:
     assert mcnemar(2550, 2450) == pytest.approx(tosses_as_uneven(2550, 2450))
-    assert mcnemar(6000, 100) == 0.0  # below the smallest float
+
+
+@pytest.mark.parametrize("wrong", [1100, 3000, 10**5])
+def test_the_chance_of_no_outcome_is_zero(wrong: int) -> None:
+    assert 0.0 < mcnemar(wrong, 0) < 1e-300
+    assert 0.0 < compare_accuracy(["a"] * wrong, ["a"] * wrong, [None] * wrong).p_value < 1e-300
 
 
 def test_a_matrix_by_hand() -> None:

@@ -34,7 +34,7 @@ def test_a_corpus_by_hand() -> None:
     assert score.sentence_error_rate == pytest.approx(2 / 3)
     assert score.interval is not None
     assert score.interval.low <= score.wer <= score.interval.high
-    assert "norm:basic.1" in score.signature
+    assert "norm:basic.2" in score.signature
 
 
 def test_saying_nothing_is_all_wrong() -> None:
@@ -98,3 +98,34 @@ def test_ten_thousand_utterances_take_seconds() -> None:
     start = time.perf_counter()
     score_wer(references, hypotheses)
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis"),
+    [
+        ("今天 天气 很 好", "今天天气很好"),
+        ("今日は いい天気", "今日は いい 天気"),
+        ("สวัสดี ครับ", "สวัสดีครับ"),
+    ],
+)
+def test_spaces_in_scripts_without_them_are_no_characters(reference: str, hypothesis: str) -> None:
+    score = score_wer([reference], [hypothesis])
+    assert score.cer == score.sentence_error_rate == 0.0
+    assert "|cer_spaces:auto|" in score.signature
+    counted = score_wer([reference], [hypothesis], spaces="count")
+    assert counted.cer > 0.0
+    assert "|cer_spaces:count|" in counted.signature
+
+
+def test_spaces_between_words_are_characters_unless_they_are_ignored() -> None:
+    texts = ["to day 好 的"], ["today 好的"]
+    assert score_wer(*texts).characters.reference == len("to day好的")
+    assert score_wer(*texts).cer == pytest.approx(1 / 8)
+    assert score_wer(*texts, spaces="ignore").cer == 0.0
+    assert score_wer(["a b"], ["ab"], spaces="ignore").words.errors > 0
+
+
+def test_languages_say_how_case_is_lowered() -> None:
+    texts = ["ISPARTA", "INDIA"], ["ısparta", "india"]
+    assert score_wer(*texts, languages=["tur", "en"]).wer == 0.0
+    assert score_wer(*texts, languages=[None, None]).wer == 0.5

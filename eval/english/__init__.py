@@ -1,0 +1,1 @@
+"""English texts as Whisper's authors compare them: contractions, numbers, spellings."""
