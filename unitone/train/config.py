@@ -15,6 +15,8 @@ MAY_DIFFER = frozenset(
     }
 )
 """Settings that may change when a run goes on."""
+WARMUP_OF_TIME = 0.1
+"""The most of ``max_seconds`` that warms up: a slow machine doesn't get through ``warmup_steps``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +45,15 @@ class OptimConfig:
                 f"a network needs lr > 0 and update_every >= 1, got {self.lr}, {self.update_every}"
             )
 
-    def lr_at(self, *, step: int, progress: float) -> float:
-        """Return the learning rate after ``step`` steps and ``progress`` (0..1) of the run."""
+    def lr_at(self, *, step: int, progress: float, time: float = 0.0) -> float:
+        """Return the learning rate after ``step`` steps and ``progress`` (0..1) of the run.
+
+        ``time`` is the share of ``max_seconds`` that is spent, where it is limited.
+        """
         return self.lr * lr_factor(
             self.schedule,
             progress=progress,
-            warmup=(step + 1) / max(self.warmup_steps, 1),
+            warmup=max((step + 1) / max(self.warmup_steps, 1), time / WARMUP_OF_TIME),
             decay_share=self.decay_share,
             floor=self.lr_floor,
         )
@@ -73,7 +78,8 @@ class TrainConfig:
     schedule: Schedule = "wsd"
     """wsd (linear decay at the end), tri-stage (exponential), cosine, constant."""
     warmup_steps: int = 0
-    """Steps in which the learning rate grows from 0 to its peak."""
+    """Steps in which the learning rate grows from 0 to its peak; with ``max_seconds``, a tenth of the
+    time at the most."""
     decay_share: float = 0.2
     """Share of the run in which wsd and tri-stage decay."""
     lr_floor: float = 0.01

@@ -203,8 +203,11 @@ class Trainer:
 
     def _progress(self) -> float:
         """Return the share of the run that is done, by steps or by time."""
-        by_time = self._state.seconds / (self.config.max_seconds or float("inf"))
-        return max(self._state.step / max(self.config.steps, 1), by_time)
+        return max(self._state.step / max(self.config.steps, 1), self._time())
+
+    def _time(self) -> float:
+        """Return the share of ``max_seconds`` that is spent; 0 where time is not limited."""
+        return self._state.seconds / (self.config.max_seconds or float("inf"))
 
     def _pause(self) -> None:
         """Between two steps: validate and write a checkpoint, where they are due."""
@@ -223,8 +226,8 @@ class Trainer:
         """One step of every network whose turn it is, on the same micro-batches."""
         state, world = self._state, self._world
         on_device = [to_device(batch, world.device) for batch in loaded]
-        step, progress = state.step, self._progress()
-        self._lr = self._shared.lr_at(step=step, progress=progress)
+        step, progress, spent = state.step, self._progress(), self._time()
+        self._lr = self._shared.lr_at(step=step, progress=progress, time=spent)
         state.step += 1
         for network in self._networks:
             if state.step % network.optimization.update_every:
@@ -249,7 +252,7 @@ class Trainer:
             )
             self._pending.append(outcome)
             self._settle(keep=self._lag)
-            network.update(network.optimization.lr_at(step=step, progress=progress))
+            network.update(network.optimization.lr_at(step=step, progress=progress, time=spent))
 
     @contextlib.contextmanager
     def _around(self, network: TrainedNetwork, index: int) -> Iterator[None]:
