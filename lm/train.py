@@ -95,6 +95,7 @@ def _train(config: LmConfig[Any], world: World) -> None:
         source=mixture,
         out=config.out,
         validate=validator,
+        higher_is_better=validator.higher_is_better if validator else (),
         save_model=save_model,
         settings={
             **to_dict(config),

@@ -19,7 +19,7 @@ from unitone.lm.data.fields import Fields, Record
 from unitone.lm.data.mixture import Batching, examples, total
 from unitone.lm.data.store import TokenStore
 from unitone.lm.predictor import Prediction, Predictor, predict_all
-from unitone.lm.tasks import Task
+from unitone.lm.tasks import HIGHER_IS_BETTER, Task
 from unitone.train.loading import to_device
 
 
@@ -51,6 +51,11 @@ class Validator:
         decoded = [task for task in self.tasks if self.utterances and task.metric != "units"]
         losses = ("loss", *(f"{task.name}/loss" for task in self.tasks))
         return (*losses, *(f"{task.name}/{task.metric}" for task in decoded))
+
+    @property
+    def higher_is_better(self) -> tuple[str, ...]:
+        """Those of `metrics` of which more is better."""
+        return tuple(m for m in self.metrics if m.rpartition("/")[2] in HIGHER_IS_BETTER)
 
     def __call__(self, step: int) -> dict[str, float]:
         """Return every metric; ``loss`` is the mean of the tasks' losses."""

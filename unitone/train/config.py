@@ -11,7 +11,7 @@ from unitone.train.schedules import Schedule, lr_factor
 MAY_DIFFER = frozenset(
     {
         *("steps", "max_seconds", "validate_every", "log_every", "save_every", "save_seconds"),
-        *("keep", "workers", "threads", "device", "parallel", "compile", "out"),
+        *("keep", "workers", "threads", "device", "parallel", "compile", "out", "best_mode"),
     }
 )
 """Settings that may change when a run goes on."""
@@ -101,8 +101,8 @@ class TrainConfig:
     """Steps between validations."""
     best: str | None = None
     """Metric of the validation by which out/best is chosen."""
-    best_mode: Literal["min", "max"] = "min"
-    """Which of two values of it is better."""
+    best_mode: Literal["min", "max"] | None = None
+    """Which of two values of it is better; default: as the metric is meant."""
     save_every: int = 1000
     """Steps between checkpoints."""
     save_seconds: float | None = 600.0

@@ -78,6 +78,7 @@ class Trainer:
         source: BatchSource,
         out: Path,
         validate: Callable[[int], dict[str, float]] | None = None,
+        higher_is_better: Collection[str] = (),
         save_model: Callable[[Path], None] | None = None,
         settings: Mapping[str, Any] | None = None,
         may_differ: Collection[str] = (),
@@ -91,6 +92,7 @@ class Trainer:
             out: the run's folder.
             validate: given the step, returns metrics; called with the averaged weights, in
                 evaluation mode, without gradients, by the first process only.
+            higher_is_better: those of the metrics of which more is better; of the others, less.
             save_model: writes a model directory into an empty folder; called in the same way.
             settings: the program's whole configuration, for ``config.json``.
             may_differ: names of settings, beside ours, that may change when a run goes on.
@@ -102,6 +104,8 @@ class Trainer:
         self._modules = networks
         self._source = source
         self._validate = validate
+        highest = config.best in higher_is_better
+        self._highest = highest if config.best_mode is None else config.best_mode == "max"
         self._save_model = save_model
         self._settings = {"train": to_dict(config)} if settings is None else dict(settings)
         own = {name: one for name, m in networks.items() if (one := own_optimization(m))}
@@ -334,7 +338,7 @@ class Trainer:
             known = ", ".join(sorted(metrics))
             raise ConfigError(f"--best {config.best}: the validation has {known}")
         value = metrics[config.best]
-        sign = 1 if config.best_mode == "min" else -1
+        sign = -1 if self._highest else 1
         if state.best is None or sign * value < sign * state.best:
             state.best = value
             self._export("best")
