@@ -62,7 +62,7 @@ def average(config: AverageConfig) -> None:
     checkpoint.load_weights(loaded.model, weights, where=str(folders[-1]))
     names = ", ".join(folder.name for folder in folders)
     with checkpoint.replacing_folder(config.out) as temporary:
-        shutil.copytree(model, temporary, dirs_exist_ok=True)
+        shutil.copytree(model, temporary, copy_function=shutil.copyfile, dirs_exist_ok=True)
         tensors = family.module(loaded.family, "weights").to_tensors(loaded.model)
         checkpoint.save_tensors(temporary / WEIGHTS, tensors)
         card = (temporary / CARD).read_text(encoding="utf-8")

@@ -223,7 +223,7 @@ def save(
         if tokenizer is not None:
             copy_tokenizer(tokenizer, temporary / TOKENIZER)
         if decoder is not None:
-            shutil.copytree(decoder, temporary / DECODER)
+            shutil.copytree(decoder, temporary / DECODER, copy_function=shutil.copyfile)
         text = model_card.write(
             card or Card(),
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
