@@ -265,6 +265,24 @@ def test_a_bad_loss_stops_with_the_batch_saved(
     assert all(t.isfinite().all() for t in checkpoint.read(newest)[0]["model"].values())
 
 
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [(3, "there is no checkpoint yet: begin anew"), (8, "step-00000005, is still there")],
+)
+def test_the_message_of_a_bad_loss_says_whether_there_is_a_checkpoint(
+    tmp_path: Path, at: int, said: str
+) -> None:
+    with pytest.raises(UnitoneError, match=said):
+        train(tmp_path, config(), source=Source(at=at, happens=spoilt(float("nan"))))
+
+
+def test_the_last_steps_are_logged(tmp_path: Path) -> None:
+    train(tmp_path, config(steps=7, log_every=5))
+    assert [record["step"] for record in curve(tmp_path)] == [5, 7]
+    train(tmp_path, config(steps=7, log_every=5))
+    assert [record["step"] for record in curve(tmp_path)] == [5, 7]
+
+
 def test_a_gradient_that_is_not_finite_stops(tmp_path: Path) -> None:
     class Infinite(Regression):
         def forward(self, batch: Batch) -> Loss:

@@ -188,7 +188,7 @@ class Trainer:
                 self._step([batch for batch, _ in loaded])
                 state.position = loaded[-1][1]
                 bar.advance(self._done() - before)
-                if state.step % config.log_every == 0:
+                if state.step % config.log_every == 0 or self._progress() >= 1:
                     self._log(bar)
         if world.of_first(state.step > first_step or not (self._dir.out / "last").exists()):
             self._export("last")
@@ -298,9 +298,15 @@ class Trainer:
         folder = self._dir.out / f"offending-batch-{outcome.step}"
         world = self._world
         save_batches(folder, outcome, rank=world.rank, world_size=world.size)
+        good = checkpoint.found(self._dir.checkpoints)
+        kept = (
+            f"the last good checkpoint, {good[-1].name}, is still there"
+            if good
+            else "there is no checkpoint yet: begin anew with a lower --lr or a longer warm-up"
+        )
         raise UnitoneError(
             f"step {outcome.step}, network {outcome.network!r}: {complaint}. The batch is in "
-            f"{folder}; the last good checkpoint is still there"
+            f"{folder}; {kept}"
         )
 
     def _log(self, bar: Progress) -> None:
