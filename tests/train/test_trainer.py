@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,6 +212,36 @@ def test_a_finished_run_is_left_alone_and_can_be_prolonged(tmp_path: Path) -> No
     assert curve(tmp_path) == before
     train(tmp_path, config(schedule="constant", steps=25, save_every=7, workers=0))
     assert len(curve(tmp_path)) == 25
+
+
+def test_a_run_that_lost_its_checkpoints_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    train(tmp_path, config())
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = curve(tmp_path)
+    with pytest.raises(ConfigError, match=r"got to step 20, and none of its checkpoints: put them"):
+        train(tmp_path, config())
+    assert curve(tmp_path) == before
+
+
+def test_a_finished_run_without_checkpoints_keeps_its_model(tmp_path: Path) -> None:
+    def save(folder: Path) -> None:
+        (folder / "model").write_text("old")
+
+    train(tmp_path, config(steps=3), save_model=save)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ConfigError, match="none of its checkpoints"):
+        train(tmp_path, config(steps=3), save_model=lambda folder: None)
+    assert (tmp_path / "last" / "model").read_text() == "old"
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(OSError, match="gone"):
+        train(tmp_path, config(), source=Source(at=4, happens=raises(OSError("the disk is gone"))))
+    train(tmp_path, config())
+    assert "got to step 3 without a checkpoint; it begins anew" in caplog.text
+    assert [record["step"] for record in curve(tmp_path)] == list(range(1, 21))
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ class Trainer:
         """Train until ``steps`` or ``max_seconds`` is reached.
 
         Raises:
-            ConfigError: ``out`` holds a run with other settings.
+            ConfigError: ``out`` holds a run with other settings, or one that lost its checkpoints.
             CheckpointError: the newest checkpoint is damaged; says how to go on.
             UnitoneError: a loss is not finite or exploded; ``out/offending-batch-…`` has the batch.
             KeyboardInterrupt: after SIGTERM or SIGINT; a checkpoint was written.
@@ -159,6 +159,8 @@ class Trainer:
             }
             self._state = _State(**saved["state"], position=position, window=window)
             logger.info("going on from %s", folders[-1])
+        else:
+            self._dir.require_unlost(save_every=self.config.save_every)
         if not self._world.first:
             return
         for name in ("best", "last"):
