@@ -10,6 +10,7 @@ and wants a GPU for a day or more.
 
 import itertools
 import logging
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -184,6 +185,9 @@ def train(config: DecoderTrainConfig) -> None:
             "train": configs.to_dict(training),
         },
     ).run()
+    said = ["--model", config.out, "--tokens", config.tokens, "--out", config.out / "sound"]
+    words = ["python", "-m", "unitone.codecs.synthesize", *map(str, said)]
+    logger.info("next: %s", shlex.join(words))
 
 
 def network_config(

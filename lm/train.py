@@ -8,6 +8,7 @@ directories; ``RUN/metrics.jsonl`` has the curves.
 
 import dataclasses
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,19 @@ def _train(config: LmConfig[Any], world: World) -> None:
         },
         may_differ=("valid_utterances",),
     ).run()
+    logger.info("next: %s", _next(config, made))
+
+
+def _next(config: LmConfig[Any], made: Training) -> str:
+    """Return the command that decodes with the model, for the first task that needs no more."""
+    tasks = [row.task for row in made.table]
+    task = next((one for one in tasks if "to" not in one.inputs), tasks[0])
+    words = ["unitone", "decode", "--model", config.out, "--task", task.name]
+    words += ["--to", "LANGUAGE"] if "to" in task.inputs else []
+    words += ["--tokens", config.tokens]
+    words += ["--split", config.valid_split[0]] if made.valid is not None else []
+    words += ["--out", config.out / f"{task.name}.jsonl"]
+    return shlex.join(map(str, words))
 
 
 def _card(config: LmConfig[Any], made: Training) -> Card:

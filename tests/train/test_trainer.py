@@ -214,6 +214,24 @@ def test_a_finished_run_is_left_alone_and_can_be_prolonged(tmp_path: Path) -> No
     assert len(curve(tmp_path)) == 25
 
 
+def test_the_end_says_where_the_models_are_and_a_second_start_that_all_is_done(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+    parts: dict[str, Any] = {"validate": lambda step: {"loss": 1.0}, "save_model": lambda out: None}
+    train(tmp_path, config(best="loss"), **parts)
+    where = f"models in {tmp_path / 'best'} and {tmp_path / 'last'}, curves in"
+    assert f"{tmp_path} is trained, 20 steps in " in caplog.text
+    assert where in caplog.text
+    assert "nothing was left" not in caplog.text
+    caplog.clear()
+    capsys.readouterr()
+    train(tmp_path, config(best="loss"), **parts)
+    assert where in caplog.text
+    assert "nothing was left to do; a larger --steps prolongs the run" in caplog.text
+    assert "train from step" not in capsys.readouterr().err
+
+
 def test_a_run_that_lost_its_checkpoints_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     train(tmp_path, config())
     shutil.rmtree(tmp_path / "checkpoints")

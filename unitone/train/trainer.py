@@ -168,6 +168,31 @@ class Trainer:
         self._dir.start(self._settings, step=self._state.step, world_size=self._world.size)
 
     def _train(self) -> None:
+        world, first_step = self._world, self._state.step
+        if self._progress() < 1:
+            self._steps()
+        trained = self._state.step > first_step
+        if world.of_first(trained or not (self._dir.out / "last").exists()):
+            self._export("last")
+        if world.first:
+            self._tell(trained=trained)
+
+    def _tell(self, *, trained: bool) -> None:
+        """Say what was done, and where the models and the curves lie."""
+        out = self._dir.out
+        models = [str(out / name) for name in ("best", "last") if (out / name).is_dir()]
+        more = "--steps" if self._time() < 1 else "--max-seconds"
+        logger.info(
+            "%s: %s%s",
+            f"{out} is trained, {self._state.step} steps in {self._state.seconds:.0f} s",
+            f"models in {' and '.join(models)}, " if models else "",
+            f"curves in {out / 'metrics.jsonl'}",
+        )
+        if not trained:
+            logger.info("nothing was left to do; a larger %s prolongs the run", more)
+
+    def _steps(self) -> None:
+        """Train until the run is done."""
         config, state, world = self.config, self._state, self._world
         stream_of_batches = batches(
             self._source,
@@ -177,7 +202,6 @@ class Trainer:
             world_size=world.size,
             workers=config.workers,
         )
-        first_step = state.step
         with contextlib.closing(stream_of_batches), self._bar() as bar:
             while True:
                 self._pause()
@@ -192,8 +216,6 @@ class Trainer:
                 bar.advance(self._done() - before)
                 if state.step % config.log_every == 0 or self._progress() >= 1:
                     self._log(bar)
-        if world.of_first(state.step > first_step or not (self._dir.out / "last").exists()):
-            self._export("last")
 
     def _bar(self) -> Progress:
         """Return a bar of what this start has to do: seconds where they are limited, or steps."""
