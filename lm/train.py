@@ -6,6 +6,7 @@ any moment and run again with the same command: it goes on. ``RUN/best`` and ``R
 directories; ``RUN/metrics.jsonl`` has the curves.
 """
 
+import contextlib
 import dataclasses
 import logging
 import shlex
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unitone import model_dir, program
+from unitone import files, model_dir, program
 from unitone.audio import SAMPLE_RATE
 from unitone.codecs import unit_decoder
 from unitone.codecs.codec import read_config
@@ -26,12 +27,16 @@ from unitone.lm.model_card import Card
 from unitone.lm.training import LmConfig, Training
 from unitone.lm.validation import Validator
 from unitone.tokenizers.passport import Passport
-from unitone.train import distributed
+from unitone.train import checkpoint, distributed
+from unitone.train.config import MAY_DIFFER
 from unitone.train.distributed import World
+from unitone.train.rundir import RunDir
 from unitone.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+MAY_CHANGE = {"valid_utterances"}
+"""Settings that may change when a run goes on, beside the trainer's."""
 VALIDATION_EXAMPLES = 100
 """Examples of each task whose loss is the validation's."""
 RENAMED = {
@@ -49,7 +54,13 @@ def train(config: LmConfig[Any]) -> None:
         ConfigError: options or artifacts that don't go together.
         CheckpointError: an artifact is missing or damaged.
     """
-    with distributed.started(config.train.device) as world:
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(distributed.started(config.train.device))
+        if world.first:  # before anything is written: another process may train here
+            stack.enter_context(files.locked(config.out))
+        if checkpoint.found(config.out / "checkpoints"):
+            run = RunDir(config.out)
+            run.check(to_dict(config), may_differ=MAY_DIFFER | MAY_CHANGE, whole=False)
         _train(config, world)
 
 
@@ -105,7 +116,7 @@ def _train(config: LmConfig[Any], world: World) -> None:
             "weights": {task.name: task.weight for task in tasks},
             **made.settings,
         },
-        may_differ=("valid_utterances",),
+        may_differ=MAY_CHANGE,
     ).run()
     logger.info("next: %s", _next(config, made))
 

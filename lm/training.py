@@ -22,6 +22,7 @@ from unitone.lm.predictor import Predictor
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import FOLDER
+from unitone.train import checkpoint
 from unitone.train.config import TrainConfig
 from unitone.train.distributed import World
 
@@ -187,4 +188,5 @@ def _store(config: LmConfig[Any], words: Words, name: str, split: tuple[str, ...
         split=split,
         features=config.features,
         embeddings=config.speaker_embeddings,
+        replace=not checkpoint.found(config.out / "checkpoints"),
     )

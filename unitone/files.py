@@ -10,6 +10,9 @@ from typing import Any
 
 from unitone.errors import CheckpointError, ConfigError
 
+_HELD: set[Path] = set()
+"""Folders that this process has locked."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -68,6 +71,9 @@ def sha256(path: Path) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` (made if absent) for this process; the lock dies with the process.
 
+    A process may take a lock again that it holds: a command takes it before it writes anything,
+    and what it calls doesn't have to know.
+
     Raises:
         ConfigError: another process holds it.
     """
@@ -75,6 +81,10 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError(f"--out {folder}: a file is in the way; choose another --out") from error
+    place = folder.resolve()
+    if place in _HELD:
+        yield
+        return
     try:
         import fcntl
     except ImportError:  # not a POSIX system: the user is the lock
@@ -89,7 +99,9 @@ def locked(folder: Path) -> Iterator[None]:
         ) from None
     for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
+    _HELD.add(place)
     try:
         yield
     finally:
+        _HELD.discard(place)
         os.close(handle)

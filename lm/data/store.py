@@ -54,16 +54,19 @@ def build(
     split: Sequence[str] | None,
     features: Path | None = None,
     embeddings: Path | None = None,
+    replace: bool = True,
 ) -> "TokenStore":
     """Write the store of the rows of ``split`` (None: all), or open it if it is there already.
 
     ``features`` is a folder of `unitone.tokenizers.features`; its files are read where they lie.
     ``embeddings`` is a file that `unitone.speaker_embeddings` reads; its vectors are copied.
+    A store of other data makes room, if ``replace`` says so.
 
     Raises:
         CorpusError: no utterance is in the split.
         ConfigError: the shards are of another tokenizer than the vocabulary, have no codes where
-            it has, or an utterance has no speaker embedding where there are some.
+            it has, or an utterance has no speaker embedding where there are some; or there is a
+            store of other data that is to stay.
         CheckpointError: the file of speaker embeddings can't be read.
     """
     vocabulary = fields.vocabulary
@@ -85,6 +88,12 @@ def build(
     index = folder / INDEX
     if index.is_file() and files.read_json(index)["identity"] == identity:
         return TokenStore(folder)
+    if index.is_file() and not replace:
+        raise ConfigError(
+            f"{folder} has the tokens that this run began with; the shards, or the features or "
+            "speaker embeddings beside them, are others now: give the old ones to go on, or "
+            "another --out to start anew"
+        )
     index.unlink(missing_ok=True)
     columns = _Columns({} if features is None else _files_of(features), vectors)
     with Progress("tokens", total=float(len(shards)), unit="utterance") as progress:

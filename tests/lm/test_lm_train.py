@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,7 +220,38 @@ def test_data_that_changed_since_the_run_began(make_shards: MakeShards, tmp_path
     assert lm_train.main([*options, "--steps", "1"]) == 0
     index = json.loads((data / "tokens.json").read_text())
     (data / "tokens.json").write_text(json.dumps(index | {"manifest_sha256": "another"}))
+    store = (tmp_path / "run" / "store" / "train" / "store.json").read_bytes()
     assert lm_train.main([*options, "--steps", "2"]) == 2
+    assert (tmp_path / "run" / "store" / "train" / "store.json").read_bytes() == store
+
+
+def test_nothing_is_written_into_a_folder_in_which_another_process_trains(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    holder = "import sys; from pathlib import Path; from unitone import files\n"
+    holder += "with files.locked(Path(sys.argv[1])): print('held', flush=True), sys.stdin.read()"
+    command = [sys.executable, "-c", holder, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        arguments = ["--tokens", str(make_shards(rows(24))), "--out", str(out), *SMALL]
+        assert lm_train.main([*arguments, "--steps", "1"]) == 2
+        assert "is being written by another process" in capsys.readouterr().err
+        assert list(out.iterdir()) == []
+        other.communicate(b"")
+
+
+def test_other_settings_are_refused_before_anything_is_written(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    options = ["--tokens", str(make_shards(rows(24))), "--out", str(out), *SMALL, "--steps", "1"]
+    assert lm_train.main(options) == 0
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert lm_train.main([*options, "--split", "train", "dev"]) == 2
+    assert "was begun with split" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
 def test_empty_shards(

@@ -37,8 +37,10 @@ class RunDir:
         self._metrics = Journal(out / "metrics.jsonl")
         self._board: Any = None
 
-    def check(self, settings: Mapping[str, Any], *, may_differ: Collection[str]) -> None:
-        """Compare with the configuration the run began with.
+    def check(
+        self, settings: Mapping[str, Any], *, may_differ: Collection[str], whole: bool = True
+    ) -> None:
+        """Compare with the configuration the run began with; not ``whole``: as far as it is known.
 
         Raises:
             ConfigError: a setting that shapes the result differs; names it.
@@ -50,7 +52,7 @@ class RunDir:
         cure = "give the old value to go on, or another --out to start anew"
         require_unchanged(
             before,
-            {**dict.fromkeys(before), **settings},
+            {**(dict.fromkeys(before) if whole else {}), **settings},
             where=self.out,
             may_differ=may_differ,
             cure=cure,
