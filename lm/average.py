@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 NETWORK = "model"
 """What `unitone.lm.train` calls its trainable module."""
+PART = "model."
+"""How the names of the model's weights begin in it; the rest, such as the head of ``--ctc``, only
+trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +61,8 @@ def average(config: AverageConfig) -> None:
     folders = found[-config.last :]
     mean = checkpoint.average(folders, NETWORK)
     loaded = family.load(model, device="cpu")
-    weights = {name.removeprefix("model."): tensor for name, tensor in mean.items()}
-    checkpoint.load_weights(loaded.model, weights, where=str(folders[-1]))
+    own = {n.removeprefix(PART): tensor for n, tensor in mean.items() if n.startswith(PART)}
+    checkpoint.load_weights(loaded.model, own, where=str(folders[-1]))
     names = ", ".join(folder.name for folder in folders)
     with checkpoint.replacing_folder(config.out) as temporary:
         shutil.copytree(model, temporary, copy_function=shutil.copyfile, dirs_exist_ok=True)

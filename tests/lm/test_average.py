@@ -14,8 +14,8 @@ from unitone.train import checkpoint
 MakeShards = Callable[..., Path]
 
 
-@pytest.fixture
-def run(make_shards: MakeShards, tmp_path: Path) -> Path:
+@pytest.fixture(params=[(), ("--ctc", "0.5")], ids=["plain", "ctc"])
+def run(make_shards: MakeShards, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     arguments = [
         *(
             "--tokens",
@@ -27,6 +27,7 @@ def run(make_shards: MakeShards, tmp_path: Path) -> Path:
         ),
         *("--steps", "4", "--save-every", "1", "--keep", "3", "--validate-every", "9"),
         *("--max-tokens", "256", "--valid-utterances", "0", "--threads", "1", "--device", "cpu"),
+        *request.param,
     ]
     assert lm_train.main(arguments) == 0
     return tmp_path / "run"

@@ -189,6 +189,13 @@ def test_a_pretrained_start_takes_the_options_of_training(
     assert shape.context == 128  # the pretrained model's, which is shorter than what was asked for
 
 
+def test_weights_by_hand_go_with_validation(make_shards: MakeShards, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--tokens", str(make_shards(rows(24))), "--out", str(out), *SMALL, "--steps", "1"]
+    assert lm_train.main([*options, "--weights", "asr", "6", "tts", "7"]) == 0
+    assert (out / "best").is_dir()
+
+
 def test_without_a_dev_split_there_is_no_validation(
     make_shards: MakeShards, tmp_path: Path
 ) -> None:
