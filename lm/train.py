@@ -160,25 +160,30 @@ def _validator(config: LmConfig[Any], made: Training) -> Validator | None:
     if made.valid is None:
         return None
     tasks = [row.task for row in made.table]
-    most = max(
-        len(examples(made.valid, made.plain, number, name=task.name)[0])
+    found = {
+        number: len(examples(made.valid, made.plain, number, name=task.name)[0])
         for number, task in enumerate(tasks)
-    )
+        if made.valid.complaint(made.plain.fields(number)) is None
+    }
     mixture = Mixture(
         MixtureConfig(  # as many examples of each task
             max_tokens=config.mixture.max_tokens,
             mixing="temperature",
             temperature=0.0,
-            window_examples=min(most, VALIDATION_EXAMPLES) * len(tasks),
+            window_examples=min(max(found.values(), default=1), VALIDATION_EXAMPLES)
+            * max(len(found), 1),
         ),
         store=made.valid,
         tasks=tasks,
         batching=made.plain,
         seed=0,
+        validating=True,
     )
+    if not mixture.counts():
+        return None
     return Validator(
         objective=made.objective,
-        tasks=tasks,
+        tasks={n: task for n, task in enumerate(tasks) if task.name in mixture.counts()},
         store=made.valid,
         batching=made.plain,
         fields=made.words.fields,

@@ -5,10 +5,10 @@ A family's ``training.py`` has ``Options``, its own options of ``lm.train``, and
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
@@ -29,6 +29,24 @@ from unitone.train.distributed import World
 logger = logging.getLogger(__name__)
 
 Options = TypeVar("Options")
+
+
+@runtime_checkable
+class HasFields(Protocol):
+    """A family's row for a task."""
+
+    @property
+    def name(self) -> str:
+        """Of the task."""
+        ...
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """What an example is made of."""
+        ...
+
+
+Row = TypeVar("Row", bound=HasFields)
 
 TRAINING = TrainConfig(
     steps=20_000,
@@ -159,6 +177,27 @@ def open_words(
     return Words(shards=shards, tokenizer=tokenizer, fields=fields_of, codes=codes)
 
 
+def learnable(table: Sequence[Row], data: TokenStore, *, named: Collection[str]) -> list[Row]:
+    """Return the rows that the training data has examples of; the others are named in the log.
+
+    Raises:
+        ConfigError: one of ``named``, which the user asked for, has none; or what it is missing
+            comes by an option; or no row has any.
+    """
+    kept: list[Row] = []
+    for row in table:
+        complaint = data.complaint(row.fields)
+        if complaint is None:
+            kept.append(row)
+        elif row.name in named or not data.optional(row.fields):
+            data.examples(row.fields, task=row.name)  # refuses
+        else:
+            logger.warning("task %s is left out: %s", row.name, complaint)
+    if not kept:
+        raise ConfigError("the corpus has what no task of the table needs; the log says what")
+    return kept
+
+
 def open_stores(
     config: LmConfig[Any], words: Words, world: World
 ) -> tuple[TokenStore, TokenStore | None]:
@@ -189,4 +228,5 @@ def _store(config: LmConfig[Any], words: Words, name: str, split: tuple[str, ...
         features=config.features,
         embeddings=config.speaker_embeddings,
         replace=not checkpoint.found(config.out / "checkpoints"),
+        validating=name == "valid",
     )
