@@ -129,6 +129,7 @@ def _next(config: LmConfig[Any], made: Training) -> str:
     words += ["--to", "LANGUAGE"] if "to" in task.inputs else []
     words += ["--tokens", config.tokens]
     words += ["--split", config.valid_split[0]] if made.valid is not None else []
+    words += ["--split-by", config.split_by] if config.split_by is not None else []
     words += ["--out", config.out / f"{task.name}.jsonl"]
     return shlex.join(map(str, words))
 

@@ -76,6 +76,9 @@ class LmConfig(Generic[Options]):
     """Splits that are learnt."""
     valid_split: tuple[str, ...] = ("dev",)
     """Splits that validation looks at."""
+    split_by: str | None = None
+    """Where the corpus has no splits, makes train, dev and test (90, 5 and 5 in a hundred) by the
+    hash of this: utterance, speaker (nobody is in two of them), text or language."""
     valid_utterances: int = 32
     """Utterances that validation decodes for each task; 0 looks at the loss only."""
     context: int = 1024
@@ -210,7 +213,8 @@ def open_stores(
         world.gather(None)  # until the first has written the stores
     training = _store(config, words, "train", config.split)
     valid = None
-    if words.shards.distinct("split") & {*config.valid_split}:
+    there = words.shards.distinct("split") if config.split_by is None else {"train", "dev", "test"}
+    if there & {*config.valid_split}:
         valid = _store(config, words, "valid", config.valid_split)
     if world.first:
         world.gather(None)
@@ -229,4 +233,5 @@ def _store(config: LmConfig[Any], words: Words, name: str, split: tuple[str, ...
         embeddings=config.speaker_embeddings,
         replace=not checkpoint.found(config.out / "checkpoints"),
         validating=name == "valid",
+        split_by=config.split_by,
     )

@@ -29,6 +29,7 @@ from unitone.config import to_dict
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.data.fields import Fields
 from unitone.lm.data.speaker_prompts import SpeakerPrompts
+from unitone.lm.data.splits import splitter
 from unitone.lm.tasks import CLASSES
 from unitone.logs import Progress
 from unitone.tokenizers.shards import TokenShards
@@ -59,8 +60,11 @@ def build(
     embeddings: Path | None = None,
     replace: bool = True,
     validating: bool = False,
+    split_by: str | None = None,
 ) -> "TokenStore":
     """Write the store of the rows of ``split`` (None: all), or open it if it is there already.
+
+    ``split_by`` makes the splits, as `unitone.lm.data.splits` says.
 
     ``features`` is a folder of `unitone.tokenizers.features`; its files are read where they lie.
     ``embeddings`` is a file that `unitone.speaker_embeddings` reads; its vectors are copied.
@@ -87,6 +91,7 @@ def build(
         *(shards.index["manifest_sha256"], shards.passport.hash, vocabulary.hash, split),
         *(str(features), of_features),
         *([] if embeddings is None else [files.sha256(embeddings)]),
+        *([] if split_by is None else [f"by {split_by}"]),
         *([to_dict(shards.require_codes())] if vocabulary.codes else []),
     ]
     identity = hashlib.sha256(json.dumps(key).encode()).hexdigest()
@@ -102,19 +107,28 @@ def build(
     index.unlink(missing_ok=True)
     of = {} if features is None else _files_of(features)
     columns = _Columns(of, vectors, validating=validating)
+    split_of = splitter(shards, split_by)
     with Progress("tokens", total=float(len(shards)), unit="utterance") as progress:
         for row in shards.rows():
-            if split is None or row["split"] in split:
+            if split is None or split_of(row) in split:
                 columns.add(fields.record(row), num_samples=row["num_samples"])
             progress.advance(1.0)
     if not columns.ids:
-        raise CorpusError(f"no utterance{_of(split)} in the token shards")
+        raise CorpusError(f"no utterance{_of(split)} in the token shards{_splits_of(shards)}")
     columns.write(folder, identity=identity)
     return TokenStore(folder, split=split)
 
 
 def _of(split: Sequence[str] | None) -> str:
     return "" if split is None else f" of split {', '.join(split)}"
+
+
+def _splits_of(shards: TokenShards) -> str:
+    """Return what is to be said where a split is empty."""
+    found = ", ".join(sorted(shards.distinct("split")))
+    if found:
+        return f"; there are {found}: choose with --split"
+    return ", which have no splits: `--split-by utterance` (or speaker) makes train, dev and test"
 
 
 def _files_of(features: Path) -> dict[str, Path]:
