@@ -39,6 +39,8 @@ MAY_CHANGE = {"valid_utterances"}
 """Settings that may change when a run goes on, beside the trainer's."""
 VALIDATION_EXAMPLES = 100
 """Examples of each task whose loss is the validation's."""
+DECODED_TOKENS = 4
+"""Positions that validation decodes in the memory of one that is trained, which keeps activations."""
 RENAMED = {
     "--data": "--tokens",
     "--voices": "--speaker-embeddings",
@@ -192,7 +194,7 @@ def _validator(config: LmConfig[Any], made: Training) -> Validator | None:
         context=made.model.config.context,
         batches=[mixture.load(spec) for spec in mixture.plan(0)],
         utterances=config.valid_utterances,
-        max_tokens=config.mixture.max_tokens,
+        max_tokens=DECODED_TOKENS * config.mixture.max_tokens,
         bf16=config.train.precision == "bf16",
     )
 

@@ -43,7 +43,7 @@ class Validator:
     utterances: int
     """How many are decoded for each task."""
     max_tokens: int
-    """Of a batch in decoding."""
+    """Positions in memory at a time in decoding."""
     bf16: bool
 
     @property

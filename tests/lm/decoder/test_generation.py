@@ -431,6 +431,22 @@ def test_groups_hold_every_prompt_once_within_the_budget(lengths: list[int], bud
         assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= budget
 
 
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=30),
+    budget=st.integers(1, 2000),
+    each=st.integers(1, 9),
+)
+def test_groups_count_new_tokens_and_all_rows_of_a_prompt(
+    sizes: list[tuple[int, int]], budget: int, each: int
+) -> None:
+    lengths, new = [one for one, _ in sizes], [one for _, one in sizes]
+    found = groups(lengths, new=new, each=each, max_tokens=budget)
+    assert sorted(itertools.chain(*found)) == list(range(len(sizes)))
+    for batch in found:
+        longest = max(lengths[n] for n in batch) + max(new[n] for n in batch)
+        assert len(batch) == 1 or len(batch) * each * longest <= budget
+
+
 @pytest.mark.parametrize("shape", [SHAPE, SCALED], ids=["plain", "scaled"])
 def test_the_cache_grows(shape: TransformerConfig) -> None:
     config = ModelConfig(transformer=shape, vocab_size=VOCAB, context=300)
