@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unitone import files, model_dir
 from unitone.codecs import codec, unit_decoder
 from unitone.codecs.codec import Codec, Sound
 from unitone.codecs.synthesize import write_wave
@@ -56,6 +57,8 @@ class SpeechDecoder:
             CheckpointError: it is damaged.
         """
         self._codec = codec_of(loaded, decoder) if speech == "codes" else None
+        self.identity = "" if loaded.codes is None else loaded.codes.codec.weight_hash
+        """Hash of its weights."""
         if self._codec is None:
             self._open_decoder(loaded, decoder)
 
@@ -70,6 +73,7 @@ class SpeechDecoder:
         if name != unit_decoder.NAME:
             raise ConfigError(f"{folder} holds a {name}, which does not take units")
         self._decoder = unit_decoder.load(folder, device=loaded.device)
+        self.identity = files.sha256(model_dir.resolve(folder) / model_dir.WEIGHTS)
         if self._decoder.network.config.speaker_dim is not None:
             raise ConfigError(
                 f"{folder} speaks by speaker embeddings; give a decoder of named speakers"
