@@ -96,6 +96,7 @@ def _train(config: LmConfig[Any], world: World) -> None:
             tokenizer=words.tokenizer,
             decoder=decoder,
             codes=words.codes,
+            null_share=made.null_share,
             card=card,
         )
 

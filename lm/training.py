@@ -129,6 +129,8 @@ class Training:
     """For validation: without augmentation, one example a row."""
     predictor: Callable[[str], Predictor[Any]]
     """Of a task, with the model as it is now."""
+    null_share: float | None = None
+    """Share of examples whose condition is dropped, where the family does that."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What else must be the same when a run goes on."""
 

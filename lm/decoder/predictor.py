@@ -102,6 +102,7 @@ def open_predictor(
     """
     (row,) = select(loaded.table, [task])
     decoding = (config or DecodingConfig()).of(row.decoding)
+    require_null(decoding, loaded.null_share)
     if careful and reranker(row, loaded.table):
         decoding = replace(decoding, beam=1, temperature=TEMPERATURE, candidates=CANDIDATES)
     return DecoderPredictor(
@@ -111,6 +112,20 @@ def open_predictor(
         formatter=open_formatter(loaded),
         seed=seed,
     )
+
+
+def require_null(decoding: Decoding, null_share: float | None) -> None:
+    """Refuse guidance by a model that has never seen a prompt without its condition.
+
+    Raises:
+        ConfigError: ``null_share`` of its training was 0. Of older models it is not known.
+    """
+    if decoding.guidance != 1.0 and null_share == 0:
+        raise ConfigError(
+            f"--guidance {decoding.guidance:g}: this model was trained without --null-share, so it "
+            "knows no prompt without its condition; leave --guidance out, or train with "
+            "--null-share 0.1"
+        )
 
 
 def open_formatter(loaded: LoadedModel) -> PromptFormatter:

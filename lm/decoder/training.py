@@ -18,7 +18,7 @@ from unitone.lm.decoder.batch import BatchConfig, DecoderBatching
 from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import LanguageModel, size
 from unitone.lm.decoder.objective import NextToken
-from unitone.lm.decoder.predictor import DecoderPredictor
+from unitone.lm.decoder.predictor import DecoderPredictor, require_null
 from unitone.lm.decoder.speech_ctc import SpeechCtc, reads
 from unitone.lm.decoder.template import DecoderTask
 from unitone.lm.interop import finetune, pretrained
@@ -111,6 +111,7 @@ def prepare(config: DecoderConfig, world: World) -> Training:
     table = tuple(learnable(table, training, named=_named(config)))
     for row in table:
         formatter.check(row)
+        require_null(row.decoding, options.batch.null_share)
     model = _model(config, words, data=training)
     batching = DecoderBatching(
         formatter=formatter,
@@ -141,6 +142,7 @@ def prepare(config: DecoderConfig, world: World) -> Training:
         batching=batching,
         plain=dataclasses.replace(batching, config=BatchConfig()),
         predictor=predictor,
+        null_share=options.batch.null_share,
         settings={"templates": {row.name: row.template for row in table}} if options.rows else {},
     )
 

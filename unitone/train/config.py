@@ -1,5 +1,6 @@
 """How the trainer trains: a flat dataclass, nested in the configuration of every program."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -129,6 +130,11 @@ class TrainConfig:
         return OptimConfig(**{name: getattr(self, name) for name in names})
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                option = field.name.replace("_", "-")
+                raise ConfigError(f"--{option} must be a finite number, got {value}")
         positive = (
             *(
                 "steps",
