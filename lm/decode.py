@@ -164,9 +164,7 @@ class _Run:
                     self._window(window, range(first, last), journal, done)
                 bar.advance(float((last - first) * len(self.targets)))
 
-    def _window(
-        self, window: int, numbers: range, journal: Journal, done: _Done
-    ) -> None:
+    def _window(self, window: int, numbers: range, journal: Journal, done: _Done) -> None:
         requests: list[Request] = []
         places: list[tuple[int, int]] = []
         speakers: list[str | None] = []

@@ -220,9 +220,7 @@ def save(
         vocabulary.require_passport(Passport.load(tokenizer).hash, of=str(tokenizer))
     tensors = weights.to_tensors(model)
     dtype = next(iter(tensors.values())).dtype
-    facts = _Stored(
-        format=FORMAT, version=unitone.__version__, codes=codes, null_share=null_share
-    )
+    facts = _Stored(format=FORMAT, version=unitone.__version__, codes=codes, null_share=null_share)
     stored = to_dict(facts)
     described = {"family": family, **weights.describe(model, vocabulary, dtype=dtype)}
     described["unitone"] = {**stored, **weights.to_json(model, table)}

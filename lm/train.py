@@ -40,7 +40,7 @@ MAY_CHANGE = {"valid_utterances"}
 VALIDATION_EXAMPLES = 100
 """Examples of each task whose loss is the validation's."""
 DECODED_TOKENS = 4
-"""Positions that validation decodes in the memory of one that is trained, which keeps activations."""
+"""Positions that are decoded in the memory of one that is trained, which keeps activations."""
 RENAMED = {
     "--data": "--tokens",
     "--voices": "--speaker-embeddings",

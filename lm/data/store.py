@@ -326,7 +326,8 @@ class TokenStore:
             return None
         missing = self._missing(fields)
         cure = CURES.get(missing, "add it to the manifest and encode again")
-        return f"no utterance{_of(self._split)} has {', '.join(fields)}; {missing} is missing: {cure}"
+        among = _of(self._split)
+        return f"no utterance{among} has {', '.join(fields)}; {missing} is missing: {cure}"
 
     def optional(self, fields: Sequence[str]) -> bool:
         """Tell whether what is missing is the corpus's own, and not what an option brings."""

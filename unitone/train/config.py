@@ -17,7 +17,7 @@ MAY_DIFFER = frozenset(
 )
 """Settings that may change when a run goes on."""
 WARMUP_OF_TIME = 0.1
-"""The most of ``max_seconds`` that warms up: a slow machine doesn't get through ``warmup_steps``."""
+"""Share of ``max_seconds`` that warms up at the most: a slow machine may do few steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +79,8 @@ class TrainConfig:
     schedule: Schedule = "wsd"
     """wsd (linear decay at the end), tri-stage (exponential), cosine, constant."""
     warmup_steps: int = 0
-    """Steps in which the learning rate grows from 0 to its peak; with ``max_seconds``, a tenth of the
-    time at the most."""
+    """Steps in which the learning rate grows from 0 to its peak; with ``max_seconds``, no more than
+    a tenth of the time."""
     decay_share: float = 0.2
     """Share of the run in which wsd and tri-stage decay."""
     lr_floor: float = 0.01

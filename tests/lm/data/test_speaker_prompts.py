@@ -166,9 +166,7 @@ def test_who_has_no_other_utterance_is_no_example(make_shards: MakeShards, tmp_p
     fixed = 5 + LIKE.prompt_tokens  # and <bos> <task:like> <sep> <sep> <eos>
     assert (costs + 1).tolist() == [fixed + len(table[row]["text"]) + 6 for row in (0, 1)]
     lonely = make_shards([row | {"speaker": row["id"]} for row in rows(6)], folder="lonely")
-    complaint = (
-        "prompt_units is missing: that takes a speaker with two utterances"
-    )
+    complaint = "prompt_units is missing: that takes a speaker with two utterances"
     with pytest.raises(ConfigError, match=complaint):
         mixture(*opened(lonely, tmp_path / "other"), LIKE)
 
