@@ -185,9 +185,13 @@ def train(config: DecoderTrainConfig) -> None:
             "train": configs.to_dict(training),
         },
     ).run()
-    said = ["--model", config.out, "--tokens", config.tokens, "--out", config.out / "sound"]
-    words = ["python", "-m", "unitone.codecs.synthesize", *map(str, said)]
-    logger.info("next: %s", shlex.join(words))
+    logger.info("next: python -m unitone.codecs.synthesize %s", shlex.join(_next(config)))
+
+
+def _next(config: DecoderTrainConfig) -> list[str]:
+    """Return the options that make sound of the shards."""
+    given = {"--model": config.out, "--tokens": config.tokens, "--out": config.out / "sound"}
+    return [str(word) for pair in given.items() for word in pair]
 
 
 def network_config(

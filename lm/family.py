@@ -213,17 +213,15 @@ def save(
     weights = module(family, "weights")
     config: Any = model.config
     if config.vocab_size != len(vocabulary):
-        raise ConfigError(
-            f"the model has {config.vocab_size} tokens, the vocabulary {len(vocabulary)}"
-        )
+        sizes = f"{config.vocab_size} tokens, the vocabulary {len(vocabulary)}"
+        raise ConfigError(f"the model has {sizes}")
     if tokenizer is not None:
         vocabulary.require_passport(Passport.load(tokenizer).hash, of=str(tokenizer))
     tensors = weights.to_tensors(model)
     dtype = next(iter(tensors.values())).dtype
     facts = _Stored(format=FORMAT, version=unitone.__version__, codes=codes, null_share=null_share)
-    stored = to_dict(facts)
     described = {"family": family, **weights.describe(model, vocabulary, dtype=dtype)}
-    described["unitone"] = {**stored, **weights.to_json(model, table)}
+    described["unitone"] = {**to_dict(facts), **weights.to_json(model, table)}
     with checkpoint.replacing_folder(folder) as temporary:
         checkpoint.save_tensors(temporary / WEIGHTS, tensors)
         files.write_json(temporary / CONFIG, described)

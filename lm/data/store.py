@@ -65,7 +65,6 @@ def build(
     """Write the store of the rows of ``split`` (None: all), or open it if it is there already.
 
     ``split_by`` makes the splits, as `unitone.lm.data.splits` says.
-
     ``features`` is a folder of `unitone.tokenizers.features`; its files are read where they lie.
     ``embeddings`` is a file that `unitone.speaker_embeddings` reads; its vectors are copied.
     A store of other data makes room, if ``replace`` says so. ``validating``: an utterance may be
@@ -78,21 +77,15 @@ def build(
             store of other data that is to stay.
         CheckpointError: the file of speaker embeddings can't be read.
     """
-    vocabulary = fields.vocabulary
-    vocabulary.require_passport(shards.passport.hash, of="the token shards")
-    of_features = None if features is None else files.sha256(features / FEATURES)
+    fields.vocabulary.require_passport(shards.passport.hash, of="the token shards")
     vectors = (
         None
         if embeddings is None
         else speaker_embeddings.read(embeddings, option="--speaker-embeddings")
     )
     key = [
-        FORMAT,
-        *(shards.index["manifest_sha256"], shards.passport.hash, vocabulary.hash, split),
-        *(str(features), of_features),
-        *([] if embeddings is None else [files.sha256(embeddings)]),
+        *_key(shards, fields, features=features, embeddings=embeddings, split=split),
         *([] if split_by is None else [f"by {split_by}"]),
-        *([to_dict(shards.require_codes())] if vocabulary.codes else []),
     ]
     identity = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     index = folder / INDEX
@@ -117,6 +110,26 @@ def build(
         raise CorpusError(f"no utterance{_of(split)} in the token shards{_splits_of(shards)}")
     columns.write(folder, identity=identity)
     return TokenStore(folder, split=split)
+
+
+def _key(
+    shards: TokenShards,
+    fields: Fields,
+    *,
+    features: Path | None,
+    embeddings: Path | None,
+    split: Sequence[str] | None,
+) -> list[Any]:
+    """Return what a store is made from, as JSON values."""
+    of_features = None if features is None else files.sha256(features / FEATURES)
+    words = fields.vocabulary
+    return [
+        FORMAT,
+        *(shards.index["manifest_sha256"], shards.passport.hash, words.hash, split),
+        *(str(features), of_features),
+        *([] if embeddings is None else [files.sha256(embeddings)]),
+        *([to_dict(shards.require_codes())] if words.codes else []),
+    ]
 
 
 def _of(split: Sequence[str] | None) -> str:
@@ -170,10 +183,10 @@ class _Columns:
             self._labels[name].append(record.get(name))
         if self._vectors is not None:
             whose = {"id": record["id"], "speaker": record.get("speaker")}
-            name = speaker_embeddings.find(self._vectors, **whose)
-            if name is None and not self._validating:
+            voice = speaker_embeddings.find(self._vectors, **whose)
+            if voice is None and not self._validating:
                 speaker_embeddings.name_of(self._vectors, **whose, option="--speaker-embeddings")
-            self._voices.append(name)
+            self._voices.append(voice)
         self.ids.append(record["id"])
         self._num_samples += num_samples
         path = self._features.get(record["id"])

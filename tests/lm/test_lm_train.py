@@ -121,10 +121,14 @@ def test_streams_of_codes_are_learnt_within_their_levels() -> None:
     assert float(loss.total.detach()) == pytest.approx(3 * level + 4 * whole, rel=0.05)
 
 
-def test_from_shards_to_a_model_that_loads(make_shards: MakeShards, tmp_path: Path) -> None:
+def test_from_shards_to_a_model_that_loads(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, out = make_shards(rows(40)), tmp_path / "run"
     arguments = ["--tokens", str(data), "--out", str(out), *SMALL]
     assert lm_train.main([*arguments, "--steps", "3", "--validate-every", "3"]) == 0
+    following = f"next: unitone decode --model {out} --task asr --tokens {data} --split dev --out"
+    assert following in capsys.readouterr().err
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     (validation,) = [line["validation"] for line in lines if "validation" in line]
     assert {"loss", "asr/wer", "mt/bleu", "lid/accuracy"} <= validation.keys()

@@ -136,7 +136,8 @@ def test_samples_are_drawn_again_and_again_but_always_alike(
     data = make_shards(table)
     source = mixture(*opened(data, tmp_path / "a"), LIKE, packing=packing)
     again = mixture(*opened(data, tmp_path / "b"), LIKE, packing=packing)
-    lengths = dict(zip(source._rows[0].tolist(), (source._costs[0] + 1).tolist(), strict=True))
+    found, _, costs = source._examples[0]
+    lengths = dict(zip(found.tolist(), (costs + 1).tolist(), strict=True))
     heard: dict[int, set[str]] = {}
     for number in (7, 2, 0):  # a resumed run asks in another order
         for spec in source.plan(number):

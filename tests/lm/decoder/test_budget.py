@@ -23,7 +23,7 @@ SEARCHES = {
     "guided beams": ("asr", DecodingConfig(max_tokens=10, beam=3, guidance=1.5)),
     "candidates": ("tts", DecodingConfig(max_tokens=20, temperature=1.0, candidates=40)),
 }
-BUDGET = 3000
+BUDGET = 1000
 
 
 @pytest.fixture

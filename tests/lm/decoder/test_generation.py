@@ -326,7 +326,7 @@ def test_a_stream_is_the_batch_token_by_token() -> None:
     [
         ({"beam": 0}, "beam must be 1 or more, got 0"),
         ({"temperature": -1.0}, "temperature must be 0 or more"),
-        ({"temperature": float("nan")}, "temperature must be 0 or more"),
+        ({"temperature": float("nan")}, "temperature must be a finite number"),
         ({"temperature": 1.0, "top_p": 0.0}, "top_p must be above 0"),
         ({"beam": 2, "temperature": 1.0}, "beam search doesn't draw"),
         ({"top_k": 5}, "need a temperature"),

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,11 @@ def test_of_an_older_model_it_is_not_known(world: World) -> None:
 def test_a_row_with_guidance_is_refused_by_a_training_without_dropped_conditions(
     make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = {"name": "asr", "template": "{units} <sep> [ {text} <eos> ]", "emits": ["text"]}
+    row: dict[str, Any] = {
+        "name": "asr",
+        "template": "{units} <sep> [ {text} <eos> ]",
+        "emits": ["text"],
+    }
     row |= {"metric": "wer", "decoding": {"guidance": 1.5}}
     (tmp_path / "rows.json").write_text(json.dumps([row]))
     options = ["--rows", str(tmp_path / "rows.json")]
@@ -63,5 +68,6 @@ def test_a_row_with_guidance_is_refused_by_a_training_without_dropped_conditions
 @pytest.mark.parametrize("name", [one.name for one in fields(Decoding) if one.type is float])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_setting_that_is_no_number_is_refused(name: str, value: float) -> None:
+    given: dict[str, Any] = {name: value}
     with pytest.raises(ConfigError, match=f"decoding: {name} must be a finite number"):
-        check(replace(Decoding(temperature=1.0), **{name: value}))
+        check(replace(Decoding(temperature=1.0), **given))
