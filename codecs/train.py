@@ -9,6 +9,7 @@ and wants a GPU for a day or more.
 """
 
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -181,6 +182,13 @@ def train(config: DecoderTrainConfig) -> None:
             "train": configs.to_dict(training),
         },
     ).run()
+    logger.info("next: python -m unitone.codecs.synthesize %s", shlex.join(_next(config)))
+
+
+def _next(config: DecoderTrainConfig) -> list[str]:
+    """Return the options that make sound of the shards."""
+    given = {"--model": config.out, "--tokens": config.tokens, "--out": config.out / "sound"}
+    return [str(word) for pair in given.items() for word in pair]
 
 
 def network_config(

@@ -259,6 +259,7 @@ def save(
             tokenizer.folder,
             folder / TOKENIZER,
             ignore=shutil.ignore_patterns(".*", "*.html", "log.jsonl", "skipped.jsonl"),
+            copy_function=shutil.copyfile,
         )
     passport.save(folder)
     files.write_text(folder / CARD, _readme(network, passport, card))

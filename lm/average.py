@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 NETWORK = "model"
 """What `unitone.lm.train` calls its trainable module."""
+PART = "model."
+"""How the names of the model's weights begin in it; the rest, such as the head of ``--ctc``, only
+trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +61,11 @@ def average(config: AverageConfig) -> None:
     folders = found[-config.last :]
     mean = checkpoint.average(folders, NETWORK)
     loaded = family.load(model, device="cpu")
-    weights = {  # without heads that only training has
-        name.removeprefix("model."): tensor
-        for name, tensor in mean.items()
-        if name.startswith("model.")
-    }
-    checkpoint.load_weights(loaded.model, weights, where=str(folders[-1]))
+    own = {n.removeprefix(PART): tensor for n, tensor in mean.items() if n.startswith(PART)}
+    checkpoint.load_weights(loaded.model, own, where=str(folders[-1]))
     names = ", ".join(folder.name for folder in folders)
     with checkpoint.replacing_folder(config.out) as temporary:
-        shutil.copytree(model, temporary, dirs_exist_ok=True)
+        shutil.copytree(model, temporary, copy_function=shutil.copyfile, dirs_exist_ok=True)
         tensors = family.module(loaded.family, "weights").to_tensors(loaded.model)
         checkpoint.save_tensors(temporary / WEIGHTS, tensors)
         card = (temporary / CARD).read_text(encoding="utf-8")

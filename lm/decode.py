@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -60,7 +60,8 @@ class DecodeConfig(Generic[Decoding]):
     """Directory of a unit decoder, or of the codec of the codes; default: the model's own."""
     decoding: Decoding
     batch_tokens: int = MAX_TOKENS
-    """Prompt tokens of a batch, padding included."""
+    """Positions that are in memory at a time: prompts and new tokens, padding included, of every
+    beam, candidate and twin (--guidance). What is decoded doesn't depend on it."""
     precision: family.Precision = "fp32"
     """fp32 or bf16, which is faster where the processor has it and rounds differently."""
     device: str = "auto"
@@ -82,7 +83,7 @@ def decode(config: DecodeConfig[Any]) -> None:
     speech_decoder = _speech_decoder(config, loaded, task)
     needs = frozenset(task.inputs) | ({task.output} if config.prefix else set())
     source = Source(config.source, loaded, needs=needs, decoder=config.decoder)
-    settings = _settings(config, loaded, predictor, source)
+    settings = _settings(config, loaded, predictor, source, speech_decoder)
     if _is_done(config.out, settings):
         logger.info("%s was there already", config.out)
         return
@@ -132,6 +133,16 @@ def _speech_decoder(
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Done:
+    """What an earlier start has finished."""
+
+    windows: set[int]
+    """Whole ones."""
+    places: set[tuple[int, ...]]
+    """Utterances, with the number of the language each."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Run:
     """The work of one call."""
 
@@ -142,19 +153,17 @@ class _Run:
     targets: tuple[str | None, ...]
     speech_decoder: SpeechDecoder | None
 
-    def windows(self, journal: Journal, done: set[tuple[int, int]]) -> None:
-        """Decode what isn't ``done``, (window, batch) by (window, batch); -1 is a whole window."""
+    def windows(self, journal: Journal, done: _Done) -> None:
+        """Decode what isn't ``done``."""
         total = float(len(self.source) * len(self.targets))
         with Progress("decode", total=total, unit="utterance") as bar:
             for window, first in enumerate(range(0, len(self.source), WINDOW)):
                 last = min(first + WINDOW, len(self.source))
-                if (window, -1) not in done:
+                if window not in done.windows:
                     self._window(window, range(first, last), journal, done)
                 bar.advance(float((last - first) * len(self.targets)))
 
-    def _window(
-        self, window: int, numbers: range, journal: Journal, done: set[tuple[int, int]]
-    ) -> None:
+    def _window(self, window: int, numbers: range, journal: Journal, done: _Done) -> None:
         requests: list[Request] = []
         places: list[tuple[int, int]] = []
         speakers: list[str | None] = []
@@ -184,8 +193,9 @@ class _Run:
                     places.append(place)
                     speakers.append(row.get("speaker"))
         batches = self.predictor.batches(requests, max_tokens=self.config.batch_tokens)
-        for batch, members in enumerate(batches):
-            if (window, batch) in done:
+        for batch, planned in enumerate(batches):
+            members = [one for one in planned if places[one] not in done.places]
+            if not members:
                 continue
             lines = self._batch(
                 [requests[one] for one in members], [speakers[one] for one in members]
@@ -201,7 +211,7 @@ class _Run:
         return Path(os.path.relpath(path.resolve(), folder)).as_posix()
 
     def _batch(self, requests: list[Request], speakers: list[str | None]) -> list[dict[str, Any]]:
-        found = self.predictor.predict(requests)
+        found = self.predictor.predict(requests, max_tokens=self.config.batch_tokens)
         audio: list[Path | None] = [None] * len(requests)
         if self.speech_decoder is not None:
             assert self.config.audio is not None
@@ -235,7 +245,11 @@ def _audio_path(folder: Path, name: str) -> Path:
 
 
 def _settings(
-    config: DecodeConfig[Any], loaded: LoadedModel, predictor: Predictor[Any], source: Source
+    config: DecodeConfig[Any],
+    loaded: LoadedModel,
+    predictor: Predictor[Any],
+    source: Source,
+    sound: SpeechDecoder | None,
 ) -> dict[str, Any]:
     """Return all that decides what is in the file."""
     return {
@@ -250,6 +264,7 @@ def _settings(
         "seed": config.seed,
         "audio": None if config.audio is None else str(config.audio),
         "decoder": None if config.decoder is None else str(config.decoder),
+        "sound_by": None if sound is None else sound.identity,
     }
 
 
@@ -258,7 +273,7 @@ def _sidecar(out: Path, kind: str) -> Path:
 
 
 def _is_done(out: Path, settings: dict[str, Any]) -> bool:
-    """Tell whether ``out`` is complete.
+    """Tell whether ``out`` is complete, with all that lies beside it.
 
     Raises:
         ConfigError: it is another run's.
@@ -268,25 +283,52 @@ def _is_done(out: Path, settings: dict[str, Any]) -> bool:
         return False
     if not made_by.is_file():
         raise ConfigError(f"--out {out} is there, and not ours; remove it or choose another")
-    require_unchanged(files.read_json(made_by)["settings"], settings, where=out)
-    return True
+    made = files.read_json(made_by)
+    _require_unchanged(made["settings"], settings, where=out)
+    left_out = _sidecar(out, "skipped.jsonl")
+    missing = [left_out] if made["skipped"] and not left_out.is_file() else []
+    with out.open(encoding="utf-8") as lines:
+        for line in map(json.loads, lines):
+            missing += [] if _is_heard(line, out) else [out.parent / line["audio"]]
+    if missing:
+        logger.info("%d files of %s are gone, and made again: %s", len(missing), out, missing[0])
+    return not missing
 
 
-def _journal_of(journal: Journal, settings: dict[str, Any], out: Path) -> set[tuple[int, int]]:
-    """Begin or take up a journal; return the batches that it has."""
+def _journal_of(journal: Journal, settings: dict[str, Any], out: Path) -> _Done:
+    """Begin or take up a journal; return what it has, and whose sound is still there."""
     records = journal.records()
     if not records:
         journal.append({"settings": settings})
-        return set()
-    require_unchanged(records[0]["settings"], settings, where=journal.path.parent)
-    return {(record["window"], record["batch"]) for record in records[1:]}
+        return _Done(windows=set(), places=set())
+    _require_unchanged(records[0]["settings"], settings, where=journal.path.parent)
+    lines = [line for record in records[1:] for line in record["lines"]]
+    lost = {line["place"][0] // WINDOW for line in lines if not _is_heard(line, out)}
+    return _Done(
+        windows={record["window"] for record in records[1:] if record["batch"] < 0} - lost,
+        places={_place(line) for line in lines if _is_heard(line, out)},
+    )
+
+
+def _is_heard(line: dict[str, Any], out: Path) -> bool:
+    """Tell whether the sound of a hypothesis is there, if it has any."""
+    return line["audio"] is None or (out.parent / line["audio"]).is_file()
+
+
+def _require_unchanged(before: dict[str, Any], settings: dict[str, Any], *, where: Path) -> None:
+    """Compare what decides what is in the file; the batches don't."""
+    if "sound_by" in before:  # says more than where the decoder lies
+        settings = {name: one for name, one in settings.items() if name != "decoder"}
+    else:  # compat: what was written before it was in them
+        settings = {name: one for name, one in settings.items() if name != "sound_by"}
+    require_unchanged(before, settings, where=where, may_differ=("batch_tokens",))
 
 
 def _finish(out: Path, journal: Journal, settings: dict[str, Any], *, seconds: float) -> None:
     """Write the hypotheses in the order of the corpus, and what they were made by."""
     records = journal.records()[1:]
-    lines = sorted((one for record in records for one in record["lines"]), key=_place)
-    skipped = sorted((one for record in records for one in record.get("skipped", ())), key=_place)
+    lines = _last(one for record in records for one in record["lines"])
+    skipped = _last(one for record in records for one in record.get("skipped", ()))
     if not lines:
         reason = skipped[0]["reason"] if skipped else "there are none"
         raise CorpusError(f"no utterance could be decoded; the first: {reason}")
@@ -307,6 +349,12 @@ def _finish(out: Path, journal: Journal, settings: dict[str, Any], *, seconds: f
         f"; {len(skipped)} utterances left out ({left_out} says why)" if skipped else "",
         seconds,
     )
+
+
+def _last(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines in order of place; what was made twice, as it was made last."""
+    by_place = {_place(line): line for line in lines}
+    return [by_place[place] for place in sorted(by_place)]
 
 
 def _place(line: dict[str, Any]) -> tuple[int, ...]:

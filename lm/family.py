@@ -122,6 +122,8 @@ class _Stored:
     """Of Unitone, when it was written."""
     codes: CodesOfModel | None = None
     """Of the codec whose codes are in the vocabulary, if any are."""
+    null_share: float | None = None
+    """Share of the training's examples whose condition was dropped; None where nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,9 @@ class LoadedModel:
     """Directory of the unit decoder or codec, if there is one."""
     codes: CodesOfModel | None = None
     """Of the codec whose codes it reads or generates, if it does."""
+    null_share: float | None = None
+    """Share of the training's examples whose condition was dropped, for classifier-free guidance;
+    None: not known."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -186,6 +191,7 @@ def save(
     tokenizer: Path | None = None,
     decoder: Path | None = None,
     codes: CodesOfModel | None = None,
+    null_share: float | None = None,
     card: Card | None = None,
 ) -> None:
     """Write a model directory; one of this name stays as it is until the new one is complete.
@@ -199,6 +205,7 @@ def save(
         tokenizer: directory that made the text and unit ids; its passport is the vocabulary's.
         decoder: directory of a unit decoder or codec.
         codes: what the vocabulary's codes are, where it has any.
+        null_share: share of the training's examples whose condition was dropped.
         card: facts for the README.
 
     Raises:
@@ -208,16 +215,15 @@ def save(
     weights = module(family, "weights")
     config: Any = model.config
     if config.vocab_size != len(vocabulary):
-        raise ConfigError(
-            f"the model has {config.vocab_size} tokens, the vocabulary {len(vocabulary)}"
-        )
+        sizes = f"{config.vocab_size} tokens, the vocabulary {len(vocabulary)}"
+        raise ConfigError(f"the model has {sizes}")
     if tokenizer is not None:
         vocabulary.require_passport(Passport.load(tokenizer).hash, of=str(tokenizer))
     tensors = weights.to_tensors(model)
     dtype = next(iter(tensors.values())).dtype
-    stored = to_dict(_Stored(format=FORMAT, version=unitone.__version__, codes=codes))
+    facts = _Stored(format=FORMAT, version=unitone.__version__, codes=codes, null_share=null_share)
     described = {"family": family, **weights.describe(model, vocabulary, dtype=dtype)}
-    described["unitone"] = {**stored, **weights.to_json(model, table)}
+    described["unitone"] = {**to_dict(facts), **weights.to_json(model, table)}
     with checkpoint.replacing_folder(folder) as temporary:
         checkpoint.save_tensors(temporary / WEIGHTS, tensors)
         files.write_json(temporary / CONFIG, described)
@@ -225,7 +231,7 @@ def save(
         if tokenizer is not None:
             copy_tokenizer(tokenizer, temporary / TOKENIZER)
         if decoder is not None:
-            shutil.copytree(decoder, temporary / DECODER)
+            shutil.copytree(decoder, temporary / DECODER, copy_function=shutil.copyfile)
         text = model_card.write(
             card or Card(),
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -283,6 +289,7 @@ def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -
         passport=passport,
         decoder=folder / DECODER if (folder / DECODER).is_dir() else None,
         codes=stored.codes,
+        null_share=stored.null_share,
     )
 
 
@@ -297,7 +304,8 @@ def _stored(config: dict[str, Any], *, where: str) -> tuple[_Stored, dict[str, A
     form = values.get("format", FORMAT)
     if form not in (1, FORMAT):
         raise CheckpointError(f"{where} has format {form}; this version reads 1 to {FORMAT}")
-    shared = {name: values[name] for name in ("format", "version", "codes") if name in values}
+    ours = ("format", "version", "codes", "null_share")
+    shared = {name: values[name] for name in ours if name in values}
     try:
         stored = from_dict(_Stored, shared, where=f"{where}: unitone")
     except ConfigError as error:

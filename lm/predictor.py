@@ -2,7 +2,7 @@
 
     predictor = loaded.predictor("asr")
     requests = [predictor.request(loaded.fields.record(row)) for row in rows]
-    for batch in predictor.batches(requests, max_tokens=16_384):
+    for batch in predictor.batches(requests, max_tokens=32_768):
         found = predictor.predict([requests[number] for number in batch])
 
 `lm.decode`, validation, `unitone.load` and the tour use nothing else of a model.
@@ -21,8 +21,9 @@ from unitone.codecs.codec import Sound
 from unitone.lm.data.fields import Record
 from unitone.lm.tasks import Task
 
-MAX_TOKENS = 16_384
-"""Prompt tokens of a batch, padding included, unless the user says otherwise."""
+MAX_TOKENS = 32_768
+"""Positions that are in memory at a time, unless the user says otherwise: prompts and what may be
+generated after them, padding included, of every beam, candidate and twin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +95,19 @@ class Predictor(Protocol[AnyRequest]):
         ...
 
     def batches(self, requests: Sequence[AnyRequest], *, max_tokens: int) -> list[list[int]]:
-        """Return the numbers of requests that go together, under a budget of prompt tokens."""
+        """Return the numbers of requests that go together, under a budget of `MAX_TOKENS`'s kind.
+
+        What a search multiplies counts as often; a request that is longer than the budget is alone.
+        """
         ...
 
-    def predict(self, requests: Sequence[AnyRequest]) -> list[Prediction]:
-        """Return the predictions of one batch; none depends on the others in it."""
+    def predict(
+        self, requests: Sequence[AnyRequest], *, max_tokens: int = MAX_TOKENS
+    ) -> list[Prediction]:
+        """Return the predictions of one batch; none depends on the others in it.
+
+        What can be computed in parts, such as the candidates of one request, keeps to the budget.
+        """
         ...
 
 
@@ -108,6 +117,6 @@ def predict_all(
     """Return the predictions of requests, batch by batch, in the order of the requests."""
     found: dict[int, Prediction] = {}
     for batch in predictor.batches(requests, max_tokens=max_tokens):
-        made = predictor.predict([requests[number] for number in batch])
+        made = predictor.predict([requests[number] for number in batch], max_tokens=max_tokens)
         found |= dict(zip(batch, made, strict=True))
     return [found[number] for number in range(len(requests))]

@@ -26,6 +26,8 @@ VECTORS = ("voice",)
 
 Metric = Literal["wer", "bleu", "accuracy", "units"]
 """How validation judges an output; of ``units`` it looks at the loss only."""
+HIGHER_IS_BETTER = frozenset({"bleu", "accuracy"})
+"""Of the metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,15 @@ any moment and run again with the same command: it goes on. ``RUN/best`` and ``R
 directories; ``RUN/metrics.jsonl`` has the curves.
 """
 
+import contextlib
 import dataclasses
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from unitone import model_dir, program
+from unitone import files, model_dir, program
 from unitone.audio import SAMPLE_RATE
 from unitone.codecs import unit_decoder
 from unitone.codecs.codec import read_config
@@ -25,14 +27,20 @@ from unitone.lm.model_card import Card
 from unitone.lm.training import LmConfig, Training
 from unitone.lm.validation import Validator
 from unitone.tokenizers.passport import Passport
-from unitone.train import distributed
+from unitone.train import checkpoint, distributed
+from unitone.train.config import MAY_DIFFER
 from unitone.train.distributed import World
+from unitone.train.rundir import RunDir
 from unitone.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+MAY_CHANGE = {"valid_utterances"}
+"""Settings that may change when a run goes on, beside the trainer's."""
 VALIDATION_EXAMPLES = 100
 """Examples of each task whose loss is the validation's."""
+DECODED_TOKENS = 4
+"""Positions that are decoded in the memory of one that is trained, which keeps activations."""
 RENAMED = {
     "--data": "--tokens",
     "--voices": "--speaker-embeddings",
@@ -48,7 +56,13 @@ def train(config: LmConfig[Any]) -> None:
         ConfigError: options or artifacts that don't go together.
         CheckpointError: an artifact is missing or damaged.
     """
-    with distributed.started(config.train.device) as world:
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(distributed.started(config.train.device))
+        if world.first:  # before anything is written: another process may train here
+            stack.enter_context(files.locked(config.out))
+        if checkpoint.found(config.out / "checkpoints"):
+            run = RunDir(config.out)
+            run.check(to_dict(config), may_differ=MAY_DIFFER | MAY_CHANGE, whole=False)
         _train(config, world)
 
 
@@ -82,6 +96,7 @@ def _train(config: LmConfig[Any], world: World) -> None:
             tokenizer=words.tokenizer,
             decoder=decoder,
             codes=words.codes,
+            null_share=made.null_share,
             card=card,
         )
 
@@ -95,6 +110,7 @@ def _train(config: LmConfig[Any], world: World) -> None:
         source=mixture,
         out=config.out,
         validate=validator,
+        higher_is_better=validator.higher_is_better if validator else (),
         save_model=save_model,
         settings={
             **to_dict(config),
@@ -103,8 +119,22 @@ def _train(config: LmConfig[Any], world: World) -> None:
             "weights": {task.name: task.weight for task in tasks},
             **made.settings,
         },
-        may_differ=("valid_utterances",),
+        may_differ=MAY_CHANGE,
     ).run()
+    logger.info("next: %s", _next(config, made))
+
+
+def _next(config: LmConfig[Any], made: Training) -> str:
+    """Return the command that decodes with the model, for the first task that needs no more."""
+    tasks = [row.task for row in made.table]
+    task = next((one for one in tasks if "to" not in one.inputs), tasks[0])
+    words = ["unitone", "decode", "--model", config.out, "--task", task.name]
+    words += ["--to", "LANGUAGE"] if "to" in task.inputs else []
+    words += ["--tokens", config.tokens]
+    words += ["--split", config.valid_split[0]] if made.valid is not None else []
+    words += ["--split-by", config.split_by] if config.split_by is not None else []
+    words += ["--out", config.out / f"{task.name}.jsonl"]
+    return shlex.join(map(str, words))
 
 
 def _card(config: LmConfig[Any], made: Training) -> Card:
@@ -134,25 +164,30 @@ def _validator(config: LmConfig[Any], made: Training) -> Validator | None:
     if made.valid is None:
         return None
     tasks = [row.task for row in made.table]
-    most = max(
-        len(examples(made.valid, made.plain, number, name=task.name)[0])
+    found = {
+        number: len(examples(made.valid, made.plain, number, name=task.name)[0])
         for number, task in enumerate(tasks)
-    )
+        if made.valid.complaint(made.plain.fields(number)) is None
+    }
     mixture = Mixture(
         MixtureConfig(  # as many examples of each task
             max_tokens=config.mixture.max_tokens,
             mixing="temperature",
             temperature=0.0,
-            window_examples=min(most, VALIDATION_EXAMPLES) * len(tasks),
+            window_examples=min(max(found.values(), default=1), VALIDATION_EXAMPLES)
+            * max(len(found), 1),
         ),
         store=made.valid,
         tasks=tasks,
         batching=made.plain,
         seed=0,
+        validating=True,
     )
+    if not mixture.counts():
+        return None
     return Validator(
         objective=made.objective,
-        tasks=tasks,
+        tasks={n: task for n, task in enumerate(tasks) if task.name in mixture.counts()},
         store=made.valid,
         batching=made.plain,
         fields=made.words.fields,
@@ -160,7 +195,7 @@ def _validator(config: LmConfig[Any], made: Training) -> Validator | None:
         context=made.model.config.context,
         batches=[mixture.load(spec) for spec in mixture.plan(0)],
         utterances=config.valid_utterances,
-        max_tokens=config.mixture.max_tokens,
+        max_tokens=DECODED_TOKENS * config.mixture.max_tokens,
         bf16=config.train.precision == "bf16",
     )
 

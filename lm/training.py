@@ -5,10 +5,10 @@ A family's ``training.py`` has ``Options``, its own options of ``lm.train``, and
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
@@ -22,12 +22,31 @@ from unitone.lm.predictor import Predictor
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import FOLDER
+from unitone.train import checkpoint
 from unitone.train.config import TrainConfig
 from unitone.train.distributed import World
 
 logger = logging.getLogger(__name__)
 
 Options = TypeVar("Options")
+
+
+@runtime_checkable
+class HasFields(Protocol):
+    """A family's row for a task."""
+
+    @property
+    def name(self) -> str:
+        """Of the task."""
+        ...
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """What an example is made of."""
+        ...
+
+
+Row = TypeVar("Row", bound=HasFields)
 
 TRAINING = TrainConfig(
     steps=20_000,
@@ -57,6 +76,9 @@ class LmConfig(Generic[Options]):
     """Splits that are learnt."""
     valid_split: tuple[str, ...] = ("dev",)
     """Splits that validation looks at."""
+    split_by: str | None = None
+    """Where the corpus has no splits, makes train, dev and test (90, 5 and 5 in a hundred) by the
+    hash of this: utterance, speaker (nobody is in two of them), text or language."""
     valid_utterances: int = 32
     """Utterances that validation decodes for each task; 0 looks at the loss only."""
     context: int = 1024
@@ -107,6 +129,8 @@ class Training:
     """For validation: without augmentation, one example a row."""
     predictor: Callable[[str], Predictor[Any]]
     """Of a task, with the model as it is now."""
+    null_share: float | None = None
+    """Share of examples whose condition is dropped, where the family does that."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What else must be the same when a run goes on."""
 
@@ -158,6 +182,27 @@ def open_words(
     return Words(shards=shards, tokenizer=tokenizer, fields=fields_of, codes=codes)
 
 
+def learnable(table: Sequence[Row], data: TokenStore, *, named: Collection[str]) -> list[Row]:
+    """Return the rows that the training data has examples of; the others are named in the log.
+
+    Raises:
+        ConfigError: one of ``named``, which the user asked for, has none; or what it is missing
+            comes by an option; or no row has any.
+    """
+    kept: list[Row] = []
+    for row in table:
+        complaint = data.complaint(row.fields)
+        if complaint is None:
+            kept.append(row)
+        elif row.name in named or not data.optional(row.fields):
+            data.examples(row.fields, task=row.name)  # refuses
+        else:
+            logger.warning("task %s is left out: %s", row.name, complaint)
+    if not kept:
+        raise ConfigError("the corpus has what no task of the table needs; the log says what")
+    return kept
+
+
 def open_stores(
     config: LmConfig[Any], words: Words, world: World
 ) -> tuple[TokenStore, TokenStore | None]:
@@ -170,7 +215,8 @@ def open_stores(
         world.gather(None)  # until the first has written the stores
     training = _store(config, words, "train", config.split)
     valid = None
-    if words.shards.distinct("split") & {*config.valid_split}:
+    there = words.shards.distinct("split") if config.split_by is None else {"train", "dev", "test"}
+    if there & {*config.valid_split}:
         valid = _store(config, words, "valid", config.valid_split)
     if world.first:
         world.gather(None)
@@ -187,4 +233,7 @@ def _store(config: LmConfig[Any], words: Words, name: str, split: tuple[str, ...
         split=split,
         features=config.features,
         embeddings=config.speaker_embeddings,
+        replace=not checkpoint.found(config.out / "checkpoints"),
+        validating=name == "valid",
+        split_by=config.split_by,
     )

@@ -4,7 +4,7 @@ Metrics are named ``<task>/<metric>``: ``asr/loss``, ``asr/wer``, ``st/bleu``, `
 Quick looks on a few utterances; `unitone.eval` has the scores that are published.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from unitone.lm.data.fields import Fields, Record
 from unitone.lm.data.mixture import Batching, examples, total
 from unitone.lm.data.store import TokenStore
 from unitone.lm.predictor import Prediction, Predictor, predict_all
-from unitone.lm.tasks import Task
+from unitone.lm.tasks import HIGHER_IS_BETTER, Task
 from unitone.train.loading import to_device
 
 
@@ -29,7 +29,8 @@ class Validator:
 
     objective: nn.Module
     """The trainable module, whose forward returns the loss by task."""
-    tasks: Sequence[Task]
+    tasks: Mapping[int, Task]
+    """By their numbers in the batches: those that the split has examples of."""
     store: TokenStore
     """Of the validation split."""
     batching: Batching
@@ -42,20 +43,26 @@ class Validator:
     utterances: int
     """How many are decoded for each task."""
     max_tokens: int
-    """Of a batch in decoding."""
+    """Positions in memory at a time in decoding."""
     bf16: bool
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of what it may return."""
-        decoded = [task for task in self.tasks if self.utterances and task.metric != "units"]
-        losses = ("loss", *(f"{task.name}/loss" for task in self.tasks))
+        tasks = self.tasks.values()
+        decoded = [task for task in tasks if self.utterances and task.metric != "units"]
+        losses = ("loss", *(f"{task.name}/loss" for task in tasks))
         return (*losses, *(f"{task.name}/{task.metric}" for task in decoded))
+
+    @property
+    def higher_is_better(self) -> tuple[str, ...]:
+        """Those of `metrics` of which more is better."""
+        return tuple(m for m in self.metrics if m.rpartition("/")[2] in HIGHER_IS_BETTER)
 
     def __call__(self, step: int) -> dict[str, float]:
         """Return every metric; ``loss`` is the mean of the tasks' losses."""
         metrics = self._losses()
-        for number, task in enumerate(self.tasks):
+        for number, task in self.tasks.items():
             if self.utterances and task.metric != "units":
                 metrics |= self._score(number, task)
         return metrics
@@ -72,7 +79,8 @@ class Validator:
                 counts[name] = counts.get(name, 0.0) + float(count)
         losses = {name: sums[name] / counts[name] for name in sums if counts[name]}
         named = {f"{name}/loss": loss for name, loss in losses.items()}
-        mean = np.mean([losses[task.name] for task in self.tasks if task.name in losses])
+        tasks = self.tasks.values()
+        mean = np.mean([losses[task.name] for task in tasks if task.name in losses])
         return {"loss": float(mean), **named}
 
     def _score(self, number: int, task: Task) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """Frozen dataclasses to JSON or a command line and back, strictly: no unknown or missing key."""
 
 import dataclasses
+import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -80,6 +81,8 @@ def _scalar(kind: Any, value: Any, *, where: str) -> Any:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"{where} must be {kind.__name__}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} must be a finite number, got {value}")
     return value
 
 
@@ -121,7 +124,25 @@ def command_line(
             sys.stderr.write(f"error: {word} is given twice; give several values after one\n")
             raise SystemExit(2)
     flat = (tyro.conf.OmitArgPrefixes,)
-    return tyro.cli(kind, args=argv, description=description, config=flat)
+    config = tyro.cli(kind, args=argv, description=description, config=flat)
+    for name, value in _floats(config):
+        if not math.isfinite(value):
+            option = name.replace("_", "-")
+            sys.stderr.write(f"error: --{option} must be a finite number, got {value}\n")
+            raise SystemExit(2)
+    return config
+
+
+def _floats(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the floating-point numbers of a configuration, nested ones too, by field."""
+    if isinstance(value, float):
+        yield name, value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _floats(getattr(value, field.name), field.name)
+    elif isinstance(value, Mapping | tuple | list):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _floats(one, name)
 
 
 def arguments(config: Any) -> list[str]:

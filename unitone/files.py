@@ -12,6 +12,8 @@ from unitone.errors import CheckpointError, ConfigError
 
 UNFINISHED = ".unitone.tmp"
 """How the temporary names end; other programs' temporary files are not ours to delete."""
+_HELD: set[Path] = set()
+"""Folders that this process has locked."""
 
 
 @contextlib.contextmanager
@@ -94,6 +96,9 @@ def sha256(path: Path) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` (made if absent) for this process; the lock dies with the process.
 
+    A process may take a lock again that it holds: a command takes it before it writes anything,
+    and what it calls doesn't have to know.
+
     Raises:
         ConfigError: another process holds it.
     """
@@ -101,6 +106,10 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError(f"--out {folder}: a file is in the way; choose another --out") from error
+    place = folder.resolve()
+    if place in _HELD:
+        yield
+        return
     try:
         import fcntl
     except ImportError:  # not a POSIX system: the user is the lock
@@ -115,7 +124,9 @@ def locked(folder: Path) -> Iterator[None]:
         ) from None
     for left in folder.glob(f".*{UNFINISHED}"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
+    _HELD.add(place)
     try:
         yield
     finally:
+        _HELD.discard(place)
         os.close(handle)

@@ -111,62 +111,72 @@ class Mixture:
         tasks: Sequence[Task],
         batching: Batching,
         seed: int,
+        validating: bool = False,
     ) -> None:
-        """Find every task's examples.
+        """Find every task's examples; ``validating``: a task may have none, which is said.
 
         Raises:
             ConfigError: no utterance has what a task needs; the field is named.
         """
         self._config, self._store, self.batching = config, store, batching
         self._tasks, self._seed = tuple(tasks), seed
-        self._rows: list[np.ndarray] = []
-        self._to: list[np.ndarray] = []
-        self._costs: list[np.ndarray] = []
+        self._examples: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         for number, task in enumerate(self._tasks):
-            rows, to, costs = examples(store, batching, number, name=task.name)
-            long = total(costs) > batching.longest
-            if long.any():
-                logger.warning(
-                    "%s: %d of %d examples are left out: longer than --context, or --max-tokens "
-                    "%d, allows",
-                    *(task.name, int(long.sum()), len(long), config.max_tokens),
-                )
-            if not (~long).any():
-                raise ConfigError(
-                    f"task {task.name}: every example is longer than --context, or --max-tokens "
-                    f"{config.max_tokens}, allows"
-                )
-            self._rows.append(rows[~long])
-            self._to.append(to[~long])
-            self._costs.append(costs[~long])
+            try:
+                self._examples[number] = self._fitting(number, task)
+            except ConfigError as error:
+                if not validating:
+                    raise
+                logger.warning("not validated: %s", error)
         self.identity = store.identity
         """Of the data it draws from."""
         self.shares = self._shares()
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
+    def _fitting(self, number: int, task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what `examples` does, of those that are short enough."""
+        rows, to, costs = examples(self._store, self.batching, number, name=task.name)
+        long, most = total(costs) > self.batching.longest, self._config.max_tokens
+        if long.all():
+            raise ConfigError(
+                f"task {task.name}: every example is longer than --context, or --max-tokens "
+                f"{most}, allows"
+            )
+        if long.any():
+            logger.warning(
+                "%s: %d of %d examples are left out: longer than --context, or --max-tokens %d, "
+                "allows",
+                *(task.name, int(long.sum()), len(long), most),
+            )
+        return rows[~long], to[~long], costs[~long]
+
     def _shares(self) -> np.ndarray:
-        counts = np.array([len(rows) for rows in self._rows], float)
+        counts = np.array([self._count(number) for number in range(len(self._tasks))], float)
         if self._config.mixing == "weights":
             shares = np.array([task.weight for task in self._tasks])
         elif self._config.mixing == "temperature":
             shares = counts**self._config.temperature
         else:
             shares = counts
-        normalized: np.ndarray = shares / shares.sum()
+        shares = np.where(counts > 0, shares, 0.0)
+        normalized: np.ndarray = shares / max(shares.sum(), 1e-9)
         return normalized
 
+    def _count(self, number: int) -> int:
+        return len(self._examples[number][0]) if number in self._examples else 0
+
     def counts(self) -> dict[str, int]:
-        """Return how many examples each task has."""
-        return {task.name: len(rows) for task, rows in zip(self._tasks, self._rows, strict=True)}
+        """Return how many examples each task has that has any."""
+        return {self._tasks[number].name: self._count(number) for number in self._examples}
 
     def plan(self, window: int) -> list[list[list[Item]]]:
         """Return the batches of an epoch window: rows of items, several in a row if packed."""
         items: list[Item] = []
         costs: list[np.ndarray] = []
-        for number in range(len(self._tasks)):
+        for number, columns in self._examples.items():
             picked, first = self._picked(number, window)
-            rows, to = self._rows[number][picked], self._to[number][picked]
-            costs.append(self._costs[number][picked])
+            rows, to, of_these = (column[picked] for column in columns)
+            costs.append(of_these)
             items += [
                 Item(task=number, row=int(row), to=int(other), draw=first + place)
                 for place, (row, other) in enumerate(zip(rows, to, strict=True))
@@ -194,7 +204,7 @@ class Mixture:
         """Return which examples of a task a window holds, and the number of the first draw."""
         share = self.shares[number] * self._config.window_examples
         first, last = int(np.floor(window * share)), int(np.floor((window + 1) * share))
-        count = len(self._rows[number])
+        count = self._count(number)
         draws = np.arange(first, last)
         epochs, places = np.divmod(draws, count)
         picked = np.empty(len(draws), np.int64)
@@ -209,7 +219,7 @@ class Mixture:
             name = self._tasks[number].name
             generator = seeding.stream(self._seed, "order", name, epoch)
             self._orders = {old: order for old, order in self._orders.items() if old[0] != number}
-            self._orders[key] = generator.permutation(len(self._rows[number]))
+            self._orders[key] = generator.permutation(self._count(number))
         return self._orders[key]
 
     def load(self, spec: list[list[Item]]) -> Any:

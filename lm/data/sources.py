@@ -17,6 +17,7 @@ from unitone.corpus.utterance import Skipped, Utterance
 from unitone.corpus.waveforms import load_ahead
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.data.speaker_prompts import SpeakerPrompts
+from unitone.lm.data.splits import splitter
 from unitone.lm.data.waveforms import codec_of
 from unitone.lm.family import LoadedModel
 from unitone.lm.tasks import SPEECH
@@ -35,6 +36,8 @@ class SourceConfig:
     """Instead: Lhotse cuts, plain or NeMo JSON lines, or a fairseq TSV."""
     split: str | None = None
     """Only the utterances of this split."""
+    split_by: str | None = None
+    """Of shards without splits: what `--split-by` of the training was."""
     limit: int | None = None
     """Only the first so many."""
     ssl: str | None = None
@@ -73,6 +76,8 @@ class Source:
         """
         if (config.tokens is None) == (config.manifest is None):
             raise ConfigError("give the corpus: either --tokens or --manifest")
+        if config.split_by is not None and config.tokens is None:
+            raise ConfigError("--split-by is of shards; give --tokens")
         if config.limit is not None and config.limit < 1:
             raise ConfigError(f"--limit must be 1 or more, got {config.limit}")
         self._config, self._loaded, self._needs = config, loaded, needs
@@ -94,6 +99,8 @@ class Source:
             raise CorpusError(f"{config.tokens or config.manifest}: no utterance in it")
         self._numbers = sorted(self._ids)[: config.limit]
         key = f"{self._source} {config.split} {config.limit}"
+        if config.split_by is not None:
+            key += f" by {config.split_by}"
         if config.speaker_embeddings is not None:
             key += f" {files.sha256(config.speaker_embeddings)}"
         self.identity = hashlib.sha256(key.encode()).hexdigest()
@@ -105,15 +112,16 @@ class Source:
         shards = TokenShards(folder, passport=self._loaded.passport)
         if "codes" in self._needs:
             require_codes(shards, self._loaded, what=str(folder))
-        split = self._config.split
+        split, split_of = self._config.split, splitter(shards, self._config.split_by)
         splits: set[str] = set()
         speakers: dict[str | None, int] = {None: -1}
         owners, sizes = np.full(len(shards), -1), np.zeros(len(shards), int)
         for number, row in enumerate(shards.rows()):
-            splits.add(row["split"] or "")
+            mine = split_of(row)
+            splits.add(mine or "")
             owners[number] = speakers.setdefault(row["speaker"], len(speakers))
             sizes[number] = len(row["units"])
-            if split is None or row["split"] == split:
+            if split is None or mine == split:
                 self._ids[number] = row["id"]
         if split is not None and len(shards) and not self._ids:
             found = ", ".join(sorted(splits - {""})) or "none"

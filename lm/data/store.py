@@ -29,6 +29,7 @@ from unitone.config import to_dict
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.data.fields import Fields
 from unitone.lm.data.speaker_prompts import SpeakerPrompts
+from unitone.lm.data.splits import splitter
 from unitone.lm.tasks import CLASSES
 from unitone.logs import Progress
 from unitone.tokenizers.shards import TokenShards
@@ -41,9 +42,12 @@ LABELS = ("language", "gender", "speaker")
 CURES = {
     "prompt_units": "that takes a speaker with two utterances",
     "voice": "give the speaker embeddings with --speaker-embeddings",
+    "features": "make them with `python -m tokenizers.features` and give --features",
     "codes": "make shards that have them with `python -m unitone.codecs.encode`",
 }
 """What helps where a field is missing; otherwise it is a better manifest."""
+BY_OPTION = ("features", "voice", "codes")
+"""Fields that no manifest has."""
 
 
 def build(
@@ -54,49 +58,90 @@ def build(
     split: Sequence[str] | None,
     features: Path | None = None,
     embeddings: Path | None = None,
+    replace: bool = True,
+    validating: bool = False,
+    split_by: str | None = None,
 ) -> "TokenStore":
     """Write the store of the rows of ``split`` (None: all), or open it if it is there already.
 
+    ``split_by`` makes the splits, as `unitone.lm.data.splits` says.
     ``features`` is a folder of `unitone.tokenizers.features`; its files are read where they lie.
     ``embeddings`` is a file that `unitone.speaker_embeddings` reads; its vectors are copied.
+    A store of other data makes room, if ``replace`` says so. ``validating``: an utterance may be
+    without a speaker embedding, and is no example then.
 
     Raises:
         CorpusError: no utterance is in the split.
         ConfigError: the shards are of another tokenizer than the vocabulary, have no codes where
-            it has, or an utterance has no speaker embedding where there are some.
+            it has, or an utterance has no speaker embedding where there are some; or there is a
+            store of other data that is to stay.
         CheckpointError: the file of speaker embeddings can't be read.
     """
-    vocabulary = fields.vocabulary
-    vocabulary.require_passport(shards.passport.hash, of="the token shards")
-    of_features = None if features is None else files.sha256(features / FEATURES)
+    fields.vocabulary.require_passport(shards.passport.hash, of="the token shards")
     vectors = (
         None
         if embeddings is None
         else speaker_embeddings.read(embeddings, option="--speaker-embeddings")
     )
     key = [
-        FORMAT,
-        *(shards.index["manifest_sha256"], shards.passport.hash, vocabulary.hash, split),
-        *(str(features), of_features),
-        *([] if embeddings is None else [files.sha256(embeddings)]),
-        *([to_dict(shards.require_codes())] if vocabulary.codes else []),
+        *_key(shards, fields, features=features, embeddings=embeddings, split=split),
+        *([] if split_by is None else [f"by {split_by}"]),
     ]
     identity = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     index = folder / INDEX
     if index.is_file() and files.read_json(index)["identity"] == identity:
-        return TokenStore(folder)
+        return TokenStore(folder, split=split)
+    if index.is_file() and not replace:
+        raise ConfigError(
+            f"{folder} has the tokens that this run began with; the shards, or the features or "
+            "speaker embeddings beside them, are others now: give the old ones to go on, or "
+            "another --out to start anew"
+        )
     index.unlink(missing_ok=True)
-    columns = _Columns({} if features is None else _files_of(features), vectors)
+    of = {} if features is None else _files_of(features)
+    columns = _Columns(of, vectors, validating=validating)
+    split_of = splitter(shards, split_by)
     with Progress("tokens", total=float(len(shards)), unit="utterance") as progress:
         for row in shards.rows():
-            if split is None or row["split"] in split:
+            if split is None or split_of(row) in split:
                 columns.add(fields.record(row), num_samples=row["num_samples"])
             progress.advance(1.0)
     if not columns.ids:
-        among = "" if split is None else f" of split {', '.join(split)}"
-        raise CorpusError(f"no utterance{among} in the token shards")
+        raise CorpusError(f"no utterance{_of(split)} in the token shards{_splits_of(shards)}")
     columns.write(folder, identity=identity)
-    return TokenStore(folder)
+    return TokenStore(folder, split=split)
+
+
+def _key(
+    shards: TokenShards,
+    fields: Fields,
+    *,
+    features: Path | None,
+    embeddings: Path | None,
+    split: Sequence[str] | None,
+) -> list[Any]:
+    """Return what a store is made from, as JSON values."""
+    of_features = None if features is None else files.sha256(features / FEATURES)
+    words = fields.vocabulary
+    return [
+        FORMAT,
+        *(shards.index["manifest_sha256"], shards.passport.hash, words.hash, split),
+        *(str(features), of_features),
+        *([] if embeddings is None else [files.sha256(embeddings)]),
+        *([to_dict(shards.require_codes())] if words.codes else []),
+    ]
+
+
+def _of(split: Sequence[str] | None) -> str:
+    return "" if split is None else f" of split {', '.join(split)}"
+
+
+def _splits_of(shards: TokenShards) -> str:
+    """Return what is to be said where a split is empty."""
+    found = ", ".join(sorted(shards.distinct("split")))
+    if found:
+        return f"; there are {found}: choose with --split"
+    return ", which have no splits: `--split-by utterance` (or speaker) makes train, dev and test"
 
 
 def _files_of(features: Path) -> dict[str, Path]:
@@ -111,10 +156,12 @@ class _Columns:
         self,
         features: Mapping[str, Path],
         vectors: Mapping[str, Float32[np.ndarray, "E"]] | None,
+        *,
+        validating: bool,
     ) -> None:
         self.ids: list[str] = []
-        self._vectors = vectors
-        self._voices: list[str] = []
+        self._vectors, self._validating = vectors, validating
+        self._voices: list[str | None] = []
         self._features = features
         self._files: list[str | None] = []
         self._frames: list[int] = []
@@ -135,12 +182,11 @@ class _Columns:
         for name in LABELS:
             self._labels[name].append(record.get(name))
         if self._vectors is not None:
-            speaker = record.get("speaker")
-            self._voices.append(
-                speaker_embeddings.name_of(
-                    self._vectors, id=record["id"], speaker=speaker, option="--speaker-embeddings"
-                )
-            )
+            whose = {"id": record["id"], "speaker": record.get("speaker")}
+            voice = speaker_embeddings.find(self._vectors, **whose)
+            if voice is None and not self._validating:
+                speaker_embeddings.name_of(self._vectors, **whose, option="--speaker-embeddings")
+            self._voices.append(voice)
         self.ids.append(record["id"])
         self._num_samples += num_samples
         path = self._features.get(record["id"])
@@ -162,10 +208,11 @@ class _Columns:
             numbers = {label: number for number, label in enumerate(labels[name])}
             coded = [-1 if value is None else numbers[value] for value in values]
             _write(folder / f"{name}.npy", np.array(coded, np.int32))
-        if self._vectors is not None:
-            used, which = np.unique(self._voices, return_inverse=True)
-            _write(folder / "voices.npy", np.stack([self._vectors[str(name)] for name in used]))
-            _write(folder / "voice.npy", which.astype(np.int32))
+        used = sorted({name for name in self._voices if name is not None})
+        if self._vectors is not None and used:
+            which = {None: -1} | {name: number for number, name in enumerate(used)}
+            _write(folder / "voices.npy", np.stack([self._vectors[name] for name in used]))
+            _write(folder / "voice.npy", np.array([which[n] for n in self._voices], np.int32))
         index = {
             "identity": identity,
             "fields": sorted(self._tokens),
@@ -175,7 +222,7 @@ class _Columns:
             "features": self._files if self._width else None,
             "frames": self._frames if self._width else None,
             "width": self._width,
-            "voices": self._vectors is not None,
+            "voices": bool(used),
         }
         files.write_json(folder / INDEX, index)
 
@@ -188,9 +235,9 @@ def _write(path: Path, array: np.ndarray) -> None:
 class TokenStore:
     """An opened store; picklable, since only the folder travels."""
 
-    def __init__(self, folder: Path) -> None:
-        """Map the arrays of ``folder``."""
-        self._folder = folder
+    def __init__(self, folder: Path, *, split: Sequence[str] | None = None) -> None:
+        """Map the arrays of ``folder``, which are of ``split``, as messages say."""
+        self._folder, self._split = folder, split
         index = files.read_json(folder / INDEX)
         self.identity: str = index["identity"]
         """Hash of the shards, the vocabulary and the splits it was made from."""
@@ -219,10 +266,10 @@ class TokenStore:
         """Languages that there are translations into."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self._folder}
+        return {"folder": self._folder, "split": self._split}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= TokenStore(state["folder"]).__dict__
+        self.__dict__ |= TokenStore(**state).__dict__
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -254,7 +301,7 @@ class TokenStore:
         path = None if self._features is None else self._features[row]
         if path is not None:
             record["features"] = np.load(path)
-        if self._voices is not None:
+        if self._voices is not None and self._voice[row] >= 0:
             record["voice"] = np.asarray(self._voices[self._voice[row]])
         if prompting is not None:
             record["prompt_units"] = self._field("units", self._prompts.draw(row, prompting))
@@ -277,16 +324,27 @@ class TokenStore:
         Raises:
             ConfigError: no utterance has them all; ``task`` and the missing field are named.
         """
+        complaint = self.complaint(fields)
+        if complaint is not None:
+            raise ConfigError(f"task {task}: {complaint}, or leave the task out (--tasks)")
+        return self._found(fields)
+
+    def _found(self, fields: Sequence[str]) -> list[tuple[int, Int[np.ndarray, "U"]]]:
         targets = range(len(self.languages)) if "translation" in fields else (-1,)
-        found = [(to, self._having(fields, to)) for to in targets]
-        if not sum(len(rows) for _, rows in found):
-            missing = self._missing(fields)
-            cure = CURES.get(missing, "add it to the manifest and encode again")
-            raise ConfigError(
-                f"task {task}: no utterance has {', '.join(fields)}; {missing} is missing in "
-                f"the token shards: {cure}, or leave the task out (--tasks)"
-            )
-        return found
+        return [(to, self._having(fields, to)) for to in targets]
+
+    def complaint(self, fields: Sequence[str]) -> str | None:
+        """Return which of ``fields`` is missing, where, and what helps; None if nothing is."""
+        if any(len(rows) for _, rows in self._found(fields)):
+            return None
+        missing = self._missing(fields)
+        cure = CURES.get(missing, "add it to the manifest and encode again")
+        among = _of(self._split)
+        return f"no utterance{among} has {', '.join(fields)}; {missing} is missing: {cure}"
+
+    def optional(self, fields: Sequence[str]) -> bool:
+        """Tell whether what is missing is the corpus's own, and not what an option brings."""
+        return self._missing(fields) not in BY_OPTION
 
     def _having(self, fields: Sequence[str], to: int) -> Int[np.ndarray, "U"]:
         there = np.ones(len(self), bool)
@@ -308,7 +366,8 @@ class TokenStore:
         if name == "prompt_units":
             return self._prompts.longest
         if name == "voice":
-            return np.full(len(self), int(self._voices is not None))
+            there = np.zeros(len(self), bool) if self._voices is None else self._voice >= 0
+            return there.astype(np.int64)
         if name not in self._offsets:
             return np.zeros(len(self), np.int64)
         return np.diff(self._offsets[name])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from unitone import files, model_dir
 from unitone.codecs import codec, unit_decoder
 from unitone.codecs.codec import Codec, Sound
 from unitone.codecs.synthesize import write_wave
@@ -63,6 +64,8 @@ class SpeechDecoder:
             CheckpointError: it is damaged.
         """
         self._codec = codec_of(loaded, decoder) if speech == "codes" else None
+        self.identity = "" if loaded.codes is None else loaded.codes.codec.weight_hash
+        """Hash of its weights."""
         self._decoder: UnitDecoder | None = None
         if speech == "units":
             self._open_decoder(loaded, decoder)
@@ -78,6 +81,7 @@ class SpeechDecoder:
         if name != unit_decoder.NAME:
             raise ConfigError(f"{folder} holds a {name}, which does not take units")
         opened = unit_decoder.load(folder, device=loaded.device)
+        self.identity = files.sha256(model_dir.resolve(folder) / model_dir.WEIGHTS)
         if opened.network.config.speaker_dim is not None:
             raise ConfigError(
                 f"{folder} speaks by speaker embeddings; give a decoder of named speakers"

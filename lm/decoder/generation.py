@@ -150,18 +150,33 @@ def stream(
         yield token
 
 
-def groups(lengths: Sequence[int], *, max_tokens: int, max_rows: int = 64) -> list[list[int]]:
-    """Return batches of prompts of like length, longest first, under a budget of tokens.
+def groups(
+    lengths: Sequence[int],
+    *,
+    max_tokens: int,
+    max_rows: int = 64,
+    new: Sequence[int] | None = None,
+    each: int = 1,
+) -> list[list[int]]:
+    """Return batches of prompts of like length, longest first, under a budget of positions.
 
     Args:
         lengths: of the prompts.
-        max_tokens: rows times the longest row, of a batch; a longer row is a batch of its own.
-        max_rows: of a batch.
+        max_tokens: rows times positions of a batch; a row that is longer is a batch of its own.
+        max_rows: prompts of a batch.
+        new: most tokens after each prompt; default: none. A batch is as long as its longest prompt
+            and its most new tokens together.
+        each: rows that a prompt becomes: beams, candidates, the twins of guidance.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []
     while order:
-        rows = min(max_rows, max(1, max_tokens // max(1, lengths[order[0]])))
+        rows, most = 0, 0
+        for index in order[:max_rows]:
+            most = max(most, 0 if new is None else new[index])
+            if rows and (rows + 1) * each * (lengths[order[0]] + most) > max_tokens:
+                break
+            rows += 1
         batches.append(order[:rows])
         order = order[rows:]
     return batches
@@ -195,7 +210,7 @@ class _Batch:
         self.eos = int(allowed[:eos].sum())
         """Its column."""
         self.limits = torch.tensor(
-            [_limit(len(prompt), decoding, context=model.config.context) for prompt in prompts],
+            [limit(len(prompt), decoding, context=model.config.context) for prompt in prompts],
             device=self.stepper.tokens.device,
         )
         """Most tokens of each prompt."""
@@ -283,7 +298,7 @@ class _Batch:
         return torch.from_numpy(drawn).to(self.limits.device)
 
 
-def _limit(length: int, decoding: Decoding, *, context: int) -> int:
+def limit(length: int, decoding: Decoding, *, context: int) -> int:
     """Return the cap of new tokens after a prompt."""
     rest = context - length
     if rest < 1:

@@ -18,7 +18,7 @@ from unitone.lm.decoder.layout import Example, PromptFormatter
 from unitone.lm.decoder.model import NONE
 from unitone.lm.decoder.template import DecoderTask, Decoding
 from unitone.lm.family import LoadedModel
-from unitone.lm.predictor import Prediction
+from unitone.lm.predictor import MAX_TOKENS, Prediction
 from unitone.lm.tasks import select
 
 CANDIDATES, TEMPERATURE = 16, 0.4
@@ -102,6 +102,7 @@ def open_predictor(
     """
     (row,) = select(loaded.table, [task])
     decoding = (config or DecodingConfig()).of(row.decoding)
+    require_null(decoding, loaded.null_share)
     if careful and reranker(row, loaded.table):
         decoding = replace(decoding, beam=1, temperature=TEMPERATURE, candidates=CANDIDATES)
     return DecoderPredictor(
@@ -111,6 +112,20 @@ def open_predictor(
         formatter=open_formatter(loaded),
         seed=seed,
     )
+
+
+def require_null(decoding: Decoding, null_share: float | None) -> None:
+    """Refuse guidance by a model that has never seen a prompt without its condition.
+
+    Raises:
+        ConfigError: ``null_share`` of its training was 0. Of older models it is not known.
+    """
+    if decoding.guidance != 1.0 and null_share == 0:
+        raise ConfigError(
+            f"--guidance {decoding.guidance:g}: this model was trained without --null-share, so it "
+            "knows no prompt without its condition; leave --guidance out, or train with "
+            "--null-share 0.1"
+        )
 
 
 def open_formatter(loaded: LoadedModel) -> PromptFormatter:
@@ -189,14 +204,38 @@ class DecoderPredictor:
 
     def batches(self, requests: Sequence[PromptRequest], *, max_tokens: int) -> list[list[int]]:
         """Return the numbers of requests that go together."""
-        return generation.groups([len(one.prompt) for one in requests], max_tokens=max_tokens)
+        return generation.groups(
+            [len(one.prompt) for one in requests],
+            new=[self._limit(one) for one in requests],
+            each=self._rows * self.decoding.candidates,
+            max_tokens=max_tokens,
+        )
 
-    def predict(self, requests: Sequence[PromptRequest]) -> list[Prediction]:
+    @property
+    def _rows(self) -> int:
+        """Rows of one candidate: its beams and, with guidance, their twins."""
+        return self.decoding.beam * (1 if self.decoding.guidance == 1.0 else 2)
+
+    def _limit(self, request: PromptRequest) -> int:
+        context = self._model.config.context
+        return generation.limit(len(request.prompt), self.decoding, context=context)
+
+    def predict(
+        self, requests: Sequence[PromptRequest], *, max_tokens: int = MAX_TOKENS
+    ) -> list[Prediction]:
         """Generate for one batch; of several candidates, return the one that reranking chooses."""
-        count = self.decoding.candidates
-        found = self._generate([one for one in requests for _ in range(count)])
+        candidates = range(self.decoding.candidates)
+        drawn = [(one, number) for one in requests for number in candidates]
+        longest = max((len(one.prompt) for one in requests), default=0)
+        longest += max(map(self._limit, requests), default=0)
+        together = len(drawn)
+        if len(candidates) > 1:  # of one request alone there may be too many
+            together = max(1, max_tokens // (self._rows * longest))
+        found: list[Hypothesis] = []
+        for first in range(0, len(drawn), together):
+            found += self._generate(drawn[first : first + together])
         if self._reranker is not None:
-            found = self._reranked(requests, found, self._reranker)
+            found = self._reranked(requests, found, self._reranker, max_tokens=max_tokens)
         return [
             self.formatter.prediction(
                 self.row,
@@ -207,12 +246,13 @@ class DecoderPredictor:
             for request, one in zip(requests, found, strict=True)
         ]
 
-    def _generate(self, requests: Sequence[PromptRequest]) -> list[Hypothesis]:
-        nulls = [one.null for one in requests if one.null is not None]
-        count = self.decoding.candidates
+    def _generate(self, drawn: Sequence[tuple[PromptRequest, int]]) -> list[Hypothesis]:
+        """Generate for requests, each with the number of its candidate."""
+        nulls = [one.null for one, _ in drawn if one.null is not None]
+        several = self.decoding.candidates > 1
         return generation.generate(
             self._model,
-            [one.prompt for one in requests],
+            [one.prompt for one, _ in drawn],
             allowed=self._allowed,
             eos=self.formatter.vocabulary.eos_id,
             decoding=self.decoding,
@@ -221,9 +261,9 @@ class DecoderPredictor:
             generators=[
                 seeding.stream(
                     *(self._seed, "decode", self.row.name, one.id, one.to or ""),
-                    *([place % count] if count > 1 else []),
+                    *([number] if several else []),
                 )
-                for place, one in enumerate(requests)
+                for one, number in drawn
             ],
         )
 
@@ -232,6 +272,8 @@ class DecoderPredictor:
         requests: Sequence[PromptRequest],
         found: Sequence[Hypothesis],
         reranker: DecoderTask,
+        *,
+        max_tokens: int,
     ) -> list[Hypothesis]:
         """Return each request's hypothesis for which the inverse task finds the input likeliest."""
         count = self.decoding.candidates
@@ -245,7 +287,10 @@ class DecoderPredictor:
                 self.formatter.example(reranker, {**request.record, self.row.output: tokens})
                 for tokens in outputs
             ]
-            likelihoods = log_likelihoods(self._model, examples)
+            likelihoods: dict[int, float] = {}
+            for group in generation.groups(list(map(len, examples)), max_tokens=max_tokens):
+                sums = log_likelihoods(self._model, [examples[place] for place in group])
+                likelihoods |= dict(zip(group, sums, strict=True))
             best = max(
                 range(count), key=lambda place: (outputs[place].size > 0, likelihoods[place])
             )

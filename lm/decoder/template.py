@@ -11,6 +11,7 @@ first bracket; a field of the target may be given in part (``prefix``), as in sp
 The layouts of VoxtLM (arXiv 2309.07937) and PolySpeech (arXiv 2406.07801) are tables like ours.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -62,13 +63,16 @@ def check(decoding: Decoding) -> None:
     Raises:
         ConfigError: naming the setting.
     """
+    for name, value in to_dict(decoding).items():
+        if not math.isfinite(value):
+            raise ConfigError(f"decoding: {name} must be a finite number, got {value}")
     least = {
         "beam": 1, "temperature": 0, "top_k": 0, "no_repeat": 0, "max_tokens": 1, "max_ratio": 0,
         "min_tokens": 0, "candidates": 1,
     }  # fmt: skip
     for name, bound in least.items():
         value = getattr(decoding, name)
-        if not bound <= value < float("inf"):
+        if value < bound:
             raise ConfigError(f"decoding: {name} must be {bound} or more, got {value}")
     if not 0 < decoding.top_p <= 1:
         raise ConfigError(f"decoding: top_p must be above 0 and at most 1, got {decoding.top_p}")

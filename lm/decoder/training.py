@@ -18,14 +18,14 @@ from unitone.lm.decoder.batch import BatchConfig, DecoderBatching
 from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import LanguageModel, size
 from unitone.lm.decoder.objective import NextToken
-from unitone.lm.decoder.predictor import DecoderPredictor
+from unitone.lm.decoder.predictor import DecoderPredictor, require_null
 from unitone.lm.decoder.speech_ctc import SpeechCtc, reads
 from unitone.lm.decoder.template import DecoderTask
 from unitone.lm.interop import finetune, pretrained
 from unitone.lm.interop.opt import OptConfig, OptModel
 from unitone.lm.interop.pretrained import Pretrained
 from unitone.lm.interop.token_rows import shared_rows
-from unitone.lm.training import LmConfig, Training, Words, open_stores, open_words
+from unitone.lm.training import LmConfig, Training, Words, learnable, open_stores, open_words
 from unitone.tokenizers.shards import TokenShards
 from unitone.train.distributed import World
 
@@ -107,9 +107,11 @@ def prepare(config: DecoderConfig, world: World) -> Training:
     )
     pattern = words.codes.pattern if words.codes else "delay"
     formatter = PromptFormatter(words.fields, pattern=pattern)
+    training, valid = open_stores(config, words, world)
+    table = tuple(learnable(table, training, named=_named(config)))
     for row in table:
         formatter.check(row)
-    training, valid = open_stores(config, words, world)
+        require_null(row.decoding, options.batch.null_share)
     model = _model(config, words, data=training)
     batching = DecoderBatching(
         formatter=formatter,
@@ -140,8 +142,15 @@ def prepare(config: DecoderConfig, world: World) -> Training:
         batching=batching,
         plain=dataclasses.replace(batching, config=BatchConfig()),
         predictor=predictor,
+        null_share=options.batch.null_share,
         settings={"templates": {row.name: row.template for row in table}} if options.rows else {},
     )
+
+
+def _named(config: DecoderConfig) -> set[str]:
+    """Return the tasks that the user asks for by name."""
+    own = template.read(config.options.rows) if config.options.rows else ()
+    return {*config.tasks, *config.mixture.weights, *(row.name for row in own)}
 
 
 def _codes(

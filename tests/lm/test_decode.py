@@ -1,6 +1,7 @@
 """``python -m lm.decode``: every line of the corpus has a line or a reason, whatever happens."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from unitone.lm.predictor import Prediction
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.shards import TokenShards
+from unitone.train import checkpoint
 
 
 def run(world: Any, task: str, out: Path, *options: object, source: str = "tokens") -> int:
@@ -62,11 +64,13 @@ def test_a_killed_run_goes_on_and_the_file_is_the_same(
     out, calls = tmp_path / "hyp.jsonl", []
     original = DecoderPredictor.predict
 
-    def interrupted(self: DecoderPredictor, requests: Sequence[PromptRequest]) -> list[Prediction]:
+    def interrupted(
+        self: DecoderPredictor, requests: Sequence[PromptRequest], **options: Any
+    ) -> list[Prediction]:
         calls.append(len(requests))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(self, requests)
+        return original(self, requests, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(DecoderPredictor, "predict", interrupted)
@@ -77,9 +81,11 @@ def test_a_killed_run_goes_on_and_the_file_is_the_same(
         file.write('{"window": 0, "ba')  # the kill came in the middle of a line
     counted: list[int] = []
 
-    def counting(self: DecoderPredictor, requests: Sequence[PromptRequest]) -> list[Prediction]:
+    def counting(
+        self: DecoderPredictor, requests: Sequence[PromptRequest], **options: Any
+    ) -> list[Prediction]:
         counted.append(len(requests))
-        return original(self, requests)
+        return original(self, requests, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(DecoderPredictor, "predict", counting)
@@ -147,6 +153,84 @@ def test_generated_units_are_heard(world: Any, tmp_path: Path) -> None:
         wave, rate = soundfile.read(out.parent / line["audio"])
         assert rate == 16_000
         assert len(wave) >= 160 * 5
+
+
+SPOKEN = ("--min-tokens", 5, "--split", "test")
+
+
+def test_sound_that_is_gone_is_made_again(
+    world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, options = tmp_path / "hyp.jsonl", ("--audio", tmp_path / "sound", *SPOKEN)
+    assert run(world, "tts", out, *options) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    first = sorted((tmp_path / "sound").iterdir())[0]
+    first.unlink()
+    capsys.readouterr()
+    assert run(world, "tts", out, *options) == 0
+    assert f"1 files of {out} are gone, and made again: {first}" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert run(world, "tts", out, *options) == 0
+    assert "was there already" in capsys.readouterr().err
+
+
+def test_sound_that_is_gone_from_a_killed_run_is_made_again(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, options = tmp_path / "hyp.jsonl", ("--audio", tmp_path / "sound", *SPOKEN)
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "_finish", lambda *given, **named: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(world, "tts", out, *options)
+    shutil.rmtree(tmp_path / "sound")
+    assert run(world, "tts", out, *options) == 0
+    assert len(lines_of(out)) == len(list((tmp_path / "sound").iterdir())) == 2
+
+
+def test_a_list_of_what_was_skipped_that_is_gone_is_made_again(world: Any, tmp_path: Path) -> None:
+    out = tmp_path / "mt.jsonl"
+    assert run(world, "mt", out, "--to", "de") == 0
+    skipped = (tmp_path / "mt.skipped.jsonl").read_text()
+    (tmp_path / "mt.skipped.jsonl").unlink()
+    assert run(world, "mt", out, "--to", "de") == 0
+    assert (tmp_path / "mt.skipped.jsonl").read_text() == skipped
+
+
+def test_sound_of_another_decoder_is_not_this_ones(
+    world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(world.model, tmp_path / "model")
+    given = ("--model", model, "--audio", tmp_path / "sound", *SPOKEN)
+    words = ["--task", "tts", "--out", tmp_path / "hyp.jsonl", "--tokens", world.tokens, *given]
+    words = [str(word) for word in [*words, "--device", "cpu"]]
+    assert decode.main(words) == 0
+    weights = model / "decoder" / "model.safetensors"
+    tensors = checkpoint.load_tensors(weights)
+    checkpoint.save_tensors(weights, {name: one + 0.5 for name, one in tensors.items()})
+    assert decode.main(words) == 2
+    assert "was begun with sound_by = " in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_batches_of_another_size(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(world, "asr", tmp_path / "whole.jsonl") == 0
+    out, original, calls = tmp_path / "hyp.jsonl", DecoderPredictor.predict, []
+
+    def interrupted(
+        self: DecoderPredictor, requests: Sequence[PromptRequest], **options: Any
+    ) -> list[Prediction]:
+        calls.append(len(requests))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, requests, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DecoderPredictor, "predict", interrupted)
+        assert run(world, "asr", out, "--batch-tokens", 60) == 130
+    assert run(world, "asr", out, "--batch-tokens", 4000) == 0
+    found, whole = lines_of(out), lines_of(tmp_path / "whole.jsonl")
+    assert [(one["id"], one["text"]) for one in found] == [(o["id"], o["text"]) for o in whole]
 
 
 def test_what_is_too_long_or_lacks_something_is_listed(world: Any, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Predictor:
         return SimpleNamespace(id=record["id"], to=None)
     def batches(self, requests, *, max_tokens):
         return [[number] for number in range(len(requests))]
-    def predict(self, requests):
+    def predict(self, requests, *, max_tokens=0):
         likeliest = [int(self.model.logits.argmax())] * self.config.length
         return [Prediction(text=self.fields.text_of(likeliest)) for _ in requests]
 def open_predictor(loaded, task, *, config=DecodingConfig(), seed=0, careful=False):

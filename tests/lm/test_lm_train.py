@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,10 +121,14 @@ def test_streams_of_codes_are_learnt_within_their_levels() -> None:
     assert float(loss.total.detach()) == pytest.approx(3 * level + 4 * whole, rel=0.05)
 
 
-def test_from_shards_to_a_model_that_loads(make_shards: MakeShards, tmp_path: Path) -> None:
+def test_from_shards_to_a_model_that_loads(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, out = make_shards(rows(40)), tmp_path / "run"
     arguments = ["--tokens", str(data), "--out", str(out), *SMALL]
     assert lm_train.main([*arguments, "--steps", "3", "--validate-every", "3"]) == 0
+    following = f"next: unitone decode --model {out} --task asr --tokens {data} --split dev --out"
+    assert following in capsys.readouterr().err
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     (validation,) = [line["validation"] for line in lines if "validation" in line]
     assert {"loss", "asr/wer", "mt/bleu", "lid/accuracy"} <= validation.keys()
@@ -187,6 +193,13 @@ def test_a_pretrained_start_takes_the_options_of_training(
     assert shape.context == 128  # the pretrained model's, which is shorter than what was asked for
 
 
+def test_weights_by_hand_go_with_validation(make_shards: MakeShards, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--tokens", str(make_shards(rows(24))), "--out", str(out), *SMALL, "--steps", "1"]
+    assert lm_train.main([*options, "--weights", "asr", "6", "tts", "7"]) == 0
+    assert (out / "best").is_dir()
+
+
 def test_without_a_dev_split_there_is_no_validation(
     make_shards: MakeShards, tmp_path: Path
 ) -> None:
@@ -218,7 +231,38 @@ def test_data_that_changed_since_the_run_began(make_shards: MakeShards, tmp_path
     assert lm_train.main([*options, "--steps", "1"]) == 0
     index = json.loads((data / "tokens.json").read_text())
     (data / "tokens.json").write_text(json.dumps(index | {"manifest_sha256": "another"}))
+    store = (tmp_path / "run" / "store" / "train" / "store.json").read_bytes()
     assert lm_train.main([*options, "--steps", "2"]) == 2
+    assert (tmp_path / "run" / "store" / "train" / "store.json").read_bytes() == store
+
+
+def test_nothing_is_written_into_a_folder_in_which_another_process_trains(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    holder = "import sys; from pathlib import Path; from unitone import files\n"
+    holder += "with files.locked(Path(sys.argv[1])): print('held', flush=True), sys.stdin.read()"
+    command = [sys.executable, "-c", holder, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        arguments = ["--tokens", str(make_shards(rows(24))), "--out", str(out), *SMALL]
+        assert lm_train.main([*arguments, "--steps", "1"]) == 2
+        assert "is being written by another process" in capsys.readouterr().err
+        assert list(out.iterdir()) == []
+        other.communicate(b"")
+
+
+def test_other_settings_are_refused_before_anything_is_written(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    options = ["--tokens", str(make_shards(rows(24))), "--out", str(out), *SMALL, "--steps", "1"]
+    assert lm_train.main(options) == 0
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert lm_train.main([*options, "--split", "train", "dev"]) == 2
+    assert "was begun with split" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
 def test_empty_shards(

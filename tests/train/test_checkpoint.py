@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert tensors["model.ema"] == {}
     assert state == {"step": 7}
     assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_permissions_that_the_umask_leaves(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        folder = written(tmp_path, 1, torch.ones(2))
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
+        "model.safetensors": mode,
+        "model.ema.safetensors": mode,
+        "state.json": mode,
+    }
 
 
 def test_a_tied_weight_is_written_once_and_loaded_into_both() -> None:

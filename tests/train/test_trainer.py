@@ -336,6 +336,29 @@ def test_best_and_last_have_the_averaged_weights(tmp_path: Path) -> None:
     assert [metrics["distance"] for metrics in found] == [5.0, 0.0, 5.0, 10.0]
 
 
+@pytest.mark.parametrize(
+    ("higher", "mode", "kept"),
+    [((), None, 5), (("found",), None, 10), (("found",), "min", 5), ((), "max", 10)],
+)
+def test_best_is_the_better_value_as_the_metric_is_meant(
+    tmp_path: Path, higher: tuple[str, ...], mode: Any, kept: int
+) -> None:
+    values, at = {5: 0.1, 10: 0.9, 15: 0.5, 20: 0.3}, [0]
+
+    def validate(step: int) -> dict[str, float]:
+        at[0] = step
+        return {"found": values[step]}
+
+    train(
+        tmp_path,
+        config(validate_every=5, best="found", best_mode=mode),
+        validate=validate,
+        higher_is_better=higher,
+        save_model=lambda folder: (folder / str(at[0])).touch(),
+    )
+    assert (tmp_path / "best" / str(kept)).is_file()
+
+
 def test_an_unknown_best_metric_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--best wer: the validation has loss"):
         train(tmp_path, config(best="wer"), validate=lambda step: {"loss": 1.0})

@@ -206,6 +206,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         OSError: no room.
     """
+    path.touch()  # has the permissions the user wants; safetensors would leave 0600
+    mode = path.stat().st_mode
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # tells an error of the system in words only
@@ -213,6 +215,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    path.chmod(mode)
     with path.open("rb") as written:
         os.fsync(written.fileno())
 

@@ -1,5 +1,6 @@
 """How the trainer trains: a flat dataclass, nested in the configuration of every program."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -11,10 +12,12 @@ from unitone.train.schedules import Schedule, lr_factor
 MAY_DIFFER = frozenset(
     {
         *("steps", "max_seconds", "validate_every", "log_every", "save_every", "save_seconds"),
-        *("keep", "workers", "threads", "device", "parallel", "compile", "out"),
+        *("keep", "workers", "threads", "device", "parallel", "compile", "out", "best_mode"),
     }
 )
 """Settings that may change when a run goes on."""
+WARMUP_OF_TIME = 0.1
+"""Share of ``max_seconds`` that warms up at the most: a slow machine may do few steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +46,15 @@ class OptimConfig:
                 f"a network needs lr > 0 and update_every >= 1, got {self.lr}, {self.update_every}"
             )
 
-    def lr_at(self, *, step: int, progress: float) -> float:
-        """Return the learning rate after ``step`` steps and ``progress`` (0..1) of the run."""
+    def lr_at(self, *, step: int, progress: float, time: float = 0.0) -> float:
+        """Return the learning rate after ``step`` steps and ``progress`` (0..1) of the run.
+
+        ``time`` is the share of ``max_seconds`` that is spent, where it is limited.
+        """
         return self.lr * lr_factor(
             self.schedule,
             progress=progress,
-            warmup=(step + 1) / max(self.warmup_steps, 1),
+            warmup=max((step + 1) / max(self.warmup_steps, 1), time / WARMUP_OF_TIME),
             decay_share=self.decay_share,
             floor=self.lr_floor,
         )
@@ -73,7 +79,8 @@ class TrainConfig:
     schedule: Schedule = "wsd"
     """wsd (linear decay at the end), tri-stage (exponential), cosine, constant."""
     warmup_steps: int = 0
-    """Steps in which the learning rate grows from 0 to its peak."""
+    """Steps in which the learning rate grows from 0 to its peak; with ``max_seconds``, no more than
+    a tenth of the time."""
     decay_share: float = 0.2
     """Share of the run in which wsd and tri-stage decay."""
     lr_floor: float = 0.01
@@ -95,8 +102,8 @@ class TrainConfig:
     """Steps between validations."""
     best: str | None = None
     """Metric of the validation by which out/best is chosen."""
-    best_mode: Literal["min", "max"] = "min"
-    """Which of two values of it is better."""
+    best_mode: Literal["min", "max"] | None = None
+    """Which of two values of it is better; default: as the metric is meant."""
     save_every: int = 1000
     """Steps between checkpoints."""
     save_seconds: float | None = 600.0
@@ -123,6 +130,11 @@ class TrainConfig:
         return OptimConfig(**{name: getattr(self, name) for name in names})
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                option = field.name.replace("_", "-")
+                raise ConfigError(f"--{option} must be a finite number, got {value}")
         positive = (
             *(
                 "steps",

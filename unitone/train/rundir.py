@@ -22,6 +22,7 @@ import torch
 
 import unitone
 from unitone import files
+from unitone.errors import ConfigError
 from unitone.resume import Journal, require_unchanged
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,10 @@ class RunDir:
         self._metrics = Journal(out / "metrics.jsonl")
         self._board: Any = None
 
-    def check(self, settings: Mapping[str, Any], *, may_differ: Collection[str]) -> None:
-        """Compare with the configuration the run began with.
+    def check(
+        self, settings: Mapping[str, Any], *, may_differ: Collection[str], whole: bool = True
+    ) -> None:
+        """Compare with the configuration the run began with; not ``whole``: as far as it is known.
 
         Raises:
             ConfigError: a setting that shapes the result differs; names it.
@@ -49,11 +52,28 @@ class RunDir:
         cure = "give the old value to go on, or another --out to start anew"
         require_unchanged(
             before,
-            {**dict.fromkeys(before), **settings},
+            {**(dict.fromkeys(before) if whole else {}), **settings},
             where=self.out,
             may_differ=may_differ,
             cure=cure,
         )
+
+    def require_unlost(self, *, save_every: int) -> None:
+        """Without a checkpoint, check that there never was one: a run begins anew only then.
+
+        Raises:
+            ConfigError: the run of this folder had written some.
+        """
+        reached = max((record["step"] for record in self._metrics.records()), default=0)
+        if reached > save_every or (self.out / "last").exists():
+            raise ConfigError(
+                f"{self.out} holds a run that got to step {reached}, and none of its checkpoints: "
+                f"put them back into {self.checkpoints}, or give another --out to start anew"
+            )
+        if reached:
+            logger.warning(
+                "%s: its run got to step %d without a checkpoint; it begins anew", self.out, reached
+            )
 
     def start(self, settings: Mapping[str, Any], *, step: int, world_size: int) -> None:
         """Record this start, and forget the metrics after ``step``: they will come again."""

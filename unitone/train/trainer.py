@@ -78,6 +78,7 @@ class Trainer:
         source: BatchSource,
         out: Path,
         validate: Callable[[int], dict[str, float]] | None = None,
+        higher_is_better: Collection[str] = (),
         save_model: Callable[[Path], None] | None = None,
         settings: Mapping[str, Any] | None = None,
         may_differ: Collection[str] = (),
@@ -91,6 +92,7 @@ class Trainer:
             out: the run's folder.
             validate: given the step, returns metrics; called with the averaged weights, in
                 evaluation mode, without gradients, by the first process only.
+            higher_is_better: those of the metrics of which more is better; of the others, less.
             save_model: writes a model directory into an empty folder; called in the same way.
             settings: the program's whole configuration, for ``config.json``.
             may_differ: names of settings, beside ours, that may change when a run goes on.
@@ -102,6 +104,8 @@ class Trainer:
         self._modules = networks
         self._source = source
         self._validate = validate
+        highest = config.best in higher_is_better
+        self._highest = highest if config.best_mode is None else config.best_mode == "max"
         self._save_model = save_model
         self._settings = {"train": to_dict(config)} if settings is None else dict(settings)
         own = {name: one for name, m in networks.items() if (one := own_optimization(m))}
@@ -116,7 +120,7 @@ class Trainer:
         """Train until ``steps`` or ``max_seconds`` is reached.
 
         Raises:
-            ConfigError: ``out`` holds a run with other settings.
+            ConfigError: ``out`` holds a run with other settings, or one that lost its checkpoints.
             CheckpointError: the newest checkpoint is damaged; says how to go on.
             UnitoneError: a loss is not finite or exploded; ``out/offending-batch-…`` has the batch.
             KeyboardInterrupt: after SIGTERM or SIGINT; a checkpoint was written.
@@ -155,6 +159,8 @@ class Trainer:
             }
             self._state = _State(**saved["state"], position=position, window=window)
             logger.info("going on from %s", folders[-1])
+        else:
+            self._dir.require_unlost(save_every=self.config.save_every)
         if not self._world.first:
             return
         for name in ("best", "last"):
@@ -162,6 +168,31 @@ class Trainer:
         self._dir.start(self._settings, step=self._state.step, world_size=self._world.size)
 
     def _train(self) -> None:
+        world, first_step = self._world, self._state.step
+        if self._progress() < 1:
+            self._steps()
+        trained = self._state.step > first_step
+        if world.of_first(trained or not (self._dir.out / "last").exists()):
+            self._export("last")
+        if world.first:
+            self._tell(trained=trained)
+
+    def _tell(self, *, trained: bool) -> None:
+        """Say what was done, and where the models and the curves lie."""
+        out = self._dir.out
+        models = [str(out / name) for name in ("best", "last") if (out / name).is_dir()]
+        more = "--steps" if self._time() < 1 else "--max-seconds"
+        logger.info(
+            "%s: %s%s",
+            f"{out} is trained, {self._state.step} steps in {self._state.seconds:.0f} s",
+            f"models in {' and '.join(models)}, " if models else "",
+            f"curves in {out / 'metrics.jsonl'}",
+        )
+        if not trained:
+            logger.info("nothing was left to do; a larger %s prolongs the run", more)
+
+    def _steps(self) -> None:
+        """Train until the run is done."""
         config, state, world = self.config, self._state, self._world
         stream_of_batches = batches(
             self._source,
@@ -171,7 +202,6 @@ class Trainer:
             world_size=world.size,
             workers=config.workers,
         )
-        first_step = state.step
         with contextlib.closing(stream_of_batches), self._bar() as bar:
             while True:
                 self._pause()
@@ -184,10 +214,8 @@ class Trainer:
                 self._step([batch for batch, _ in loaded])
                 state.position = loaded[-1][1]
                 bar.advance(self._done() - before)
-                if state.step % config.log_every == 0:
+                if state.step % config.log_every == 0 or self._progress() >= 1:
                     self._log(bar)
-        if world.of_first(state.step > first_step or not (self._dir.out / "last").exists()):
-            self._export("last")
 
     def _bar(self) -> Progress:
         """Return a bar of what this start has to do: seconds where they are limited, or steps."""
@@ -203,8 +231,11 @@ class Trainer:
 
     def _progress(self) -> float:
         """Return the share of the run that is done, by steps or by time."""
-        by_time = self._state.seconds / (self.config.max_seconds or float("inf"))
-        return max(self._state.step / max(self.config.steps, 1), by_time)
+        return max(self._state.step / max(self.config.steps, 1), self._time())
+
+    def _time(self) -> float:
+        """Return the share of ``max_seconds`` that is spent; 0 where time is not limited."""
+        return self._state.seconds / (self.config.max_seconds or float("inf"))
 
     def _pause(self) -> None:
         """Between two steps: validate and write a checkpoint, where they are due."""
@@ -223,8 +254,8 @@ class Trainer:
         """One step of every network whose turn it is, on the same micro-batches."""
         state, world = self._state, self._world
         on_device = [to_device(batch, world.device) for batch in loaded]
-        step, progress = state.step, self._progress()
-        self._lr = self._shared.lr_at(step=step, progress=progress)
+        step, progress, spent = state.step, self._progress(), self._time()
+        self._lr = self._shared.lr_at(step=step, progress=progress, time=spent)
         state.step += 1
         for network in self._networks:
             if state.step % network.optimization.update_every:
@@ -249,7 +280,7 @@ class Trainer:
             )
             self._pending.append(outcome)
             self._settle(keep=self._lag)
-            network.update(network.optimization.lr_at(step=step, progress=progress))
+            network.update(network.optimization.lr_at(step=step, progress=progress, time=spent))
 
     @contextlib.contextmanager
     def _around(self, network: TrainedNetwork, index: int) -> Iterator[None]:
@@ -291,9 +322,15 @@ class Trainer:
         folder = self._dir.out / f"offending-batch-{outcome.step}"
         world = self._world
         save_batches(folder, outcome, rank=world.rank, world_size=world.size)
+        good = checkpoint.found(self._dir.checkpoints)
+        kept = (
+            f"the last good checkpoint, {good[-1].name}, is still there"
+            if good
+            else "there is no checkpoint yet: begin anew with a lower --lr or a longer warm-up"
+        )
         raise UnitoneError(
             f"step {outcome.step}, network {outcome.network!r}: {complaint}. The batch is in "
-            f"{folder}; the last good checkpoint is still there"
+            f"{folder}; {kept}"
         )
 
     def _log(self, bar: Progress) -> None:
@@ -331,7 +368,7 @@ class Trainer:
             known = ", ".join(sorted(metrics))
             raise ConfigError(f"--best {config.best}: the validation has {known}")
         value = metrics[config.best]
-        sign = 1 if config.best_mode == "min" else -1
+        sign = -1 if self._highest else 1
         if state.best is None or sign * value < sign * state.best:
             state.best = value
             self._export("best")

@@ -136,7 +136,8 @@ def test_prompts_are_drawn_again_and_again_but_always_alike(
     data = make_shards(table)
     source = mixture(*opened(data, tmp_path / "a"), LIKE, packing=packing)
     again = mixture(*opened(data, tmp_path / "b"), LIKE, packing=packing)
-    lengths = dict(zip(source._rows[0].tolist(), (source._costs[0] + 1).tolist(), strict=True))
+    found, _, costs = source._examples[0]
+    lengths = dict(zip(found.tolist(), (costs + 1).tolist(), strict=True))
     drawn: dict[int, set[str]] = {}
     for number in (7, 2, 0):  # a resumed run asks in another order
         for spec in source.plan(number):
@@ -166,9 +167,7 @@ def test_who_has_no_other_utterance_is_no_example(make_shards: MakeShards, tmp_p
     fixed = 5 + LIKE.prompt_tokens  # and <bos> <task:like> <sep> <sep> <eos>
     assert (costs + 1).tolist() == [fixed + len(table[row]["text"]) + 6 for row in (0, 1)]
     lonely = make_shards([row | {"speaker": row["id"]} for row in rows(6)], folder="lonely")
-    complaint = (
-        "prompt_units is missing in the token shards: that takes a speaker with two utterances"
-    )
+    complaint = "prompt_units is missing: that takes a speaker with two utterances"
     with pytest.raises(ConfigError, match=complaint):
         mixture(*opened(lonely, tmp_path / "other"), LIKE)
 
@@ -204,6 +203,26 @@ def test_an_utterance_without_a_voice_is_named(make_shards: MakeShards, tmp_path
         ConfigError, match="--speaker-embeddings: none for utterance 'r0' or its speaker 'bob'"
     ):
         opened(make_shards(rows(4)), tmp_path / "store", embeddings=tmp_path / "v.safetensors")
+
+
+def test_validation_leaves_out_an_utterance_without_a_voice(
+    make_shards: MakeShards, tmp_path: Path
+) -> None:
+    path = tmp_path / "v.safetensors"
+    save_file({"ann": VECTORS["ann"]}, path)
+    shards = TokenShards(make_shards(rows(4)))
+    _, formatter = opened(tmp_path / "tokens", tmp_path / "other")
+    found = store.build(
+        tmp_path / "store",
+        shards=shards,
+        fields=formatter.fields,
+        split=None,
+        embeddings=path,
+        validating=True,
+    )
+    assert found.sizes("voice").tolist() == [int(row["speaker"] == "ann") for row in rows(4)]
+    assert "voice" not in found.record(0)
+    np.testing.assert_array_equal(found.record(1)["voice"], VECTORS["ann"])
 
 
 def test_prompt_tokens_by_hand_replace_those_of_the_row() -> None:

@@ -326,7 +326,7 @@ def test_a_stream_is_the_batch_token_by_token() -> None:
     [
         ({"beam": 0}, "beam must be 1 or more, got 0"),
         ({"temperature": -1.0}, "temperature must be 0 or more"),
-        ({"temperature": float("nan")}, "temperature must be 0 or more"),
+        ({"temperature": float("nan")}, "temperature must be a finite number"),
         ({"temperature": 1.0, "top_p": 0.0}, "top_p must be above 0"),
         ({"beam": 2, "temperature": 1.0}, "beam search doesn't draw"),
         ({"top_k": 5}, "need a temperature"),
@@ -429,6 +429,22 @@ def test_groups_hold_every_prompt_once_within_the_budget(lengths: list[int], bud
     for batch in found:
         assert len(batch) <= 7
         assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= budget
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=30),
+    budget=st.integers(1, 2000),
+    each=st.integers(1, 9),
+)
+def test_groups_count_new_tokens_and_all_rows_of_a_prompt(
+    sizes: list[tuple[int, int]], budget: int, each: int
+) -> None:
+    lengths, new = [one for one, _ in sizes], [one for _, one in sizes]
+    found = groups(lengths, new=new, each=each, max_tokens=budget)
+    assert sorted(itertools.chain(*found)) == list(range(len(sizes)))
+    for batch in found:
+        longest = max(lengths[n] for n in batch) + max(new[n] for n in batch)
+        assert len(batch) == 1 or len(batch) * each * longest <= budget
 
 
 @pytest.mark.parametrize("shape", [SHAPE, SCALED], ids=["plain", "scaled"])

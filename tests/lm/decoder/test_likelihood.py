@@ -46,7 +46,7 @@ def test_the_candidate_is_taken_that_recognition_likes_best(world: World) -> Non
     predictor = open_predictor(loaded, "tts", config=DRAWN)
     table = TokenShards(world.tokens).rows()
     requests = [predictor.request(loaded.fields.record(row)) for row in table][:3]
-    found = predictor._generate([request for request in requests for _ in range(4)])
+    found = predictor._generate([(request, n) for request in requests for n in range(4)])
     (asr,) = select(loaded.table, ["asr"])
     predictions = predictor.predict(requests)
     for number, (request, made) in enumerate(zip(requests, predictions, strict=True)):

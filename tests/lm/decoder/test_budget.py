@@ -1,0 +1,69 @@
+"""The budget of decoding bounds what is in memory, whatever multiplies it, and shapes no result."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from tests.lm.conftest import World
+from unitone.lm import family
+from unitone.lm.decoder import predictor as decoder_predictor
+from unitone.lm.decoder.layout import Example
+from unitone.lm.decoder.predictor import DecodingConfig, open_predictor
+from unitone.lm.predictor import Prediction, predict_all
+from unitone.nn.transformer import Cache
+from unitone.tokenizers.shards import TokenShards
+
+SEARCHES = {
+    "greedy": ("asr", DecodingConfig(max_tokens=40)),
+    "beams": ("asr", DecodingConfig(max_tokens=10, beam=7)),
+    "guided": ("asr", DecodingConfig(max_tokens=20, guidance=1.5)),
+    "guided beams": ("asr", DecodingConfig(max_tokens=10, beam=3, guidance=1.5)),
+    "candidates": ("tts", DecodingConfig(max_tokens=20, temperature=1.0, candidates=40)),
+}
+BUDGET = 1000
+
+
+@pytest.fixture
+def peaks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Positions of every cache and of every batch that is scored."""
+    found: list[int] = []
+    extend, likelihoods = Cache.extend, decoder_predictor.log_likelihoods
+
+    def extended(self: Cache, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        found.append(key.shape[0] * (self.filled + key.shape[2]))
+        return extend(self, layer, key, value)
+
+    def scored(model: Any, examples: Sequence[Example]) -> list[float]:
+        found.append(len(examples) * max(map(len, examples)))
+        return likelihoods(model, examples)
+
+    monkeypatch.setattr(Cache, "extend", extended)
+    monkeypatch.setattr(decoder_predictor, "log_likelihoods", scored)
+    return found
+
+
+def said(predictions: Sequence[Prediction]) -> list[Any]:
+    return [(one.text, None if one.units is None else one.units.tolist()) for one in predictions]
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_budget_bounds_the_positions_in_memory_and_changes_nothing(
+    search: str, world: World, peaks: list[int]
+) -> None:
+    task, config = SEARCHES[search]
+    loaded = family.load(world.model, device="cpu")
+    predictor = open_predictor(loaded, task, config=config)
+    table = [row for row in TokenShards(world.tokens).rows() for _ in range(3)]
+    requests = [predictor.request(loaded.fields.record(row)) for row in table]
+    free = predict_all(predictor, requests, max_tokens=10**9)
+    assert max(peaks) > BUDGET
+    peaks.clear()
+    bounded = predict_all(predictor, requests, max_tokens=BUDGET)
+    assert max(peaks) <= BUDGET
+    assert said(bounded) == said(free)
+    np.testing.assert_allclose(
+        [one.score for one in bounded], [one.score for one in free], rtol=1e-4
+    )
