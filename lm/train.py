@@ -70,7 +70,7 @@ def _train(config: LmConfig[Any], world: World) -> None:
     )
     logger.info("examples: %s", ", ".join(f"{n} {c}" for n, c in mixture.counts().items()))
     logger.info("mixture: %s", ", ".join(f"{task.name} {share:.0%}" for task, share in shares))
-    decoder, card = _decoder(config, made), _card(config, made)
+    decoder, card, learnt = _decoder(config, made), _card(config, made), made.learnt()
 
     def save_model(folder: Path) -> None:
         family.save(
@@ -82,6 +82,7 @@ def _train(config: LmConfig[Any], world: World) -> None:
             tokenizer=words.tokenizer,
             decoder=decoder,
             codes=words.codes,
+            learnt=learnt,
             card=card,
         )
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from unitone import seeding
 from unitone.errors import ConfigError
-from unitone.lm import tasks
-from unitone.lm.data.fields import CodesOfModel, Pattern
+from unitone.lm import family, tasks
+from unitone.lm.data.fields import NOTHING, CodesOfModel, Learnt, Pattern
 from unitone.lm.data.store import TokenStore
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder import template
@@ -141,7 +141,15 @@ def prepare(config: DecoderConfig, world: World) -> Training:
         plain=dataclasses.replace(batching, config=BatchConfig()),
         predictor=predictor,
         settings={"templates": {row.name: row.template for row in table}} if options.rows else {},
+        before=_before(options.init),
     )
+
+
+def _before(init: Path | None) -> Learnt:
+    """Return what the model knows to begin with; a text model knows text, no telling which."""
+    if init is None:
+        return NOTHING
+    return family.learnt_of(init) if finetune.is_ours(init) else Learnt(speakers=())
 
 
 def _codes(
