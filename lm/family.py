@@ -229,29 +229,20 @@ def save(
         OSError: no room.
     """
     weights = module(family, "weights")
-    config: Any = model.config
-    if config.vocab_size != len(vocabulary):
-        raise ConfigError(
-            f"the model has {config.vocab_size} tokens, the vocabulary {len(vocabulary)}"
-        )
-    if tokenizer is not None:
-        vocabulary.require_passport(Passport.load(tokenizer).hash, of=str(tokenizer))
+    context = _check_parts(model, vocabulary, tokenizer)
     tensors = weights.to_tensors(model)
-    dtype = next(iter(tensors.values())).dtype
-    stored = to_dict(
-        _Stored(
-            format=FORMAT,
-            version=unitone.__version__,
-            codes=codes,
-            vocabulary=vocabulary.hash,
-            learnt=learnt,
-        )
+    stored = _Stored(
+        format=FORMAT,
+        version=unitone.__version__,
+        codes=codes,
+        vocabulary=vocabulary.hash,
+        learnt=learnt,
     )
-    described = {"family": family, **weights.describe(model, vocabulary, dtype=dtype)}
-    described["unitone"] = {**stored, **weights.to_json(model, table)}
+    ours = {**to_dict(stored), **weights.to_json(model, table)}
+    described = weights.describe(model, vocabulary, dtype=next(iter(tensors.values())).dtype)
     with checkpoint.replacing_folder(folder) as temporary:
         checkpoint.save_tensors(temporary / WEIGHTS, tensors)
-        files.write_json(temporary / CONFIG, described)
+        files.write_json(temporary / CONFIG, {"family": family, **described, "unitone": ours})
         vocabulary.save(temporary)
         if tokenizer is not None:
             copy_tokenizer(tokenizer, temporary / TOKENIZER)
@@ -260,12 +251,25 @@ def save(
         text = model_card.write(
             card or Card(),
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-            context=config.context,
+            context=context,
             vocabulary=vocabulary,
             tasks=[row.task for row in table],
             layouts=weights.layouts(table),
         )
         files.write_text(temporary / CARD, text)
+
+
+def _check_parts(model: Any, vocabulary: Vocabulary, tokenizer: Path | None) -> int:
+    """Return the model's context; errors as `save`."""
+    config = model.config
+    if config.vocab_size != len(vocabulary):
+        raise ConfigError(
+            f"the model has {config.vocab_size} tokens, the vocabulary {len(vocabulary)}"
+        )
+    if tokenizer is not None:
+        vocabulary.require_passport(Passport.load(tokenizer).hash, of=str(tokenizer))
+    context: int = config.context
+    return context
 
 
 def load(folder: Path | str, *, device: str = "auto", precision: Precision = "fp32") -> LoadedModel:
