@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int32
 from torch import Tensor
 
-from unitone import model_dir
-from unitone.audio import HIGHEST_RATE, LOWEST_RATE
+from unitone import files, model_dir
+from unitone.audio import Samples, waveform_of
 from unitone.errors import CheckpointError, ConfigError
 from unitone.tokenizers.passport import CodecPassport
 from unitone.train.checkpoint import load_tensors, weight_hash
@@ -54,8 +54,8 @@ class Codec(Protocol):
     codebook_size: int
     """Codes are 0 to ``codebook_size - 1`` at every level."""
 
-    def encode(self, wave: Float[np.ndarray, "N"], rate: int) -> Int32[np.ndarray, "Q T"]:
-        """Return the codes of a mono waveform.
+    def encode(self, wave: Samples, rate: int) -> Int32[np.ndarray, "Q T"]:
+        """Return the codes of a waveform, whatever `unitone.audio.waveform_of` takes.
 
         Raises:
             ValueError: it is shorter than one frame, or holds samples that are not finite.
@@ -99,34 +99,37 @@ def module_of(name: str) -> ModuleType:
     return importlib.import_module(f"unitone.codecs.{name}")
 
 
-def load(path: Path, *, device: str = "cpu") -> Codec:
+def load(path: Path | str, *, device: str = "cpu") -> Codec:
     """Read a codec's model directory, whichever codec it is.
 
     Raises:
         ConfigError: there is no such directory, or its codec isn't known.
         CheckpointError: it is unfinished or damaged.
     """
-    path = model_dir.resolve(path)
+    path = model_dir.resolve(Path(path))
     codec = module_of(read_config(path)["codec"]).load(path, device=device)
     assert isinstance(codec, Codec)
     return codec
 
 
-def passport_of(path: Path, codec: Codec) -> CodecPassport:
+def passport_of(path: Path | str, codec: Codec) -> CodecPassport:
     """Return what the codes of ``codec``, loaded from ``path``, are known by.
 
+    A codec without weights is known by its ``config.json``.
+
     Raises:
-        CheckpointError: the weights are missing or damaged.
+        CheckpointError: the weights are damaged, or gone from a directory of Transformers.
     """
-    path = model_dir.resolve(path)
+    path = model_dir.resolve(Path(path))
     weights: dict[str, Tensor] = {}
     for file in sorted(path.glob("*.safetensors")):
         weights |= load_tensors(file)
-    if not weights:
+    config = read_config(path)
+    if not weights and "model_type" in config:
         raise CheckpointError(f"{path} holds no *.safetensors; fetch or save the codec again")
     return CodecPassport(
-        name=str(read_config(path).get("model_type", codec.name)),
-        weight_hash=weight_hash(weights),
+        name=str(config.get("model_type", codec.name)),
+        weight_hash=weight_hash(weights) if weights else files.sha256(path / model_dir.CONFIG),
         levels=codec.num_levels,
         codebook_size=codec.codebook_size,
         frame_rate=codec.frame_rate,
@@ -144,25 +147,13 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def at_rate(wave: Float[np.ndarray, "N"], rate: int, *, wanted: int) -> Float32[np.ndarray, "M"]:
-    """Return a mono waveform at ``wanted`` Hz: the one place where codecs resample.
+def at_rate(wave: Samples, rate: int, *, wanted: int) -> Float32[np.ndarray, "M"]:
+    """Return a waveform at ``wanted`` Hz, mono: the one place where codecs look at their input.
 
     Raises:
-        ValueError: it is empty, a rate is no audio rate, or samples are not finite.
+        ValueError: as `unitone.audio.waveform_of`.
     """
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise ValueError(f"a sampling rate of {rate} Hz is not that of a recording")
-    if wave.ndim != 1 or wave.size == 0:
-        raise ValueError(f"expected mono samples (N,) with N >= 1, got shape {wave.shape}")
-    if not np.isfinite(wave).all():
-        raise ValueError("the waveform holds samples that are not finite numbers")
-    wave = wave.astype(np.float32)
-    if rate == wanted:
-        return wave
-    import soxr
-
-    resampled: np.ndarray = soxr.resample(wave, rate, wanted, quality="HQ")
-    return resampled
+    return waveform_of(wave, rate, wanted=wanted)
 
 
 def check_codes(

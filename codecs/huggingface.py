@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int, Int32
 
 from unitone import devices
+from unitone.audio import Samples
 from unitone.codecs.codec import Sound, at_rate, check_codes, read_config
 from unitone.errors import CheckpointError, ConfigError
 
@@ -42,8 +43,10 @@ class HuggingFaceCodec:
         self.codebook_size = int(config.codebook_size)
 
     @torch.inference_mode()
-    def encode(self, wave: Float[np.ndarray, "N"], rate: int) -> Int32[np.ndarray, "Q T"]:
+    def encode(self, wave: Samples, rate: int) -> Int32[np.ndarray, "Q T"]:
         """Return the codes of every level; memory grows with the length.
+
+        A last frame that isn't full is filled up with zeros, as the originals have it.
 
         Raises:
             ValueError: shorter than one frame, or samples that are not finite.
@@ -51,6 +54,8 @@ class HuggingFaceCodec:
         samples = at_rate(wave, rate, wanted=self.sample_rate)
         if len(samples) < self._hop:
             raise ValueError(f"{len(samples)} samples are less than one frame of {self._hop}")
+        if self.kind == "dac":  # its model would drop the rest; the others fill it up themselves
+            samples = np.pad(samples, (0, -len(samples) % self._hop))
         options: dict[str, Any] = {}
         if self.kind == "encodec":
             options["bandwidth"] = self.model.config.target_bandwidths[-1]
@@ -82,7 +87,7 @@ class HuggingFaceCodec:
         return Sound(np.pad(wave, (0, missing)), self.sample_rate)
 
 
-def load(path: Path, *, device: str = "cpu") -> HuggingFaceCodec:
+def load(path: Path | str, *, device: str = "cpu") -> HuggingFaceCodec:
     """Read a directory that ``save_pretrained`` wrote, or that was fetched from the hub.
 
     Raises:
@@ -90,6 +95,7 @@ def load(path: Path, *, device: str = "cpu") -> HuggingFaceCodec:
             another kind.
         CheckpointError: the weights are missing or damaged.
     """
+    path = Path(path)
     config = read_config(path)
     kind = config.get("model_type")
     if kind not in KINDS:

@@ -19,7 +19,7 @@ from unitone.codecs.unit_decoder import UnitDecoder
 from unitone.config import command_line
 from unitone.errors import ConfigError
 from unitone.logs import Progress
-from unitone.model_dir import WEIGHTS, resolve
+from unitone.model_dir import CONFIG, WEIGHTS, resolve
 from unitone.resume import require_unchanged
 from unitone.tokenizers.passport import require_same
 from unitone.tokenizers.shards import TokenShards
@@ -139,8 +139,10 @@ def synthesize(config: SynthesizeConfig) -> None:
 
 def _check_folder(config: SynthesizeConfig, shards: TokenShards) -> None:
     """Refuse a folder with the waveforms of another model, other units or another voice."""
+    model = resolve(config.model)
+    weights = model / (WEIGHTS if (model / WEIGHTS).is_file() else CONFIG)  # of a codec with none
     ours = {
-        "weights": files.sha256(resolve(config.model) / WEIGHTS),
+        "weights": files.sha256(weights),
         "manifest_sha256": shards.index["manifest_sha256"],
         "split": config.split,
         "speaker": config.speaker,

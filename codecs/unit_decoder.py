@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unitone import config, devices, files
+from unitone.audio import Samples
 from unitone.codecs.codec import Sound, at_rate, check_codes, read_config
 from unitone.codecs.nn.backbone import durations_of
 from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
@@ -66,7 +67,7 @@ class UnitDecoder:
         self._tokenizer = tokenizer
         self._extractor: UnitExtractor | None = None
 
-    def encode(self, wave: Float[np.ndarray, "N"], rate: int) -> Int32[np.ndarray, "1 T"]:
+    def encode(self, wave: Samples, rate: int) -> Int32[np.ndarray, "1 T"]:
         """Return the unit of every frame, as the tokenizer has it.
 
         Raises:
@@ -83,7 +84,7 @@ class UnitDecoder:
             device = next(self.network.parameters()).device
             self._extractor = self._tokenizer.open(device=str(device))
         try:
-            units: np.ndarray = self._extractor(samples)[None]
+            units: np.ndarray = self._extractor.of_waveform(samples)[None]
         except CorpusError as error:
             raise ValueError(str(error)) from error
         return units
@@ -204,7 +205,7 @@ class UnitDecoder:
         return self.speakers.index(speaker)
 
 
-def load(path: Path, *, device: str = "cpu") -> UnitDecoder:
+def load(path: Path | str, *, device: str = "cpu") -> UnitDecoder:
     """Read a model directory.
 
     Raises:
@@ -212,7 +213,7 @@ def load(path: Path, *, device: str = "cpu") -> UnitDecoder:
             the one it was trained with.
         CheckpointError: it is unfinished or damaged.
     """
-    path = resolve(path)
+    path = resolve(Path(path))
     values = read_config(path)
     if values["codec"] != NAME:
         raise ConfigError(f"{path} is a {values['codec']}, not a {NAME}")

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +21,7 @@ from unitone import files, program
 from unitone.config import command_line, option_value
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm import family
-from unitone.lm.data.fields import Fields
+from unitone.lm.data.fields import unlearnt_message
 from unitone.lm.data.sources import Source, SourceConfig
 from unitone.lm.data.waveforms import SPOKEN, SpeechDecoder
 from unitone.lm.family import LoadedModel
@@ -82,6 +82,7 @@ def decode(config: DecodeConfig[Any]) -> None:
     targets = _targets(config, loaded, task)
     speech_decoder = _speech_decoder(config, loaded, task)
     needs = frozenset(task.inputs) | ({task.output} if config.prefix else set())
+    _check_labels(config, needs, speech_decoder)
     source = Source(config.source, loaded, needs=needs, decoder=config.decoder)
     settings = _settings(config, loaded, predictor, source, speech_decoder)
     if _is_done(config.out, settings):
@@ -93,7 +94,7 @@ def decode(config: DecodeConfig[Any]) -> None:
         done = _journal_of(journal, settings, config.out)
         run = _Run(
             config=config,
-            fields=loaded.fields,
+            loaded=loaded,
             predictor=predictor,
             source=source,
             targets=targets,
@@ -119,6 +120,19 @@ def _targets(config: DecodeConfig[Any], loaded: LoadedModel, task: Task) -> tupl
     for language in config.to:
         loaded.vocabulary.id(f"<language:{language}>")
     return config.to or (None,)
+
+
+def _check_labels(
+    config: DecodeConfig[Any], needs: frozenset[str], speech_decoder: SpeechDecoder | None
+) -> None:
+    """Refuse a --speaker or --language that nothing would come of, or that wasn't heard."""
+    source = config.source
+    if speech_decoder is not None and speech_decoder.speakers:
+        speech_decoder.require(source.speaker)
+    elif source.speaker is not None and not needs & {"speaker", "voice"}:
+        raise ConfigError(f"--speaker: task {config.task} reads no {{speaker}}; leave it out")
+    if source.language is not None and not (config.to or "language" in needs):
+        raise ConfigError(f"--language: task {config.task} reads no {{language}}; leave it out")
 
 
 def _speech_decoder(
@@ -147,11 +161,13 @@ class _Run:
     """The work of one call."""
 
     config: DecodeConfig[Any]
-    fields: Fields
+    loaded: LoadedModel
     predictor: Predictor[Any]
     source: Source
     targets: tuple[str | None, ...]
     speech_decoder: SpeechDecoder | None
+    said: set[str] = field(default_factory=set)
+    """What was warned of; once is enough."""
 
     def windows(self, journal: Journal, done: _Done) -> None:
         """Decode what isn't ``done``."""
@@ -174,12 +190,7 @@ class _Run:
                 try:
                     if isinstance(row, str):
                         raise CorpusError(row)
-                    if to is not None and to == row.get("language"):
-                        raise CorpusError(f"{row['id']}: is in {to} already")
-                    record = self.fields.record(row)
-                    if to is not None:
-                        record["to"] = to
-                    requests.append(self.predictor.request(record, prefix=self.config.prefix))
+                    requests.append(self._request(row, to))
                 except CorpusError as error:
                     skipped.append(
                         {
@@ -204,6 +215,39 @@ class _Run:
                 line["place"] = places[one]
             journal.append({"window": window, "batch": batch, "lines": lines})
         journal.append({"window": window, "batch": -1, "lines": [], "skipped": skipped})
+
+    def _request(self, row: dict[str, Any], to: str | None) -> Request:
+        if to is not None and to == row.get("language"):
+            raise CorpusError(f"{row['id']}: is in {to} already")
+        record = self.loaded.fields.record(row)
+        if to is not None:
+            record["to"] = to
+        request: Request = self.predictor.request(record, prefix=self.config.prefix)
+        try:
+            self._check(row)
+        except (ConfigError, CorpusError) as error:
+            raise CorpusError(f"{row['id']}: {error}") from error
+        return request
+
+    def _check(self, row: dict[str, Any]) -> None:
+        """Refuse or warn of what training has not seen and the sound decoder not heard."""
+        speaker, inputs = row.get("speaker"), self.predictor.task.inputs
+        if "text" in inputs:
+            for one in self.loaded.fields.unlearnt(row["text"]):
+                self._warn("%s: %s", row["id"], unlearnt_message([one]), key=one)
+        if "speaker" in inputs and speaker is not None:
+            self.loaded.require("speaker", speaker)
+        if self.speech_decoder is None:
+            return
+        self.speech_decoder.require(speaker)
+        voices = self.speech_decoder.speakers
+        if speaker is None and len(voices) > 1:
+            self._warn("%s has no speaker: the voice is %s's", row["id"], voices[0], key="")
+
+    def _warn(self, message: str, *values: object, key: str) -> None:
+        if key not in self.said:
+            self.said.add(key)
+            logger.warning(message, *values)
 
     def _relative(self, path: Path) -> str:
         """Return a file's path as seen from the hypotheses, so that the two can move together."""

@@ -1,9 +1,10 @@
 """A model directory as plain Hugging Face files: ``unitone export --model exp/run/best --to hf``.
 
 Transformers loads a model directory as it is. What is written here holds nothing else: Llama's (or
-OPT's) own weights, so that engines that refuse unknown tensors (vLLM, llama.cpp's converter) take
-it too, and the precision of your choice. The ids are ours: ``vocabulary.json`` and ``tokenizer/``
-come along.
+OPT's) own weights, for engines that refuse unknown tensors, in the precision of your choice. The
+ids are ours: ``vocabulary.json`` and ``tokenizer/`` come along, and an engine has to take ids (vLLM
+with ``--skip-tokenizer-init``); converters that want a text tokenizer, such as llama.cpp's, have
+none here.
 """
 
 import logging
@@ -41,18 +42,18 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 
 ## Token ids
 
-There is no `tokenizer.json`: speech has no characters to make tokens of. `vocabulary.json` lists
+There is no `tokenizer.json`: speech has no characters to make tokens of. An engine has to take ids;
+vLLM is told so by `--skip-tokenizer-init`. `vocabulary.json` lists
 the blocks of ids, one after the other: a token's id is its block's `start` plus its number in the
 block. Numbers of text come from the text model in `tokenizer/` (of the kind that `passport.json`
 names: bytes, characters or SentencePiece), numbers of speech from the units of the same directory:
 
 ```python
-from pathlib import Path
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.tokenizers.text.text import load_text
 
-vocabulary = Vocabulary.load(Path("{name}"))
-text = load_text("{text}", Path("{name}/tokenizer"))
+vocabulary = Vocabulary.load("{name}")
+text = load_text("{text}", "{name}/tokenizer")
 ids = vocabulary.block("text").encode(text.encode("hello"))
 ```
 
@@ -70,7 +71,7 @@ class ExportConfig:
     out: Path
     """Directory to write; an earlier export is replaced when the new one is complete."""
     to: str = "hf"
-    """Format: hf is what Transformers' from_pretrained loads, and what vLLM and llama.cpp read."""
+    """Format: hf is what Transformers' from_pretrained loads."""
     precision: Precision = "fp32"
     """Of the written weights."""
 
@@ -83,10 +84,7 @@ def export(config: ExportConfig) -> None:
         CheckpointError: the model is damaged.
     """
     if config.to != "hf":
-        raise ConfigError(
-            f"--to {config.to}: there is only hf, which Transformers and vLLM load and llama.cpp's "
-            "converter reads"
-        )
+        raise ConfigError(f"--to {config.to}: there is only hf, which Transformers loads")
     _check_out(config)
     loaded = family.load(config.model, device="cpu", precision=config.precision)
     if loaded.family != family.DEFAULT:

@@ -29,6 +29,7 @@ import logging
 import pkgutil
 import shutil
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -40,9 +41,9 @@ from torch import nn
 import unitone
 from unitone import devices, files, lm, model_dir
 from unitone.config import from_dict, to_dict
-from unitone.errors import CheckpointError, ConfigError
+from unitone.errors import CheckpointError, ConfigError, choices
 from unitone.lm import model_card
-from unitone.lm.data.fields import CodesOfModel, Fields
+from unitone.lm.data.fields import UNKNOWN, CodesOfModel, Fields, Learnt
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.model_card import Card
 from unitone.lm.predictor import Predictor
@@ -124,6 +125,10 @@ class _Stored:
     """Of the codec whose codes are in the vocabulary, if any are."""
     null_share: float | None = None
     """Share of the training's examples whose condition was dropped; None where nobody knows."""
+    vocabulary: str | None = None
+    """Hash of the vocabulary whose tokens the weights have rows for; earlier versions had none."""
+    learnt: Learnt = UNKNOWN
+    """What training has seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +154,8 @@ class LoadedModel:
     null_share: float | None = None
     """Share of the training's examples whose condition was dropped, for classifier-free guidance;
     None: not known."""
+    learnt: Learnt = UNKNOWN
+    """What training has seen."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -172,7 +179,23 @@ class LoadedModel:
                 f"{self.folder} has no tokenizer/, so text and units can't be read: copy the whole "
                 "directory, or the tokenizer's own into it"
             )
-        return Fields.open(self.tokenizer, self.vocabulary)
+        return Fields.open(self.tokenizer, self.vocabulary, learnt=self.learnt)
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Speakers that it has tokens for and, where that is known, has heard in training."""
+        heard, labels = self.learnt.speakers, self.vocabulary.block("speaker").labels
+        return labels if heard is None else tuple(name for name in labels if name in {*heard})
+
+    def require(self, kind: str, label: str) -> None:
+        """Refuse a language, gender or speaker that the model doesn't know.
+
+        Raises:
+            ConfigError: naming those that there are.
+        """
+        known = self.speakers if kind == "speaker" else self.vocabulary.block(kind).labels
+        if label not in known:
+            raise ConfigError(f"no {kind} {label!r}; the model has {choices(label, known)}")
 
     def predictor(self, task: str, **options: Any) -> Predictor[Any]:
         """Return what does ``task``; ``options`` as of the family's ``open_predictor``."""
@@ -192,6 +215,7 @@ def save(
     decoder: Path | None = None,
     codes: CodesOfModel | None = None,
     null_share: float | None = None,
+    learnt: Learnt = UNKNOWN,
     card: Card | None = None,
 ) -> None:
     """Write a model directory; one of this name stays as it is until the new one is complete.
@@ -206,6 +230,7 @@ def save(
         decoder: directory of a unit decoder or codec.
         codes: what the vocabulary's codes are, where it has any.
         null_share: share of the training's examples whose condition was dropped.
+        learnt: what training has seen.
         card: facts for the README.
 
     Raises:
@@ -213,20 +238,21 @@ def save(
         OSError: no room.
     """
     weights = module(family, "weights")
-    config: Any = model.config
-    if config.vocab_size != len(vocabulary):
-        sizes = f"{config.vocab_size} tokens, the vocabulary {len(vocabulary)}"
-        raise ConfigError(f"the model has {sizes}")
-    if tokenizer is not None:
-        vocabulary.require_passport(Passport.load(tokenizer).hash, of=str(tokenizer))
+    context = _check_parts(model, vocabulary, tokenizer)
     tensors = weights.to_tensors(model)
-    dtype = next(iter(tensors.values())).dtype
-    facts = _Stored(format=FORMAT, version=unitone.__version__, codes=codes, null_share=null_share)
-    described = {"family": family, **weights.describe(model, vocabulary, dtype=dtype)}
-    described["unitone"] = {**to_dict(facts), **weights.to_json(model, table)}
+    stored = _Stored(
+        format=FORMAT,
+        version=unitone.__version__,
+        codes=codes,
+        null_share=null_share,
+        vocabulary=vocabulary.hash,
+        learnt=learnt,
+    )
+    ours = {**to_dict(stored), **weights.to_json(model, table)}
+    described = weights.describe(model, vocabulary, dtype=next(iter(tensors.values())).dtype)
     with checkpoint.replacing_folder(folder) as temporary:
         checkpoint.save_tensors(temporary / WEIGHTS, tensors)
-        files.write_json(temporary / CONFIG, described)
+        files.write_json(temporary / CONFIG, {"family": family, **described, "unitone": ours})
         vocabulary.save(temporary)
         if tokenizer is not None:
             copy_tokenizer(tokenizer, temporary / TOKENIZER)
@@ -235,7 +261,7 @@ def save(
         text = model_card.write(
             card or Card(),
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-            context=config.context,
+            context=context,
             vocabulary=vocabulary,
             tasks=[row.task for row in table],
             layouts=weights.layouts(table),
@@ -243,7 +269,20 @@ def save(
         files.write_text(temporary / CARD, text)
 
 
-def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -> LoadedModel:
+def _check_parts(model: Any, vocabulary: Vocabulary, tokenizer: Path | None) -> int:
+    """Return the model's context; errors as `save`."""
+    config = model.config
+    if config.vocab_size != len(vocabulary):
+        raise ConfigError(
+            f"the model has {config.vocab_size} tokens, the vocabulary {len(vocabulary)}"
+        )
+    if tokenizer is not None:
+        vocabulary.require_passport(Passport.load(tokenizer).hash, of=str(tokenizer))
+    context: int = config.context
+    return context
+
+
+def load(folder: Path | str, *, device: str = "auto", precision: Precision = "fp32") -> LoadedModel:
     """Read a model directory, or the best one of a run, and check that its parts belong together.
 
     Args:
@@ -255,7 +294,7 @@ def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -
         ConfigError: there is no such directory or device, or the tokenizer is another one's.
         CheckpointError: a file is missing, damaged, of another version, or doesn't fit the rest.
     """
-    folder = model_dir.resolve(folder)
+    folder = model_dir.resolve(Path(folder))
     config = model_dir.read_config(folder, option="--model")
     vocabulary = Vocabulary.load(folder)
     name = _known(config)
@@ -272,6 +311,11 @@ def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -
         vocabulary.require_passport(passport.hash, of=str(tokenizer))
     elif vocabulary.passport is not None:
         logger.warning("%s: no %s/, so text and units can't be read", folder, TOKENIZER)
+    if stored.vocabulary not in (None, vocabulary.hash):
+        raise CheckpointError(
+            f"{folder}: vocabulary.json is not the one that the weights were saved with, so tokens "
+            f"would mean other things; {CURE}"
+        )
     place = devices.resolve(device)
     try:
         tensors = checkpoint.load_tensors(folder / WEIGHTS)
@@ -290,7 +334,14 @@ def load(folder: Path, *, device: str = "auto", precision: Precision = "fp32") -
         decoder=folder / DECODER if (folder / DECODER).is_dir() else None,
         codes=stored.codes,
         null_share=stored.null_share,
+        learnt=stored.learnt,
     )
+
+
+def learnt_of(folder: Path) -> Learnt:
+    """Return what the training of a model directory has seen."""
+    config = model_dir.read_config(model_dir.resolve(folder))
+    return _stored(config, where=str(folder / CONFIG))[0].learnt
 
 
 def _stored(config: dict[str, Any], *, where: str) -> tuple[_Stored, dict[str, Any]]:
@@ -304,8 +355,7 @@ def _stored(config: dict[str, Any], *, where: str) -> tuple[_Stored, dict[str, A
     form = values.get("format", FORMAT)
     if form not in (1, FORMAT):
         raise CheckpointError(f"{where} has format {form}; this version reads 1 to {FORMAT}")
-    ours = ("format", "version", "codes", "null_share")
-    shared = {name: values[name] for name in ours if name in values}
+    shared = {one.name: values[one.name] for one in fields_of(_Stored) if one.name in values}
     try:
         stored = from_dict(_Stored, shared, where=f"{where}: unitone")
     except ConfigError as error:

@@ -5,22 +5,24 @@
 'two dogs are playing'
 >>> wave, rate = model.speak("two dogs are playing", speaker="f1")  # doctest: +SKIP
 
-A recording is the path of an audio file, or samples at 16 kHz. Every method has a plural form where
-several at once are cheaper.
+A recording is the path of an audio file, samples at 16 kHz, or a pair of samples and their rate.
+What is cut off, too faint to be understood, or written in characters that were never learnt is said
+in a warning of the log, which goes to standard error.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from unitone import audio
-from unitone.audio import SAMPLE_RATE
+from unitone.audio import Clip, Recording, Statistics, faintness, is_path, statistics
 from unitone.codecs.codec import Codec, Sound
-from unitone.errors import ConfigError, CorpusError
+from unitone.errors import ConfigError, CorpusError, choices
 from unitone.lm import family
+from unitone.lm.data.fields import unlearnt_message
 from unitone.lm.data.sources import runs
 from unitone.lm.data.waveforms import SPOKEN, SpeechDecoder, codec_of
 from unitone.lm.family import LoadedModel, Precision
@@ -28,7 +30,7 @@ from unitone.lm.predictor import Prediction, Predictor, predict_all
 from unitone.lm.tasks import select
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
 
-Recording = str | Path | Float[np.ndarray, "_"]
+logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = Path("exp/tour/lm/best")
 """What the commands use where no model is named: the tour's."""
@@ -53,7 +55,7 @@ def load(
         ConfigError: there is no such directory or device.
         CheckpointError: it is damaged.
     """
-    loaded = family.load(Path(path), device=device, precision=precision)
+    loaded = family.load(path, device=device, precision=precision)
     return UnifiedModel(loaded, decoder=None if decoder is None else Path(decoder))
 
 
@@ -83,7 +85,7 @@ class UnifiedModel:
     @property
     def speakers(self) -> tuple[str, ...]:
         """Speakers it knows by name."""
-        return self.loaded.vocabulary.block("speaker").labels
+        return self.loaded.speakers
 
     def transcribe(self, recording: Recording) -> str:
         """Return what is said.
@@ -112,8 +114,9 @@ class UnifiedModel:
             CorpusError: the recording can't be used, or something is longer than the context.
             ConfigError: an unknown language.
         """
-        self._known(to)
+        self.loaded.require("language", to)
         if isinstance(source, str) and not _is_audio(source):
+            self._check_text(source)
             row = {"id": "text", "text": source, "language": language}
             return self._predict("mt", [row], to=to)[0].text or ""
         return self._listen("st", [source], to=to)[0].text or ""
@@ -130,7 +133,7 @@ class UnifiedModel:
 
         Args:
             text: as the model was trained on it: mind the case and the punctuation.
-            speaker: one of ``speakers``; default: the first.
+            speaker: one of ``speakers`` whom the unit decoder has heard; default: the first.
             language: one of ``languages``; default: the one the model finds the text likeliest in.
             prompt: of somebody whose way of speaking the units follow, where the model has a task
                 for it; the voice of the sound is still ``speaker``'s.
@@ -143,10 +146,10 @@ class UnifiedModel:
         """
         task = "tts" if prompt is None else self._prompted_task()
         decoder = self._speech_decoder(task)
-        name = speaker or next(iter(self.speakers), None)
-        for value, kind in ((name, "speaker"), (language, "language")):
-            if value is not None:
-                self._known(value, kind)
+        name = self._voice(decoder, speaker)
+        if language is not None:
+            self.loaded.require("language", language)
+        self._check_text(text)
         given: dict[str, Any] = {"text": text, "speaker": name}
         if prompt is not None:
             given["prompt_units"] = self._row(prompt)["units"]
@@ -166,8 +169,36 @@ class UnifiedModel:
             language = max(scores, key=lambda one: scores[one])
         careful = self._predictor(task, careful=True)
         row = {"id": "text", "language": language, **given}
-        (chosen,) = careful.predict([self._request(careful, row)])
+        (chosen,) = _told(["text"], careful.predict([self._request(careful, row)]))
         return chosen
+
+    def _check_text(self, text: str) -> None:
+        """Warn of what training has never seen; a CorpusError where that is most of the text."""
+        self._fields.record({"id": "text", "text": text})
+        unlearnt = self._fields.unlearnt(text)
+        if unlearnt:
+            logger.warning("%s", unlearnt_message(unlearnt))
+
+    def _voice(self, decoder: SpeechDecoder, speaker: str | None) -> str | None:
+        """Return ``speaker``, or the first whom both model and decoder know.
+
+        Raises:
+            ConfigError: one of them doesn't know him or her, or they have nobody in common.
+        """
+        if not self.speakers:
+            return _heard(decoder, speaker)
+        if speaker is not None:
+            self.loaded.require("speaker", speaker)
+        heard = decoder.speakers or self.speakers
+        common = [name for name in self.speakers if name in heard]
+        if speaker in common:
+            return speaker
+        whom = f"speaker {speaker!r}" if speaker else "any speaker of the model"
+        if speaker is not None or not common:
+            raise ConfigError(
+                f"the unit decoder has not heard {whom}; both know {choices(speaker or '', common)}"
+            )
+        return common[0]
 
     def _prompted_task(self) -> str:
         for task in self.loaded.tasks:
@@ -190,13 +221,15 @@ class UnifiedModel:
 
         Raises:
             CorpusError: the recording can't be used, or fills the context.
-            ConfigError: there is no unit decoder.
+            ConfigError: there is no unit decoder, or it hasn't heard the speaker.
         """
         decoder = self._speech_decoder("continue")
+        _heard(decoder, speaker)
         predictor = self._predictor("continue")
         record = self._fields.record(self._row(recording, predictor.task.output))
         prefix = int(record[predictor.task.output].shape[-1])
-        (found,) = predictor.predict([predictor.request(record, prefix=prefix)])
+        request = predictor.request(record, prefix=prefix)
+        (found,) = _told([record["id"]], predictor.predict([request]))
         (sound,) = decoder.decode([found], speakers=[speaker])
         assert sound is not None
         return sound
@@ -214,17 +247,18 @@ class UnifiedModel:
             assert self.loaded.tokenizer is not None
             tokenizer = Tokenizer.load(self.loaded.tokenizer)
             self._units = tokenizer.open(device=self.loaded.device)
-        name = "samples" if isinstance(recording, np.ndarray) else str(recording)
-        return {"id": name, "units": runs(self._units(recording), self._units)}
+        name = _name(recording)
+        waveform = None if is_path(recording) else audio.load(recording)
+        _tell_if_faint(name, recording if waveform is None else waveform)
+        units = self._units(Path(recording)) if waveform is None else self._units(waveform)
+        return {"id": name, "units": runs(units, self._units)}
 
     def _coded(self, recording: Recording) -> dict[str, Any]:
         if self._codec is None:
             self._codec = codec_of(self.loaded, self._decoder)
-        if isinstance(recording, np.ndarray):
-            name, wave, rate = "samples", recording, SAMPLE_RATE
-        else:
-            name, rate = str(recording), self._codec.sample_rate
-            wave = audio.read(audio.Clip(path=Path(recording)), rate=rate)
+        name, rate = _name(recording), self._codec.sample_rate
+        wave = audio.load(recording, rate=rate)
+        _tell_if_faint(name, recording if is_path(recording) else audio.load(recording))
         try:
             return {"id": name, "codes": self._codec.encode(wave, rate)}
         except ValueError as error:
@@ -234,7 +268,8 @@ class UnifiedModel:
         self, task: str, rows: Sequence[dict[str, Any]], *, to: str | None = None
     ) -> list[Prediction]:
         predictor = self._predictor(task)
-        return predict_all(predictor, [self._request(predictor, row, to=to) for row in rows])
+        found = predict_all(predictor, [self._request(predictor, row, to=to) for row in rows])
+        return _told([row["id"] for row in rows], found)
 
     def _request(
         self, predictor: Predictor[Any], row: Mapping[str, Any], *, to: str | None = None
@@ -258,11 +293,6 @@ class UnifiedModel:
             )
         return self._speech_decoders[speech]
 
-    def _known(self, label: str, kind: str = "language") -> None:
-        labels = self.loaded.vocabulary.block(kind).labels
-        if label not in labels:
-            raise ConfigError(f"no {kind} {label!r}; the model has {', '.join(labels) or 'none'}")
-
 
 def open_model(
     path: Path | None, *, device: str = "auto", decoder: Path | None = None
@@ -278,6 +308,38 @@ def open_model(
             "`unitone tour` (or `make tour`) makes it"
         )
     return load(path or DEFAULT_MODEL, device=device, decoder=decoder)
+
+
+def _name(recording: Recording) -> str:
+    return str(recording) if is_path(recording) else "samples"
+
+
+def _heard(decoder: SpeechDecoder, speaker: str | None) -> str | None:
+    """Return ``speaker``, whom the decoder alone has to know."""
+    if speaker is not None and not decoder.speakers:
+        raise ConfigError(f"speaker {speaker!r}: codes hold the voice, so it can't be chosen")
+    decoder.require(speaker)
+    return speaker
+
+
+def _told(names: Sequence[str], found: Sequence[Prediction]) -> list[Prediction]:
+    """Return predictions, with a warning for each that was cut off."""
+    for name, one in zip(names, found, strict=True):
+        if one.truncated:
+            logger.warning("%s: cut off at the cap on the length of the output", name)
+    return list(found)
+
+
+def _tell_if_faint(name: str, sound: Path | str | np.ndarray) -> None:
+    """Warn of sound that no words can be made out of, whatever the model writes."""
+    if isinstance(sound, np.ndarray):
+        wide = sound.astype(np.float64)
+        known = Statistics(num_samples=len(wide), mean=wide.mean(), variance=wide.var())
+    else:
+        known = statistics(Clip(path=Path(sound)))
+    why = faintness(known)
+    if why is not None:
+        logger.warning("%s: %s; what is made of it is not to be relied on", name, why)
 
 
 def _is_audio(source: str) -> bool:

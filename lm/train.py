@@ -84,7 +84,7 @@ def _train(config: LmConfig[Any], world: World) -> None:
     )
     logger.info("examples: %s", ", ".join(f"{n} {c}" for n, c in mixture.counts().items()))
     logger.info("mixture: %s", ", ".join(f"{task.name} {share:.0%}" for task, share in shares))
-    decoder, card = _decoder(config, made), _card(config, made)
+    decoder, card, learnt = _decoder(config, made), _card(config, made), made.learnt()
 
     def save_model(folder: Path) -> None:
         family.save(
@@ -97,6 +97,7 @@ def _train(config: LmConfig[Any], world: World) -> None:
             decoder=decoder,
             codes=words.codes,
             null_share=made.null_share,
+            learnt=learnt,
             card=card,
         )
 

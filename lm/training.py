@@ -14,7 +14,7 @@ from torch import nn
 
 from unitone.errors import ConfigError
 from unitone.lm.data import store
-from unitone.lm.data.fields import CodesOfModel, Fields
+from unitone.lm.data.fields import NOTHING, CodesOfModel, Fields, Learnt
 from unitone.lm.data.mixture import Batching, MixtureConfig
 from unitone.lm.data.store import TokenStore
 from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
@@ -133,6 +133,14 @@ class Training:
     """Share of examples whose condition is dropped, where the family does that."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What else must be the same when a run goes on."""
+    before: Learnt = NOTHING
+    """What the model had learnt when this training began."""
+
+    def learnt(self) -> Learnt:
+        """Return what is learnt at the end."""
+        start = self.words.vocabulary.block("text").start
+        text = (token - start for token in self.train.tokens_of_text())
+        return Learnt.of(text, self.train.labels["speaker"]).after(self.before)
 
 
 def open_words(

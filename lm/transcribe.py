@@ -1,5 +1,10 @@
-"""Say what is said in recordings: ``unitone transcribe a.wav``."""
+"""Say what is said in recordings: ``unitone transcribe a.wav``.
 
+Line n is the text of recording n. Of one that can't be used, the line is empty, standard error has
+the reason, and the exit status is 1.
+"""
+
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +13,15 @@ import tyro
 
 from unitone import program
 from unitone.config import command_line
+from unitone.errors import ConfigError, CorpusError
 from unitone.lm.inference import open_model
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TranscribeConfig:
-    recordings: tyro.conf.Positional[tuple[Path, ...]]
+    recordings: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Audio files; the text of each is a line."""
     model: Path | None = None
     """Model directory; default: the tour's, exp/tour/lm/best."""
@@ -22,10 +30,22 @@ class TranscribeConfig:
 
 
 def transcribe(config: TranscribeConfig) -> None:
-    """Write the texts, one a line."""
+    """Write the texts, one a line, each when it is there."""
+    if not config.recordings:
+        raise ConfigError("name the recordings: unitone transcribe a.wav b.wav")
     model = open_model(config.model, device=config.device)
-    for text in model.transcribe_all(config.recordings):
+    bad = 0
+    for recording in config.recordings:
+        text = ""
+        try:
+            text = model.transcribe(recording)
+        except CorpusError as error:
+            bad += 1
+            logger.error("%s", error)
         sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    if bad:
+        raise CorpusError(f"{bad} of {len(config.recordings)} recordings could not be used")
 
 
 def main(argv: list[str] | None = None) -> int:

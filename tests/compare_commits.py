@@ -246,7 +246,10 @@ def model_config(path: Path) -> str:
     values = json.loads(path.read_text(encoding="utf-8"))
     ours = values["unitone"]
     values["family"], ours["format"] = values.get("family", "decoder"), 2
-    ours = values["unitone"] = {name: value for name, value in ours.items() if value is not None}
+    later = ("vocabulary", "learnt")  # an earlier commit has none
+    ours = values["unitone"] = {
+        name: value for name, value in ours.items() if value is not None and name not in later
+    }
     renamed = {"check": "rerank", "sample_tokens": "prompt_tokens"}
     ours["tasks"] = [
         {renamed.get(name, name): value for name, value in task.items()} for task in ours["tasks"]

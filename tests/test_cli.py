@@ -89,3 +89,17 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         status = int(stop.code or 0)
     assert status == 0
     assert f"unitone {name}" in capsys.readouterr().out
+
+
+def test_every_stage_is_a_command() -> None:
+    """Whatever is run by ``python -m`` in a room; benchmarks and recipes aside."""
+    parts = {"unitone.eval.judge_train", "unitone.eval.judge_score"}  # of `unitone judge`
+    known = {module for module, _ in cli.COMMANDS.values()} | parts
+    stages = {
+        f"unitone.{room}.{path.stem}"
+        for room in ("tokenizers", "codecs", "lm", "eval")
+        for path in (ROOT / room).glob("*.py")
+        if "def main(argv" in path.read_text(encoding="utf-8")
+    }
+    assert stages - known == set()
+    assert {"train", "synthesize", "perturb"} <= cli.COMMANDS.keys()

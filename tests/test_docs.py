@@ -8,7 +8,7 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from functools import cache
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import FunctionType
 
@@ -142,3 +142,29 @@ def test_json_in_the_docs_is_json() -> None:
             if kind == "json":
                 for line in text.splitlines():
                     json.loads(line)
+
+
+def test_no_page_builds_a_tokenizer_on_what_is_scored() -> None:
+    lines = [
+        line
+        for page in PAGES
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if "tokenizers.build " in line and "--manifest" in line
+    ]
+    assert lines
+    assert not [line for line in lines if "--split train" not in line]
+
+
+def test_commands_of_the_site_are_copied_without_a_prompt() -> None:
+    assert "hooks: [.ci/copied_commands.py]" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    spec = spec_from_file_location("copied_commands", ROOT / ".ci" / "copied_commands.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hook = module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    page = "Type\n\n```console\n$ make tour  # $ 5\n$ a \\\n  --b\n```\n\n```json\n$ x\n```\n"
+    expected = page.replace("console\n$ make", "sh\nmake").replace("$ a", "a")
+    assert hook.on_page_markdown(page, page=None) == expected
+    for path in (ROOT / "docs").rglob("*.md"):
+        shown = hook.on_page_markdown(path.read_text(encoding="utf-8"))
+        assert not re.search(r"^ *\$ ", shown, re.MULTILINE), path

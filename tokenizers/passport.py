@@ -88,13 +88,13 @@ class Passport:
         files.write_json(folder / FILE, config.to_dict(self))
 
     @classmethod
-    def load(cls, folder: Path) -> "Passport":
+    def load(cls, folder: Path | str) -> "Passport":
         """Read ``passport.json`` of ``folder``.
 
         Raises:
             CheckpointError: there is none, or it is damaged.
         """
-        path = folder / FILE
+        path = Path(folder) / FILE
         if not path.is_file():
             raise CheckpointError(
                 f"{folder} holds no {FILE}: not a finished tokenizer; "

@@ -339,13 +339,14 @@ def _readme_of_codes(codes: dict[str, Any] | None) -> str:
 class TokenShards:
     """Rows of finished shards by number, a row group in memory at a time."""
 
-    def __init__(self, folder: Path, *, passport: Passport | None = None) -> None:
+    def __init__(self, folder: Path | str, *, passport: Passport | None = None) -> None:
         """Open ``folder``; with ``passport``, refuse shards of another tokenizer.
 
         Raises:
             CheckpointError: the folder holds no finished shards.
             ConfigError: the passports differ; the fields are named.
         """
+        folder = Path(folder)
         path = folder / INDEX
         if not path.is_file():
             raise CheckpointError(

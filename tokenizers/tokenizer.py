@@ -10,6 +10,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from unitone import files
+from unitone.audio import SAMPLE_RATE, Recording, is_path, load
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CheckpointError, ConfigError, CorpusError
 from unitone.tokenizers.encoder import is_standalone
@@ -47,13 +48,14 @@ class Tokenizer:
     """Where the encoder came from when the tokenizer was built."""
 
     @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
+    def load(cls, folder: Path | str) -> "Tokenizer":
         """Read a tokenizer directory and check that its parts belong together.
 
         Raises:
             ConfigError: there is no such directory.
             CheckpointError: it is unfinished or damaged.
         """
+        folder = Path(folder)
         if not folder.is_dir():
             raise ConfigError(f"--tokenizer {folder}: no such directory")
         passport = Passport.load(folder)
@@ -107,6 +109,17 @@ class Tokenizer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Held:
+    """Samples in memory, as the reader of waveforms asks a cut for its audio."""
+
+    samples: Float[np.ndarray, "N"]
+    sampling_rate: int = SAMPLE_RATE
+
+    def load_audio(self) -> Float[np.ndarray, "1 N"]:
+        return self.samples[None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnitExtractor:
     """A tokenizer with its encoder loaded: recordings to units in one call."""
 
@@ -114,15 +127,27 @@ class UnitExtractor:
     extractor: Extractor
     centroids: Float[Tensor, "K D"]
 
-    def __call__(self, recording: Path | str | Float[np.ndarray, "N"]) -> Int32[np.ndarray, "T"]:
-        """Return one unit a frame of an audio file, or of samples at 16 kHz.
+    def __call__(self, recording: Recording) -> Int32[np.ndarray, "T"]:
+        """Return one unit a frame of a recording, given as `unitone.audio.load` takes it.
 
         Raises:
             CorpusError: the recording can't be used; the reason says why.
         """
-        if isinstance(recording, np.ndarray):
-            return self._of_samples(recording.astype(np.float32))
-        utterance = Utterance(id=str(recording), line=1, audio=Path(recording))
+        if is_path(recording):
+            return self._extracted(Utterance(id=str(recording), line=1, audio=Path(recording)))
+        return self.of_waveform(load(recording))
+
+    def of_waveform(self, samples: Float[np.ndarray, "N"]) -> Int32[np.ndarray, "T"]:
+        """Return the units of a waveform at 16 kHz that was looked at; errors as of a call."""
+        if self.extractor.num_frames(len(samples)) < 1:
+            raise CorpusError(f"{len(samples)} samples at 16 kHz are less than one frame")
+        if len(samples) > self.extractor.window_samples:  # window by window, as a file goes through
+            held = _Held(samples=samples)
+            return self._extracted(Utterance(id="samples", line=1, audio=None, cut=held))
+        (features,) = self.extractor.batch([samples])
+        return self._units(features)
+
+    def _extracted(self, utterance: Utterance) -> Int32[np.ndarray, "T"]:
         (item,) = extract(self.extractor, [utterance], workers=1, batch_seconds=0.0)
         if isinstance(item, Skipped):
             raise CorpusError(item.reason)
@@ -131,12 +156,6 @@ class UnitExtractor:
     def of(self, features: Features) -> Int32[np.ndarray, "T"]:
         """Return the unit of every frame of ``features``."""
         return np.concatenate([self._units(chunk) for chunk in features.chunks])
-
-    def _of_samples(self, samples: Float[np.ndarray, "N"]) -> Int32[np.ndarray, "T"]:
-        if self.extractor.num_frames(len(samples)) < 1:
-            raise CorpusError(f"{len(samples)} samples at 16 kHz are less than one frame")
-        (features,) = self.extractor.batch([samples])
-        return self._units(features)
 
     def _units(self, features: Float[Tensor, "T D"]) -> Int32[np.ndarray, "T"]:
         penalty = self.passport.kmeans.switch_penalty

@@ -4,13 +4,16 @@ Reading is by blocks and resampling (soxr, high quality) keeps its state between
 any length is read in bounded memory and gives the same samples however it is consumed.
 """
 
+import math
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from unitone.corpus import mpeg
 from unitone.errors import CorpusError
@@ -26,6 +29,18 @@ SLACK = 0.1
 """Seconds that stated durations may be off: they are rounded, not by more."""
 BLOCK = 10 * SAMPLE_RATE
 """Source frames read at a time: 10 s of 16 kHz audio, about 640 kB."""
+FULL_SCALE = {"uint8": 128.0, "int8": 128.0, "int16": 32_768.0, "int32": 2_147_483_648.0}
+"""What integer samples are divided by, as libsndfile does."""
+LOUDEST = 100.0
+"""Floats above are integers in disguise; recordings, clipped ones too, stay near 1."""
+MOST_CHANNELS = 64
+FAINT, SHORT = -60.0, 0.2
+"""Decibels of full scale, around the mean, and seconds, under which nobody makes out words."""
+
+Samples = Any
+"""What `waveform_of` takes: an array, a tensor or a list."""
+Recording = Any
+"""What `load` takes: a path, samples at 16 kHz, or a pair of samples and their rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +68,8 @@ def stream(clip: Clip, *, rate: int = SAMPLE_RATE) -> Iterator[Float[np.ndarray,
     import soundfile
 
     try:
+        if clip.path.is_dir():
+            raise CorpusError(f"{clip.path}: a folder; name the audio files in it")
         if not clip.path.is_file():
             raise CorpusError(f"{clip.path}: no such file")
         with soundfile.SoundFile(clip.path) as file:
@@ -86,6 +103,99 @@ def read(
     return waveform
 
 
+def waveform_of(
+    samples: Samples, rate: int, *, wanted: int = SAMPLE_RATE
+) -> Float32[np.ndarray, "N"]:
+    """Return samples in memory as `read` returns a file's: mono, float32, at ``wanted`` Hz.
+
+    Args:
+        samples: floats, nominally in [-1, 1], or integers of 8, 16 or 32 bit in full scale; (N,),
+            (channels, N) or (N, channels), whose mean is taken.
+        rate: theirs, in Hz.
+        wanted: in Hz.
+
+    Raises:
+        ValueError: there are none, some are not finite, or shape, scale or rate is no recording's.
+    """
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise ValueError(f"a sampling rate of {rate} Hz is not that of a recording")
+    wave = _one_channel(_scaled(samples))
+    if not np.isfinite(wave).all():
+        raise ValueError("the waveform holds samples that are not finite numbers")
+    peak = float(np.abs(wave).max())
+    if peak > LOUDEST:
+        raise ValueError(
+            f"samples of up to {peak:g}: floats are in [-1, 1]; divide 16-bit samples by 32768, or "
+            "give them as int16"
+        )
+    if rate == wanted:
+        return wave
+    import soxr
+
+    resampled: np.ndarray = soxr.resample(wave, rate, wanted, quality="HQ")
+    return resampled
+
+
+def _scaled(samples: Samples) -> Float32[np.ndarray, "..."]:
+    """Return an array or tensor as float32 in the scale of floats."""
+    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    if torch is not None and isinstance(samples, torch.Tensor):
+        samples = samples.detach().cpu()
+        samples = (samples.float() if samples.is_floating_point() else samples).numpy()
+    array = np.asarray(samples)
+    scale = FULL_SCALE.get(array.dtype.name)
+    if scale is not None:
+        middle = 128.0 if array.dtype == np.uint8 else 0.0
+        return ((array.astype(np.float64) - middle) / scale).astype(np.float32)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f"samples of type {array.dtype}: give floats in [-1, 1], or integers of 8, 16 or 32 bit"
+        )
+    with np.errstate(over="ignore"):  # infinity is refused, as it is in a file
+        return array.astype(np.float32)
+
+
+def _one_channel(array: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "N"]:
+    if array.ndim == 2 and array.size and min(array.shape) <= MOST_CHANNELS:
+        channels = 0 if array.shape[0] <= array.shape[1] else 1
+        several = array.shape[channels] > 1
+        array = array.mean(axis=channels, dtype=np.float32) if several else array.reshape(-1)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(
+            f"expected mono samples (N,) with N >= 1, or (channels, N), got shape {array.shape}"
+        )
+    return array
+
+
+def load(recording: Recording, *, rate: int = SAMPLE_RATE) -> Float32[np.ndarray, "N"]:
+    """Return the waveform of whatever a recording is given as: a path, samples, or a pair.
+
+    Args:
+        recording: an audio file; samples at 16 kHz, as `waveform_of` takes them; or a pair of
+            samples and their rate, such as a `unitone.codecs.codec.Sound`.
+        rate: wanted, in Hz.
+
+    Raises:
+        CorpusError: as `read`, for samples too.
+    """
+    if is_path(recording):
+        return read(Clip(path=Path(recording)), rate=rate)
+    pair = isinstance(recording, tuple) and len(recording) == 2
+    samples, own = recording if pair else (recording, SAMPLE_RATE)
+    try:
+        waveform = waveform_of(samples, own, wanted=rate)
+    except ValueError as error:
+        raise CorpusError(f"samples: {error}") from error
+    if not waveform.any():
+        raise CorpusError("samples: every sample is zero")
+    return waveform
+
+
+def is_path(recording: Recording) -> bool:
+    """Tell a path from samples."""
+    return isinstance(recording, str | os.PathLike)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
     """What one pass over a waveform finds out."""
@@ -114,6 +224,20 @@ def statistics(clip: Clip) -> Statistics:
         raise CorpusError(f"{clip.path}: every sample is zero")
     mean = total / count
     return Statistics(num_samples=count, mean=mean, variance=max(squares / count - mean**2, 0.0))
+
+
+def faintness(known: Statistics) -> str | None:
+    """Return why no words can be made out of 16 kHz sound; None where they may be.
+
+    >>> faintness(Statistics(num_samples=1_600, mean=0.0, variance=0.01))
+    '0.10 s is too short for words'
+    >>> faintness(Statistics(num_samples=16_000, mean=0.5, variance=1e-9))
+    '-90 dB of full scale is next to silence'
+    """
+    if known.num_samples < SHORT * SAMPLE_RATE:
+        return f"{known.num_samples / SAMPLE_RATE:.2f} s is too short for words"
+    level = 10 * math.log10(max(known.variance, 1e-20))
+    return f"{level:.0f} dB of full scale is next to silence" if level < FAINT else None
 
 
 def _resampled(

@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from unitone import config as configs
 from unitone import devices, files, model_dir
+from unitone.audio import SAMPLE_RATE, Samples, waveform_of
 from unitone.errors import CheckpointError, ConfigError
 from unitone.eval.judge.model import (
     WINDOW,
@@ -64,8 +63,13 @@ class Judge:
         self.network = network.eval()
         self.origin = origin
 
-    def transcribe(self, waves: Sequence[Float[np.ndarray, "_"]]) -> list[str]:
-        """Return the text of each waveform (16 kHz); shorter than 32 ms is nothing."""
+    def transcribe(self, waves: Sequence[Samples]) -> list[str]:
+        """Return the text of each waveform (16 kHz); shorter than 32 ms is nothing.
+
+        Raises:
+            ValueError: one is no waveform; see `unitone.audio.waveform_of`.
+        """
+        waves = [waveform_of(wave, SAMPLE_RATE) if len(wave) else wave for wave in waves]
         network = self.network
         device = next(network.parameters()).device
         features = {
@@ -100,14 +104,14 @@ class Judge:
         files.write_json(folder / CONFIG, described)
 
 
-def load(path: Path, *, device: str = "cpu") -> Judge:
+def load(path: Path | str, *, device: str = "cpu") -> Judge:
     """Read a judge: its directory, or the folder of the run that made it.
 
     Raises:
         ConfigError: there is none.
         CheckpointError: it is damaged.
     """
-    folder = model_dir.resolve(path)
+    folder = model_dir.resolve(Path(path))
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{path} holds no judge; make one with: python -m eval.judge train")
     values = model_dir.read_config(folder)

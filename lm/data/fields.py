@@ -7,7 +7,7 @@ model is the family's.
 Axes: L positions, Q levels of a codec, T frames.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,13 +39,66 @@ class CodesOfModel:
     pattern: Pattern
 
 
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """What a training has seen; None where that is not known."""
+
+    text: tuple[int, ...] | None = None
+    """First and last of every run of consecutive text ids."""
+    speakers: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, text: Iterable[int], speakers: Iterable[str]) -> "Learnt":
+        """Return what these text ids and speakers are.
+
+        >>> Learnt.of({7, 1, 2, 3}, ["bob", "ann"])
+        Learnt(text=(1, 3, 7, 7), speakers=('ann', 'bob'))
+        """
+        edges: list[int] = []
+        for one in sorted(text):
+            if edges and one == edges[-1] + 1:
+                edges[-1] = one
+            else:
+                edges += [one, one]
+        return cls(text=tuple(edges), speakers=tuple(sorted(speakers)))
+
+    def ids(self) -> frozenset[int] | None:
+        """Return the text ids."""
+        if self.text is None:
+            return None
+        runs = zip(self.text[::2], [last + 1 for last in self.text[1::2]], strict=True)
+        return frozenset(one for run in runs for one in range(*run))
+
+    def after(self, before: "Learnt") -> "Learnt":
+        """Return what is known with what was ``before``; a part that was not known stays so."""
+        both = self.of(
+            (self.ids() or frozenset()) | (before.ids() or frozenset()),
+            {*(self.speakers or ()), *(before.speakers or ())},
+        )
+        return Learnt(
+            text=None if before.text is None else both.text,
+            speakers=None if before.speakers is None else both.speakers,
+        )
+
+
+UNKNOWN, NOTHING = Learnt(), Learnt(text=(), speakers=())
+"""Of models that don't say; of a model before its training."""
+
+
 class Fields:
     """Turns rows into records, and tokens into what they stand for, over one vocabulary."""
 
     def __init__(
-        self, *, vocabulary: Vocabulary, text: TextTokenizer, subwords: UnitSubwords | None
+        self,
+        *,
+        vocabulary: Vocabulary,
+        text: TextTokenizer,
+        subwords: UnitSubwords | None,
+        learnt: Learnt = UNKNOWN,
     ) -> None:
         """Check that vocabulary and tokenizers belong together; no ``subwords``: units as they are.
+
+        ``learnt`` is what training has seen.
 
         Raises:
             ConfigError: the vocabulary has another number of text or unit tokens.
@@ -58,21 +111,29 @@ class Fields:
                     "tokenizer directory that lies beside the model"
                 )
         self.vocabulary, self.text, self.subwords = vocabulary, text, subwords
+        self._learnt = learnt.ids()
 
     @classmethod
-    def open(cls, tokenizer: Path, vocabulary: Vocabulary) -> "Fields":
+    def open(
+        cls,
+        tokenizer: Path | str,
+        vocabulary: Vocabulary,
+        *,
+        learnt: Learnt = UNKNOWN,
+    ) -> "Fields":
         """Read the text and unit models of a tokenizer directory.
 
         Raises:
             ConfigError: the vocabulary belongs to another tokenizer.
             CheckpointError: a model is missing or damaged.
         """
+        tokenizer = Path(tokenizer)
         passport = Passport.load(tokenizer)
         if vocabulary.passport is not None:
             vocabulary.require_passport(passport.hash, of=str(tokenizer))
         text = load_text(passport.text.kind, tokenizer)
         subwords = UnitSubwords.load(tokenizer / "units.model") if passport.unit_pieces else None
-        return cls(vocabulary=vocabulary, text=text, subwords=subwords)
+        return cls(vocabulary=vocabulary, text=text, subwords=subwords, learnt=learnt)
 
     def record(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the record of a row; what the row has not, the record has not.
@@ -85,7 +146,7 @@ class Fields:
             for name in ("units", "prompt_units"):
                 if row.get(name) is not None:
                     record[name] = self.unit_tokens(np.asarray(row[name], np.int32))
-            if row.get("text"):
+            if (row.get("text") or "").strip():  # of blanks, nothing can be made
                 record["text"] = self.text_tokens(row["text"])
             if row.get("codes") is not None and self.vocabulary.codes:
                 record["codes"] = self.code_tokens(np.asarray(row["codes"]))
@@ -107,6 +168,24 @@ class Fields:
         """Return the tokens of ``text``."""
         ids = np.asarray(self.text.encode(text), np.int32)
         return self.vocabulary.block("text").encode(ids)
+
+    def unlearnt(self, text: str) -> list[str]:
+        """Return the characters, or the subwords, of ``text`` whose tokens training never saw.
+
+        Raises:
+            CorpusError: they are half of it or more, so that nothing can come of it.
+        """
+        if self._learnt is None:
+            return []
+        ids = self.text.encode(text)
+        missing = {*ids} - self._learnt
+        if not missing:
+            return []
+        found = [one for one in dict.fromkeys(text) if missing & {*self.text.encode(one)}]
+        found = found or [self.text.decode([one]) for one in sorted(missing)]
+        if 2 * sum(one in missing for one in ids) >= len(ids):
+            raise CorpusError(f"{unlearnt_message(found)}: write it as the corpus does")
+        return found
 
     def unit_tokens(self, units: Int[np.ndarray, "T"]) -> Int32[np.ndarray, "L"]:
         """Return the tokens of units, deduplicated or not as the tokenizer has made them."""
@@ -150,6 +229,11 @@ class Fields:
 
     def _of(self, block: str, tokens: Sequence[int]) -> list[int]:
         return [token for token in tokens if self.vocabulary.block_of(token) == block]
+
+
+def unlearnt_message(found: Sequence[str]) -> str:
+    """Return the sentence about what `Fields.unlearnt` has found."""
+    return f"the text has {' '.join(map(repr, found))}, which never occurred in training"
 
 
 def _translations(value: Any) -> dict[str, str]:

@@ -40,6 +40,10 @@ class SourceConfig:
     """Of shards without splits: what `--split-by` of the training was."""
     limit: int | None = None
     """Only the first so many."""
+    speaker: str | None = None
+    """Of every utterance, instead of its own: whose voice speaks."""
+    language: str | None = None
+    """Of every utterance, instead of its own."""
     ssl: str | None = None
     """The speech encoder, where it lies elsewhere than when the tokenizer was built."""
     speaker_embeddings: Path | None = None
@@ -81,6 +85,10 @@ class Source:
         if config.limit is not None and config.limit < 1:
             raise ConfigError(f"--limit must be 1 or more, got {config.limit}")
         self._config, self._loaded, self._needs = config, loaded, needs
+        labels = {"speaker": config.speaker, "language": config.language}
+        self._instead = {name: label for name, label in labels.items() if label is not None}
+        for name in self._instead.keys() & needs:
+            loaded.require(name, self._instead[name])
         self._embeddings = _embeddings(config.speaker_embeddings, loaded, needed="voice" in needs)
         self._shards: TokenShards | None = None
         self._prompts: SpeakerPrompts | None = None
@@ -101,6 +109,8 @@ class Source:
         key = f"{self._source} {config.split} {config.limit}"
         if config.split_by is not None:
             key += f" by {config.split_by}"
+        if self._instead:
+            key += f" {sorted(self._instead.items())}"
         if config.speaker_embeddings is not None:
             key += f" {files.sha256(config.speaker_embeddings)}"
         self.identity = hashlib.sha256(key.encode()).hexdigest()
@@ -155,6 +165,7 @@ class Source:
         """Yield the rows, or why there is none."""
         inside = [self._numbers[number] for number in numbers]
         for row in self._stored(inside) if self._shards is not None else self._recorded(inside):
+            row = row if isinstance(row, str) else row | self._instead
             if self._embeddings is None or isinstance(row, str):
                 yield row
             else:

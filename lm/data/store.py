@@ -38,6 +38,8 @@ FORMAT = 1
 """Raised when the arrays change their meaning."""
 INDEX = "store.json"
 FEATURES = "features.jsonl"
+BLOCK = 1_000_000
+"""Tokens that are looked at together."""
 LABELS = ("language", "gender", "speaker")
 CURES = {
     "prompt_units": "that takes a speaker with two utterances",
@@ -309,6 +311,15 @@ class TokenStore:
             record["to"] = self.languages[to]
             record["translation"] = self._field(f"translation.{self.languages[to]}", row)
         return record
+
+    def tokens_of_text(self) -> set[int]:
+        """Return every token of a text or a translation."""
+        seen: set[int] = set()
+        for name, tokens in self._tokens.items():
+            if name == "text" or name.startswith("translation."):
+                for first in range(0, len(tokens), BLOCK):
+                    seen.update(np.unique(tokens[first : first + BLOCK]).tolist())
+        return seen
 
     def _field(self, name: str, row: int) -> np.ndarray:
         start, end = self._offsets[name][row : row + 2]

@@ -25,7 +25,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from unitone import files
-from unitone.errors import CheckpointError, ConfigError
+from unitone.errors import CheckpointError, ConfigError, choices
 
 FORMAT = 1
 FILE_NAME = "vocabulary.json"
@@ -197,7 +197,7 @@ class Vocabulary:
         except KeyError:
             kind, _, _ = name.strip("<>").partition(":")
             block = self._blocks.get(kind) or self._blocks["special"]
-            known = ", ".join(_spell(block, label) for label in block.labels) or "none"
+            known = choices(name, [_spell(block, label) for label in block.labels])
             raise ConfigError(f"no token {name!r}; block {block.name!r} has {known}") from None
 
     def block_of(self, token: int) -> str:
@@ -276,9 +276,9 @@ class Vocabulary:
         files.write_json(directory / FILE_NAME, self.to_json())
 
     @classmethod
-    def load(cls, directory: Path) -> "Vocabulary":
+    def load(cls, directory: Path | str) -> "Vocabulary":
         """Read ``vocabulary.json`` from a model directory."""
-        path = directory / FILE_NAME
+        path = Path(directory) / FILE_NAME
         try:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:

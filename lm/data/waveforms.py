@@ -9,7 +9,7 @@ from unitone.codecs import codec, unit_decoder
 from unitone.codecs.codec import Codec, Sound
 from unitone.codecs.synthesize import write_wave
 from unitone.codecs.unit_decoder import UnitDecoder
-from unitone.errors import ConfigError
+from unitone.errors import ConfigError, choices
 from unitone.lm.data.fields import CodesOfModel
 from unitone.lm.family import LoadedModel
 from unitone.lm.predictor import Prediction
@@ -99,13 +99,24 @@ class SpeechDecoder:
     def decode(
         self, predictions: Sequence[Prediction], *, speakers: Sequence[str | None]
     ) -> list[Sound | None]:
-        """Return the sound of each prediction, None where it is empty; an unknown name is no name.
-
-        The decoder's speakers and the model's may differ.
-        """
-        known = [name if name in self.speakers else None for name in speakers]
+        """Return the sound of each prediction, None where it is empty; errors as `require`."""
+        for name in speakers:
+            self.require(name)
         # one by one: padding to the longest costs more than a batch saves
-        return [self._sound(one, name) for one, name in zip(predictions, known, strict=True)]
+        return [self._sound(one, name) for one, name in zip(predictions, speakers, strict=True)]
+
+    def require(self, speaker: str | None) -> None:
+        """Refuse who was not heard in training; codes hold their voice, None is the first one.
+
+        Raises:
+            ConfigError: the unit decoder's speakers, which may be others than the model's, are
+                named.
+        """
+        if self._decoder is not None and speaker is not None and speaker not in self.speakers:
+            raise ConfigError(
+                f"the unit decoder has not heard speaker {speaker!r}; it has "
+                f"{choices(speaker, self.speakers)}"
+            )
 
     def _sound(self, prediction: Prediction, speaker: str | None) -> Sound | None:
         tokens = prediction.speech

@@ -9,8 +9,8 @@ from typing import Literal
 
 from unitone import seeding
 from unitone.errors import ConfigError
-from unitone.lm import tasks
-from unitone.lm.data.fields import CodesOfModel, Pattern
+from unitone.lm import family, tasks
+from unitone.lm.data.fields import NOTHING, CodesOfModel, Learnt, Pattern
 from unitone.lm.data.store import TokenStore
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder import template
@@ -144,6 +144,7 @@ def prepare(config: DecoderConfig, world: World) -> Training:
         predictor=predictor,
         null_share=options.batch.null_share,
         settings={"templates": {row.name: row.template for row in table}} if options.rows else {},
+        before=_before(options.init),
     )
 
 
@@ -151,6 +152,13 @@ def _named(config: DecoderConfig) -> set[str]:
     """Return the tasks that the user asks for by name."""
     own = template.read(config.options.rows) if config.options.rows else ()
     return {*config.tasks, *config.mixture.weights, *(row.name for row in own)}
+
+
+def _before(init: Path | None) -> Learnt:
+    """Return what the model knows to begin with; a text model knows text, no telling which."""
+    if init is None:
+        return NOTHING
+    return family.learnt_of(init) if finetune.is_ours(init) else Learnt(speakers=())
 
 
 def _codes(

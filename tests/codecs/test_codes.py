@@ -224,6 +224,9 @@ def test_dac_and_mimi_keep_the_laws_too(
     assert (codec.num_levels, codec.codebook_size, codec.frame_rate) == (3, 16, frame_rate)
     codes = codec.encode(speech(0.5), 16_000)
     assert codes.shape == (3, round(0.5 * frame_rate + 0.4))
+    whole = codec.encode(speech(0.5)[: -(-7_777 // 320) * 320], 16_000)
+    rest = codec.encode(speech(0.5)[:7_777], 16_000)  # of no whole frame
+    assert rest.shape == (3, -(-7_777 * frame_rate // 16_000)) == whole.shape
     for levels in (1, 3):
         wave, rate = codec.decode(codes[:levels])
         assert wave.shape == (codes.shape[1] * rate // frame_rate,)

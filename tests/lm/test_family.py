@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.lm.conftest import PASSPORT
+from unitone import cli
 from unitone.config import from_dict
 from unitone.errors import CheckpointError, ConfigError, UnitoneError
 from unitone.lm import export, family
@@ -337,6 +338,28 @@ def test_export_leaves_out_what_llama_has_not(
     assert (out / "model_card.md").is_file()
     with pytest.raises(CheckpointError, match="not written by Unitone"):
         read(out)
+
+
+def test_the_code_in_the_readme_of_an_export_makes_ids(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert export.main(["--model", str(saved), "--out", str(tmp_path / "plain")]) == 0
+    readme = (tmp_path / "plain" / "README.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[1]
+    start = Vocabulary.load(tmp_path / "plain").block("text").start
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["ids"] == [start + one for one in b"hello"]
+
+
+def test_an_export_claims_no_engine_that_wants_a_tokenizer(saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plain"
+    assert export.main(["--model", str(saved), "--out", str(out)]) == 0
+    readme = (out / "README.md").read_text(encoding="utf-8")
+    assert not (out / "tokenizer.json").exists()
+    assert "--skip-tokenizer-init" in readme
+    assert "llama.cpp" not in readme + cli.help_text() + str(export.ExportConfig.__doc__)
 
 
 def test_export_refuses(saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from unitone import seeding
 from unitone.errors import ConfigError
 from unitone.lm import export, family
 from unitone.lm import train as lm_train
-from unitone.lm.data.fields import Fields
+from unitone.lm.data.fields import Fields, Learnt
 from unitone.lm.data.mixture import MixtureConfig
 from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
 from unitone.lm.decoder import generation
@@ -136,6 +136,9 @@ def test_from_shards_to_a_model_that_loads(
     loaded = family.load(out / "best", device="cpu")
     assert [task.name for task in loaded.tasks] == [task.name for task in TASKS]
     assert loaded.tokenizer is not None
+    seen = [row for row in rows(40) if row["split"] == "train"]
+    texts = [row["text"] + row["translation"][0]["text"] for row in seen]
+    assert loaded.learnt == Learnt.of({*"".join(texts).encode()}, ("ann", "bob"))
     assert (
         "lm.train" in (out / "last" / "README.md").read_text()
         or (out / "last" / "README.md").is_file()
@@ -187,7 +190,10 @@ def test_a_pretrained_start_takes_the_options_of_training(
     options = ["--tokens", str(data), "--out", str(out), "--init", str(tmp_path / "hf")]
     options += ["--steps", "2", "--dropout", "0.1", "--threads", "1", "--device", "cpu"]
     assert lm_train.main([*options, "--context", "4096"]) == 0
-    shape = family.load(out / "last", device="cpu").model.config
+    loaded = family.load(out / "last", device="cpu")
+    assert loaded.learnt.text is None  # what the text model knows, nobody says
+    assert loaded.learnt.speakers == ("ann", "bob")
+    shape = loaded.model.config
     assert shape.transformer.dim == 32
     assert shape.transformer.dropout == 0.1
     assert shape.context == 128  # the pretrained model's, which is shorter than what was asked for

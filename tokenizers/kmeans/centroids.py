@@ -44,14 +44,14 @@ _INDEXES = tuple(b"I" + letter.encode() for letter in "xwvHNLsmMRlBb2DS")
 _FLAT_INDEXES = (b"IxF2", b"IxFI", b"IxFl")
 
 
-def read_centroids(path: Path) -> Float32[np.ndarray, "K D"]:
+def read_centroids(path: Path | str) -> Float32[np.ndarray, "K D"]:
     """Return the centroids in the file ``path``, of any kind in the table above.
 
     Raises:
         CheckpointError: The file can't be read or holds no matrix of finite numbers.
     """
     try:
-        found = _matrix(_parse(path))
+        found = _matrix(_parse(Path(path)))
     except (
         *(OSError, EOFError, ValueError, KeyError, IndexError, TypeError),
         *(AttributeError, OverflowError, MemoryError, RuntimeError, struct.error),

@@ -149,7 +149,7 @@ def save(path: Path, centroids: Float32[np.ndarray, "K D"]) -> None:
         temporary.write_bytes(content)
 
 
-def load(path: Path) -> Float32[np.ndarray, "K D"]:
+def load(path: Path | str) -> Float32[np.ndarray, "K D"]:
     """Read what ``save`` wrote.
 
     Raises:

@@ -60,14 +60,14 @@ class UnitSubwords:
         """SHA-256 of the model, the same as of its file."""
 
     @classmethod
-    def load(cls, path: Path) -> "UnitSubwords":
+    def load(cls, path: Path | str) -> "UnitSubwords":
         """Read ``units.model``.
 
         Raises:
             CheckpointError: the file is missing or is not a unit subword model.
         """
         try:
-            return cls(path.read_bytes())
+            return cls(Path(path).read_bytes())
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: no unit subword model; build the tokenizer") from error
         except CheckpointError as error:

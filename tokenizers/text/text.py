@@ -242,7 +242,7 @@ def train_text(kind: TextKind, lines: Iterable[str], *, size: int | None = None)
 
 
 def load_text(
-    kind: str, directory: Path, *, unknown: Literal["error", "unk"] = "error"
+    kind: str, directory: Path | str, *, unknown: Literal["error", "unk"] = "error"
 ) -> TextTokenizer:
     """Open the text tokenizer of a tokenizer directory, of the kind that its passport names.
 
@@ -250,7 +250,7 @@ def load_text(
         CheckpointError: ``text.model`` is missing or of another kind.
         ConfigError: there is no such kind.
     """
-    path = directory / MODEL_NAME
+    path = Path(directory) / MODEL_NAME
     if kind == "bytes":
         return ByteText()
     try:

@@ -79,13 +79,14 @@ class Corpus:
         return [entry for entry in self.entries if isinstance(entry, Skipped)]
 
 
-def read_corpus(path: Path) -> Corpus:
+def read_corpus(path: Path | str) -> Corpus:
     """Read a manifest in any of the known forms.
 
     Raises:
         ConfigError: there is no such manifest, or its form is not one of the known ones.
         CorpusError: it holds no usable utterance.
     """
+    path = Path(path)
     if not path.exists():
         raise ConfigError(f"--manifest {path}: no such file or directory")
     # absolute, so that workers in other folders find the recordings

@@ -292,15 +292,15 @@ def test_from_shards_to_samples_and_voices(
 def test_speaking_after_a_sample(trained: Path, world: Any, tmp_path: Path) -> None:
     model = inference.load(trained / "last", device="cpu")
     recording = world.manifest.parent / "1.wav"
-    wave, rate = model.speak("two dogs", prompt=recording)
+    wave, rate = model.speak("sentence 2", prompt=recording)
     assert rate == 16_000
     assert np.isfinite(wave).all()
     out = tmp_path / "a.wav"
-    options = ["two dogs", "--prompt", recording, "--model", trained / "last", "--out", out]
+    options = ["sentence 2", "--prompt", recording, "--model", trained / "last", "--out", out]
     assert speak.main([*map(str, options), "--device", "cpu"]) == 0
     assert out.is_file()
     with pytest.raises(ConfigError, match="this model follows no prompt"):
-        inference.load(world.model, device="cpu").speak("two dogs", prompt=recording)
+        inference.load(world.model, device="cpu").speak("sentence 2", prompt=recording)
 
 
 def drawn(corpus: Source) -> dict[str, list[int]]:
