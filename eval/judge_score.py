@@ -44,10 +44,10 @@ GROUND_TRUTH, SYNTHESIZED, OTHER = "floor", "synthesised", "other"
 """Names in the JSON."""
 _NAMES = {
     GROUND_TRUTH: "real recordings (ground truth)",
-    SYNTHESIZED: "synthesised",
+    SYNTHESIZED: "synthesized",
     OTHER: "the other",
 }
-_SHORT = {GROUND_TRUTH: "ground truth", SYNTHESIZED: "synthesised", OTHER: "other"}
+_SHORT = {GROUND_TRUTH: "ground truth", SYNTHESIZED: "synthesized", OTHER: "other"}
 _WORST = 30
 """Utterances shown with their alignment."""
 
