@@ -70,7 +70,8 @@ def values(kind: Any, *, among: bool = False) -> st.SearchStrategy[Any]:
         type(None): st.none(),
         bool: st.booleans(),
         int: st.integers(-3, 10_000),
-        float: st.floats(allow_nan=False) | st.floats(min_value=0, max_value=1),
+        float: st.floats(allow_nan=False, allow_infinity=False)
+        | st.floats(min_value=0, max_value=1),
         str: WORDS,
         Path: WORDS.map(Path),
     }[kind]
