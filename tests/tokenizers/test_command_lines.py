@@ -361,7 +361,7 @@ def test_a_kill_behind_the_last_part_does_no_harm(
     (tmp_path / "out" / "tokens.json").unlink()
     (tmp_path / "out" / ".journal").mkdir()
     (tmp_path / "out" / ".journal" / "part-00000.jsonl").write_text('{"index": 0, "rea')
-    (tmp_path / "out" / ".part-00000.parquet.123.tmp").write_bytes(b"half")
+    (tmp_path / "out" / ".part-00000.parquet.123.unitone.tmp").write_bytes(b"half")
 
     run("tokenizers.encode", *base)
 
