@@ -72,7 +72,22 @@ GOOD: dict[str, dict[str, Any]] = {
         "type": "MonoCut",
     },
 }
-VALUES = (None, 19, -1, 1.5, "2.3", "", "x", True, [], [1], ["a", None], {}, {"a": 1}, 10**400)
+VALUES: tuple[Any, ...] = (
+    None,
+    19,
+    -1,
+    1.5,
+    "2.3",
+    "",
+    "x",
+    True,
+    [],
+    [1],
+    ["a", None],
+    {},
+    {"a": 1},
+    10**400,
+)
 
 
 def places(record: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
