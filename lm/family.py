@@ -241,13 +241,9 @@ def save(
     context = _check_parts(model, vocabulary, tokenizer)
     tensors = weights.to_tensors(model)
     stored = _Stored(
-        format=FORMAT,
-        version=unitone.__version__,
-        codes=codes,
-        null_share=null_share,
-        vocabulary=vocabulary.hash,
-        learnt=learnt,
-    )
+        format=FORMAT, version=unitone.__version__, codes=codes, null_share=null_share,
+        vocabulary=vocabulary.hash, learnt=learnt,
+    )  # fmt: skip
     ours = {**to_dict(stored), **weights.to_json(model, table)}
     described = weights.describe(model, vocabulary, dtype=next(iter(tensors.values())).dtype)
     with checkpoint.replacing_folder(folder) as temporary:

@@ -14,7 +14,7 @@ from torch import nn
 
 from unitone.errors import ConfigError
 from unitone.lm.data import store
-from unitone.lm.data.fields import NOTHING, CodesOfModel, Fields, Learnt
+from unitone.lm.data.fields import NOTHING, CodesOfModel, Fields, Learnt, Pattern
 from unitone.lm.data.mixture import Batching, MixtureConfig
 from unitone.lm.data.store import TokenStore
 from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
@@ -109,6 +109,11 @@ class Words:
     def vocabulary(self) -> Vocabulary:
         """Every token id."""
         return self.fields.vocabulary
+
+    @property
+    def pattern(self) -> Pattern:
+        """How codes lie in a sequence, where there are any."""
+        return self.codes.pattern if self.codes else "delay"
 
 
 @dataclass(frozen=True, kw_only=True)

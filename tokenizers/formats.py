@@ -105,7 +105,7 @@ def _whole_files(corpus: Corpus) -> dict[str, Path]:
 
 def _is_part(utterance: Utterance) -> bool:
     """Tell whether an utterance isn't the whole of its file; only then is its header read."""
-    if utterance.start or utterance.duration is None:
+    if utterance.start or utterance.duration is None or utterance.audio is None:
         return bool(utterance.start)
     import soundfile
 

@@ -75,6 +75,10 @@ def table_of(config: DecoderConfig) -> tuple[DecoderTask, ...]:
     rows = tasks.select(table, config.tasks) if config.tasks else table
     weights = config.mixture.weights
     tasks.select(rows, weights)  # refuses names that aren't there
+    if config.speaker_embeddings is not None and not any("voice" in row.fields for row in rows):
+        raise ConfigError(
+            "--speaker-embeddings: no task reads {voice}; add a row that does, or leave it out"
+        )
     return tuple(
         dataclasses.replace(
             row,
@@ -93,10 +97,6 @@ def prepare(config: DecoderConfig, world: World) -> Training:
         CheckpointError: an artifact is missing or damaged.
     """
     options, table = config.options, table_of(config)
-    if config.speaker_embeddings is not None and not any("voice" in row.fields for row in table):
-        raise ConfigError(
-            "--speaker-embeddings: no task reads {voice}; add a row that does, or leave it out"
-        )
     shards = TokenShards(config.tokens)
     words = open_words(
         config,
@@ -105,8 +105,9 @@ def prepare(config: DecoderConfig, world: World) -> Training:
         shards=shards,
         codes=_codes(config, shards, table),
     )
-    pattern = words.codes.pattern if words.codes else "delay"
-    formatter = PromptFormatter(words.fields, pattern=pattern)
+    formatter = PromptFormatter(
+        words.fields, pattern=words.codes.pattern if words.codes else "delay"
+    )
     training, valid = open_stores(config, words, world)
     table = tuple(learnable(table, training, named=_named(config)))
     for row in table:

@@ -20,7 +20,6 @@ def run(make_shards: MakeShards, tmp_path: Path, request: pytest.FixtureRequest)
         *("--tokens", str(make_shards(rows(8))), "--out", str(tmp_path / "run")),
         *("--config", "lm-tiny"),
         *("--steps", "4", "--save-every", "1", "--keep", "3", "--validate-every", "9"),
-        *("--ctc", "0.5"),  # whose head is in the checkpoints and not in the model
         *("--max-tokens", "256", "--valid-utterances", "0", "--threads", "1", "--device", "cpu"),
         *request.param,
     ]

@@ -329,7 +329,7 @@ def test_export_leaves_out_what_llama_has_not(
     assert Passport.load(out / "tokenizer").text.kind == "bytes"
     readme = (out / "README.md").read_text(encoding="utf-8")
     assert "projections of features" in readme
-    (snippet,) = re.findall(r"```python\n(from pathlib.*?)```", readme, re.DOTALL)
+    (snippet,) = re.findall(r"```python\n(from unitone.*?)```", readme, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     exec(snippet, found)
