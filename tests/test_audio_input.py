@@ -23,7 +23,9 @@ def test_integers_are_what_a_file_of_them_reads_as(
 ) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, speech(0.5), 16_000, subtype=subtype)
-    whole = np.asarray(soundfile.read(path, dtype="int32")[0])  # 8 and 16 bit are its highest ones
+    whole = np.array(
+        soundfile.read(path, dtype="int32")[0], np.int32
+    )  # 8 and 16 bit are its highest ones
     integers = {"int16": whole >> 16, "int32": whole, "uint8": (whole >> 24) + 128}[dtype]
     assert np.array_equal(audio.load(integers.astype(dtype)), audio.load(path))
 
