@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from unitone.errors import ConfigError
 from unitone.nn.convnext import ConvNextBlock
 
 
@@ -35,9 +36,9 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd, got {self.kernel}")
+            raise ConfigError(f"--kernel must be odd, got {self.kernel}")
         if min(self.dim, self.num_blocks, self.expansion, self.kernel, self.duration_dim) < 1:
-            raise ValueError("every width and count of the backbone must be at least 1")
+            raise ConfigError("every width and count of the backbone must be at least 1")
 
 
 class SpeakerEmbedding(nn.Module):
