@@ -21,7 +21,7 @@ from jaxtyping import Float, Float32, Int, Int32
 from torch import Tensor
 
 from unitone import files, model_dir
-from unitone.audio import Samples, waveform_of
+from unitone.corpus.audio import Samples, waveform_of
 from unitone.errors import CheckpointError, ConfigError
 from unitone.tokenizers.passport import CodecPassport
 from unitone.train.checkpoint import load_tensors, weight_hash
@@ -55,7 +55,7 @@ class Codec(Protocol):
     """Codes are 0 to ``codebook_size - 1`` at every level."""
 
     def encode(self, wave: Samples, rate: int) -> Int32[np.ndarray, "Q T"]:
-        """Return the codes of a waveform, whatever `unitone.audio.waveform_of` takes.
+        """Return the codes of a waveform, whatever `unitone.corpus.audio.waveform_of` takes.
 
         Raises:
             ValueError: it is shorter than one frame, or holds samples that are not finite.
@@ -151,7 +151,7 @@ def at_rate(wave: Samples, rate: int, *, wanted: int) -> Float32[np.ndarray, "M"
     """Return a waveform at ``wanted`` Hz, mono: the one place where codecs look at their input.
 
     Raises:
-        ValueError: as `unitone.audio.waveform_of`.
+        ValueError: as `unitone.corpus.audio.waveform_of`.
     """
     return waveform_of(wave, rate, wanted=wanted)
 

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float, Int, Int32
 
 from unitone import devices
-from unitone.audio import Samples
 from unitone.codecs.codec import Sound, at_rate, check_codes, read_config
+from unitone.corpus.audio import Samples
 from unitone.errors import CheckpointError, ConfigError
 
 NAME = "huggingface"

@@ -21,7 +21,7 @@ from jaxtyping import Float32
 from torch import nn
 
 from unitone import config as configs
-from unitone import program, seeding, speaker_embeddings
+from unitone import program, seeding
 from unitone.codecs.nn.backbone import BackboneConfig
 from unitone.codecs.nn.crops import CropSource, Material, read_material, speaker_of
 from unitone.codecs.nn.discriminators import Discriminators
@@ -35,6 +35,7 @@ from unitone.codecs.nn.losses import (
 from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
 from unitone.codecs.unit_decoder import Card, save
 from unitone.config import command_line, option_value
+from unitone.corpus import speaker_embeddings
 from unitone.errors import ConfigError
 from unitone.tokenizers.passport import require_same
 from unitone.tokenizers.shards import TokenShards

@@ -29,10 +29,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unitone import config, devices, files
-from unitone.audio import Samples
 from unitone.codecs.codec import Sound, at_rate, check_codes, read_config
 from unitone.codecs.nn.backbone import durations_of
 from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
+from unitone.corpus.audio import Samples
 from unitone.errors import CheckpointError, ConfigError, CorpusError
 from unitone.model_dir import CARD, CONFIG, WEIGHTS, resolve
 from unitone.tokenizers.kmeans.units import expand

@@ -1,4 +1,4 @@
-"""Codes of languages: ISO 639-3 and 639-2, and what stands behind a hyphen, to ISO 639-1."""
+"""Codes of languages: ISO 639-3 and 639-2, and what stands after a hyphen, to ISO 639-1."""
 
 _THREE_LETTERS = """
 aa aar ab abk ae ave af afr ak aka am amh an arg ar ara as asm av ava ay aym az aze ba bak be bel

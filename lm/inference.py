@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from unitone import audio
-from unitone.audio import Clip, Recording, Statistics, faintness, is_path, statistics
 from unitone.codecs.codec import Codec, Sound
+from unitone.corpus import audio
+from unitone.corpus.audio import Clip, Recording, Statistics, faintness, is_path, statistics
 from unitone.errors import ConfigError, CorpusError, choices
 from unitone.lm import family
 from unitone.lm.data.fields import unlearnt_message

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from unitone import files, model_dir, program
-from unitone.audio import SAMPLE_RATE
 from unitone.codecs import unit_decoder
 from unitone.codecs.codec import read_config
 from unitone.config import command_line, option_value, to_dict
+from unitone.corpus.audio import SAMPLE_RATE
 from unitone.errors import ConfigError
 from unitone.lm import family
 from unitone.lm.data.mixture import Mixture, MixtureConfig, examples

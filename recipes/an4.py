@@ -19,7 +19,7 @@ import soundfile
 from jaxtyping import Int16
 
 from unitone import files, seeding
-from unitone.audio import SAMPLE_RATE
+from unitone.corpus.audio import SAMPLE_RATE
 from unitone.errors import CorpusError
 from unitone.recipes import recognition, release
 

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from unitone import files, program
-from unitone.audio import SAMPLE_RATE
 from unitone.config import command_line
+from unitone.corpus.audio import SAMPLE_RATE
 from unitone.corpus.corpus import Corpus
 from unitone.corpus.reading import ReadingConfig
 from unitone.corpus.utterance import Skipped, Utterance

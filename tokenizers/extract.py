@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitone import devices
-from unitone.audio import SAMPLE_RATE, Statistics
+from unitone.corpus.audio import SAMPLE_RATE, Statistics
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.corpus.waveforms import LoadedWaveform, load_ahead, stream_waveform
 from unitone.errors import ConfigError, CorpusError

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from unitone import files
-from unitone.audio import SLACK
+from unitone.corpus.audio import SLACK
 from unitone.corpus.corpus import Corpus
 from unitone.corpus.utterance import Utterance
 from unitone.errors import ConfigError

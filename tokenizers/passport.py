@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from unitone import config, files
-from unitone.audio import SAMPLE_RATE
+from unitone.corpus.audio import SAMPLE_RATE
 from unitone.errors import CheckpointError, ConfigError
 
 FILE = "passport.json"

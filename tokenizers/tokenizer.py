@@ -10,7 +10,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from unitone import files
-from unitone.audio import SAMPLE_RATE, Recording, is_path, load
+from unitone.corpus.audio import SAMPLE_RATE, Recording, is_path, load
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CheckpointError, ConfigError, CorpusError
 from unitone.tokenizers.encoder import is_standalone
@@ -128,7 +128,7 @@ class UnitExtractor:
     centroids: Float[Tensor, "K D"]
 
     def __call__(self, recording: Recording) -> Int32[np.ndarray, "T"]:
-        """Return one unit a frame of a recording, given as `unitone.audio.load` takes it.
+        """Return one unit a frame of a recording, given as `unitone.corpus.audio.load` takes it.
 
         Raises:
             CorpusError: the recording can't be used; the reason says why.

@@ -19,9 +19,10 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int, Int32
 from torch import Tensor
 
-from unitone import audio, seeding, speaker_embeddings
-from unitone.audio import SAMPLE_RATE
+from unitone import seeding
 from unitone.codecs.nn.network import NetworkConfig
+from unitone.corpus import audio, speaker_embeddings
+from unitone.corpus.audio import SAMPLE_RATE
 from unitone.corpus.corpus import read_corpus
 from unitone.corpus.utterance import Utterance
 from unitone.corpus.waveforms import load

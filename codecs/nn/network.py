@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from unitone.audio import SAMPLE_RATE
 from unitone.codecs.nn.backbone import (
     Backbone,
     BackboneConfig,
@@ -23,6 +22,7 @@ from unitone.codecs.nn.backbone import (
     initialize,
 )
 from unitone.codecs.nn.spectrum import Framing, framing_of, griffin_lim, trim, waveform
+from unitone.corpus.audio import SAMPLE_RATE
 
 LOUDEST = 100.0
 """Largest magnitude a bin may have, as in Vocos: without it an early step can overflow."""

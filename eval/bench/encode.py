@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from unitone import seeding
-from unitone.audio import SAMPLE_RATE
 from unitone.config import command_line
+from unitone.corpus.audio import SAMPLE_RATE
 from unitone.tokenizers.shards import TokenShards
 
 GOAL = 500.0

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from unitone import config as configs
 from unitone import devices, files, model_dir
-from unitone.audio import SAMPLE_RATE, Samples, waveform_of
+from unitone.corpus.audio import SAMPLE_RATE, Samples, waveform_of
 from unitone.errors import CheckpointError, ConfigError
 from unitone.eval.judge.model import (
     WINDOW,
@@ -67,7 +67,7 @@ class Judge:
         """Return the text of each waveform (16 kHz); shorter than 32 ms is nothing.
 
         Raises:
-            ValueError: one is no waveform; see `unitone.audio.waveform_of`.
+            ValueError: one is no waveform; see `unitone.corpus.audio.waveform_of`.
         """
         waves = [waveform_of(wave, SAMPLE_RATE) if len(wave) else wave for wave in waves]
         network = self.network

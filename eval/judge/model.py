@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from unitone.audio import SAMPLE_RATE
+from unitone.corpus.audio import SAMPLE_RATE
 from unitone.errors import ConfigError
 from unitone.nn.convnext import ConvNextBlock
 from unitone.nn.mel import mel_filters

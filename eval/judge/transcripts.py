@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from unitone import audio
-from unitone.audio import Clip
+from unitone.corpus import audio
+from unitone.corpus.audio import Clip
 from unitone.corpus.corpus import read_corpus
 from unitone.corpus.waveforms import load_ahead
 from unitone.errors import CorpusError

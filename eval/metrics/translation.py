@@ -102,7 +102,7 @@ class TranslationScore:
     hypothesis_words: int
     reference_words: int
     signature: str
-    """BLEU's, in sacreBLEU's form and order, what is ours behind it."""
+    """BLEU's, in sacreBLEU's form and order, what is ours after it."""
     chrf_signature: str
     chrf_name: str = "chrF"
     ter: float | None = None
@@ -362,7 +362,7 @@ def score_of(
 def _signature(
     metric: Any, nrefs: int | None, resampling: Resampling, together: str | None, **changed: str
 ) -> str:
-    """Return sacreBLEU's own signature of a metric, and behind it what is ours."""
+    """Return sacreBLEU's own signature of a metric, and after it what is ours."""
     told = copy(metric)
     told.num_refs = -1 if nrefs is None else nrefs
     told.n_bootstrap, told.seed = resampling.resamples, resampling.seed

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from unitone import files, seeding, speaker_embeddings
+from unitone import files, seeding
 from unitone.codecs.codec import Codec
 from unitone.codecs.encode import LONGEST, codes_of
+from unitone.corpus import speaker_embeddings
 from unitone.corpus.corpus import Corpus, read_corpus
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.corpus.waveforms import load_ahead

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int
 
-from unitone import files, speaker_embeddings
+from unitone import files
 from unitone.config import to_dict
+from unitone.corpus import speaker_embeddings
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.data.fields import Fields
 from unitone.lm.data.speaker_prompts import SpeakerPrompts
@@ -68,7 +69,7 @@ def build(
 
     ``split_by`` makes the splits, as `unitone.lm.data.splits` says.
     ``features`` is a folder of `unitone.tokenizers.features`; its files are read where they lie.
-    ``embeddings`` is a file that `unitone.speaker_embeddings` reads; its vectors are copied.
+    ``embeddings`` is a file that `unitone.corpus.speaker_embeddings` reads; its vectors are copied.
     A store of other data makes room, if ``replace`` says so. ``validating``: an utterance may be
     without a speaker embedding, and is no example then.
 

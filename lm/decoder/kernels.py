@@ -1,4 +1,4 @@
-"""Fast generation on a CPU, behind two names: `prepare` a model, and `PackedLinear`, its head.
+"""Fast generation on a CPU, by two names: `prepare` a model, and `PackedLinear`, its head.
 
 The product of a matrix with the few rows of a decoding step is bound by how the matrix lies in
 memory. oneDNN reads it in blocks of its own; a matrix that is brought into that order once is

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int16
 
-from unitone.audio import SAMPLE_RATE
+from unitone.corpus.audio import SAMPLE_RATE
 from unitone.errors import ConfigError, CorpusError
 
 PhoneSpan = tuple[str, float, float]

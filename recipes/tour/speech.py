@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from unitone import audio
-from unitone.audio import SAMPLE_RATE, Clip
+from unitone.corpus import audio
+from unitone.corpus.audio import SAMPLE_RATE, Clip
 from unitone.errors import CorpusError, UnitoneError
 from unitone.recipes.tour.files import Row, TourFiles
 from unitone.report import page

@@ -68,11 +68,11 @@ def test_one_batch_of_each_task_is_learnt_by_heart(
         ModelConfig(transformer=shape, vocab_size=len(formatter.vocabulary)),
         generator=seeding.torch_generator(0),
     )
-    player = NextToken(model, vocabulary=formatter.vocabulary, tasks=[task.name])
+    objective = NextToken(model, vocabulary=formatter.vocabulary, tasks=[task.name])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     mean = math.inf
     for _ in range(150):
-        loss = player(batch)
+        loss = objective(batch)
         mean = float(loss.total.detach() / loss.count)
         if mean < 0.01:
             break

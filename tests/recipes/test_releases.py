@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from unitone import audio
-from unitone.audio import Clip
+from unitone.corpus import audio
+from unitone.corpus.audio import Clip
 from unitone.corpus.corpus import read_corpus
 from unitone.errors import CorpusError
 from unitone.recipes import an4, fsdd

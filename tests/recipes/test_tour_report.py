@@ -13,10 +13,10 @@ import pytest
 import soundfile
 import torch
 
-from unitone.audio import SAMPLE_RATE, Clip
 from unitone.codecs import synthesize, unit_decoder
 from unitone.codecs.nn.backbone import BackboneConfig
 from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
+from unitone.corpus.audio import SAMPLE_RATE, Clip
 from unitone.errors import ConfigError, CorpusError
 from unitone.eval import bleu, classify, wer
 from unitone.lm import decode, family

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from unitone import files
-from unitone.audio import SAMPLE_RATE
+from unitone.corpus.audio import SAMPLE_RATE
 from unitone.corpus.corpus import Corpus
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CheckpointError, CorpusError

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int32
 
 from unitone import seeding
-from unitone.audio import SAMPLE_RATE
+from unitone.corpus.audio import SAMPLE_RATE
 from unitone.corpus.corpus import Corpus
 from unitone.corpus.utterance import Utterance
 from unitone.errors import CorpusError

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unitone import audio, files, program
+from unitone import files, program
 from unitone.config import command_line
+from unitone.corpus import audio
 from unitone.corpus.reading import ReadingConfig
 from unitone.corpus.stored_cuts import StoredCut
 from unitone.corpus.utterance import Skipped, Utterance

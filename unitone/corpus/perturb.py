@@ -17,9 +17,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from unitone import audio, files, program
-from unitone.audio import SAMPLE_RATE
+from unitone import files, program
 from unitone.config import command_line
+from unitone.corpus import audio
+from unitone.corpus.audio import SAMPLE_RATE
 from unitone.corpus.corpus import read_corpus
 from unitone.corpus.utterance import Utterance, file_name
 from unitone.errors import ConfigError

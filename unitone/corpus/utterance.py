@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from unitone.audio import Clip
+from unitone.corpus.audio import Clip
 
 Label = tuple[str, float, float]
 """Symbol, start and end in seconds."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from unitone import audio
-from unitone.audio import SAMPLE_RATE, Statistics
+from unitone.corpus import audio
+from unitone.corpus.audio import SAMPLE_RATE, Statistics
 from unitone.corpus.stored_cuts import loaded
 from unitone.corpus.utterance import Utterance
 from unitone.errors import CorpusError
@@ -70,7 +70,7 @@ def stream_waveform(utterance: Utterance) -> Iterator[Float[np.ndarray, "N"]]:
     """Yield the waveform of a long utterance block by block.
 
     Raises:
-        CorpusError: as `unitone.audio.stream`.
+        CorpusError: as `unitone.corpus.audio.stream`.
     """
     if utterance.cut is None:
         return audio.stream(utterance.clip)

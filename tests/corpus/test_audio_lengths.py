@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from unitone import audio
-from unitone.audio import Clip
-from unitone.corpus import mpeg
+from unitone.corpus import audio, mpeg
+from unitone.corpus.audio import Clip
 from unitone.corpus.corpus import read_corpus
 from unitone.corpus.cuts import CutsConfig, write_cuts
 from unitone.corpus.reading import ReadingConfig

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from unitone import audio
-from unitone.audio import Clip, read, statistics, stream
+from unitone.corpus import audio
+from unitone.corpus.audio import Clip, read, statistics, stream
 from unitone.errors import CorpusError
 
 Speech = Callable[..., np.ndarray]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from unitone import speaker_embeddings
+from unitone.corpus import speaker_embeddings
 from unitone.errors import CheckpointError, ConfigError
 
 

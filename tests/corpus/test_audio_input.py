@@ -8,8 +8,8 @@ import pytest
 import soundfile
 import torch
 
-from unitone import audio
-from unitone.audio import Statistics, faintness, waveform_of
+from unitone.corpus import audio
+from unitone.corpus.audio import Statistics, faintness, waveform_of
 from unitone.errors import CorpusError
 
 Speech = Callable[..., np.ndarray]
