@@ -27,7 +27,7 @@ ARGUMENTS = st.fixed_dictionaries(
         "languages": LABELS,
         "genders": LABELS,
         "speakers": LABELS,
-        "special": LABELS.map(lambda more: (*REQUIRED_SPECIALS, *more)),
+        "special": LABELS.map(lambda more: tuple(dict.fromkeys((*REQUIRED_SPECIALS, *more)))),
         "passport": st.none() | st.just(PASSPORT),
     }
 )
