@@ -92,15 +92,3 @@ def test_probe_names_what_a_module_needs(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_gpl_speech_synthesizer_is_not_imported() -> None:
     doctor.probe("espeakng_loader", "espeakng-loader")
     assert "espeakng_loader" not in sys.modules
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ({"avx2", "avx512_bf16", "amx_bf16"}, "amx_bf16"),
-        ({"avx2", "avx512_bf16"}, "avx512_bf16"),
-        ({"avx2"}, "no instructions for it; fp32 is faster"),
-    ],
-)
-def test_bf16_is_read_from_the_flags(flags: set[str], expected: str) -> None:
-    assert doctor._bf16(frozenset(flags)) == expected

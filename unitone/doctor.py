@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import unitone
+from unitone.processor import bf16_instruction, cpuinfo
 
 CORE: dict[str, str] = {
     "torch": "torch",
@@ -215,7 +216,7 @@ def devices() -> dict[str, str]:
         return {**found, "torch": f"cannot be imported: {error}"}
     found["cpu"] += f", torch uses {torch.get_num_threads()} threads"
     found["cpu kernels"] = torch.backends.cpu.get_cpu_capability()
-    found["cpu bf16"] = _bf16(frozenset(_cpuinfo("flags", "Features").split()))
+    found["cpu bf16"] = bf16_instruction() or "no instructions for it; fp32 is faster"
     if not torch.cuda.is_available():
         found["cuda"] = "none"
     for index in range(torch.cuda.device_count()):
@@ -240,26 +241,7 @@ def _mps_memory(torch: Any) -> str:
 
 
 def _cpu_model() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _cpuinfo(*keys: str) -> str:
-    """Return what Linux says of the first processor under one of ``keys``; empty elsewhere."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in keys:
-                return value.strip()
-    return ""
-
-
-def _bf16(flags: frozenset[str]) -> str:
-    """Name the instructions for bf16 matrix products, from the processor's flags."""
-    for flag in ("amx_bf16", "avx512_bf16", "bf16"):  # x86 tiles, x86 vectors, Arm
-        if flag in flags:
-            return flag
-    return "no instructions for it; fp32 is faster"
+    return cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def disk() -> dict[str, str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unitone import devices
 from unitone.eval import bleu, classify, judge_score, wer
 from unitone.eval.scoring import ReadConfig, ScoringConfig
 from unitone.eval.statistics import Resampling
@@ -47,7 +48,7 @@ class Training:
             train=replace(
                 TRAINING,
                 max_seconds=float(f"{seconds:g}"),
-                precision="bf16",
+                precision=devices.fast_precision(),
                 lr=3e-3,
                 warmup_steps=50,
                 decay_share=0.6,

@@ -152,7 +152,13 @@ CASES = {
     "hubert-layer-norm": encoder("hubert", layer_norm=True),
     "wavlm-group-norm": encoder("wavlm", layer_norm=False),
     "wavlm-layer-norm": encoder("wavlm", layer_norm=True),
-    "mfcc": Case(draw=draw_mfcc, run=lambda given, folder: run_features(given, "mfcc", layers=0)),
+    "mfcc": Case(
+        draw=draw_mfcc,
+        run=lambda given, folder: run_features(given, "mfcc", layers=0),
+        # the log of bands 75 dB under the loudest shows the FFT's rounding: against float64, 2.1e-3
+        # where the numbers were made and 2.0e-3 on an Intel processor, which differ by 1.0e-3
+        atol=3e-3,
+    ),
     "kmeans": Case(draw=draw_kmeans, run=run_kmeans),
     "subwords": Case(draw=draw_subwords, run=run_subwords),
 }

@@ -11,7 +11,6 @@ piece by itself, seen in training or not, so ``encode`` is total. Axes: T units,
 
 import hashlib
 import heapq
-import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from jaxtyping import Int, Int32
 
 from unitone import files, seeding
 from unitone.errors import CheckpointError, ConfigError
+from unitone.tokenizers.text import unigram
 
 MAX_K = 65_534
 """Characters of the private plane 15: U+F0000 to U+FFFFD."""
@@ -28,8 +28,6 @@ MAX_K = 65_534
 _BASE = 0xF0000
 _CHUNK = 1000
 """Units in one training sentence; 4 bytes each, and SentencePiece drops what exceeds 4192 bytes."""
-_THREADS = 16
-"""Fixed, not the machine's: partial sums of EM depend on it, and so would the model."""
 
 
 class UnitSubwords:
@@ -159,34 +157,20 @@ def _fit(
         yield from map(chr, range(_BASE, _BASE + k))
         yield from map(_to_text, chunks)
 
-    model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sentences(),
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=num_subwords + 1,  # and <unk>
-            hard_vocab_limit=False,
+        return unigram.fit(
+            sentences(),
+            size=num_subwords + 1,  # and <unk>
             character_coverage=1.0,
             byte_fallback=False,
-            normalization_rule_name="identity",
             add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
             split_by_whitespace=False,
             split_by_unicode_script=False,
             split_by_number=False,
             max_sentencepiece_length=max_piece_length,
-            shuffle_input_sentence=False,
-            num_threads=_THREADS,
-            unk_id=0,
-            bos_id=-1,
-            eos_id=-1,
-            pad_id=-1,
-            minloglevel=2,
         )
     except RuntimeError as error:
         raise ConfigError(f"SentencePiece cannot learn these unit subwords: {error}") from error
-    return model.getvalue()
 
 
 def _checked_chunks(

@@ -11,7 +11,6 @@ SentencePiece model for ``sentencepiece`` and absent for ``bytes``.
 """
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,7 @@ import sentencepiece
 
 from unitone import files
 from unitone.errors import CheckpointError, ConfigError
+from unitone.tokenizers.text import unigram
 
 TextKind = Literal["bytes", "characters", "sentencepiece"]
 
@@ -37,8 +37,6 @@ _ESCAPED = re.compile(f"{_ESCAPE}[se]")
 
 _LONGEST_LINE = 1_000_000
 """Bytes; SentencePiece leaves out longer training lines (its own default, 4192, is short)."""
-_THREADS = 16
-"""Fixed, not the machine's: partial sums of EM depend on it, and so would the model."""
 
 
 @runtime_checkable
@@ -172,30 +170,17 @@ class SentencePieceText:
         sentences = [" ".join(line.translate(_TO_ESCAPED).splitlines()) for line in lines]
         if not any(sentences):
             raise ConfigError(f"cannot learn {size} text subwords: no utterance has a text")
-        model = io.BytesIO()
         try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=(line for line in sentences if line),
-                model_writer=model,
-                model_type="unigram",
-                vocab_size=size,
-                hard_vocab_limit=False,
+            model = unigram.fit(
+                (line for line in sentences if line),
+                size=size,
                 character_coverage=0.9995,  # the rest falls back to bytes
                 byte_fallback=True,
-                normalization_rule_name="identity",
-                remove_extra_whitespaces=False,
                 max_sentence_length=_LONGEST_LINE,
-                shuffle_input_sentence=False,
-                num_threads=_THREADS,
-                unk_id=0,
-                bos_id=-1,
-                eos_id=-1,
-                pad_id=-1,
-                minloglevel=2,
             )
         except RuntimeError as error:
             raise ConfigError(f"cannot learn {size} text subwords: {_reason(error)}") from error
-        made = cls(model.getvalue())
+        made = cls(model)
         if made.size < size:
             raise ConfigError(
                 f"the text holds only {made.size} subwords, {size} were asked for: "
