@@ -56,7 +56,7 @@ MEL = TrainConfig(
     weight_decay=0.01,
     decay_share=0.5,
     warmup_steps=50,
-    precision="bf16",
+    precision="auto",
     best="mel",
     log_every=25,
 )
@@ -126,6 +126,7 @@ class IstftTrainConfig(DecoderTrainConfig):
 
 def train(config: DecoderTrainConfig) -> None:
     """Train, or go on training, as ``config`` says."""
+    config = replace(config, train=config.train.resolved())
     shards = TokenShards(config.tokens)
     tokenizer = None
     if config.tokenizer is not None:

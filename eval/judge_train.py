@@ -6,7 +6,7 @@ for the judge in it. Killed at any moment, the same command goes on.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unitone import config as configs
@@ -33,7 +33,7 @@ TRAINING = TrainConfig(
     weight_decay=0.05,
     warmup_steps=50,
     decay_share=0.5,
-    precision="bf16",
+    precision="auto",
     save_every=500,
     log_every=25,
 )
@@ -67,6 +67,7 @@ class JudgeTrainConfig:
 
 def train(config: JudgeTrainConfig) -> None:
     """Train, or go on training, as ``config`` says."""
+    config = replace(config, train=config.train.resolved())
     recordings = read_recordings(
         config.manifest, split=config.split, num_mels=config.num_mels, name=config.normalizer
     )

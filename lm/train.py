@@ -56,6 +56,7 @@ def train(config: LmConfig[Any]) -> None:
         ConfigError: options or artifacts that don't go together.
         CheckpointError: an artifact is missing or damaged.
     """
+    config = dataclasses.replace(config, train=config.train.resolved())
     with contextlib.ExitStack() as stack:
         world = stack.enter_context(distributed.started(config.train.device))
         if world.first:  # before anything is written: another process may train here

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unitone import devices, program
+from unitone import program
 from unitone.config import command_line
 from unitone.corpus import perturb
 from unitone.corpus.reading import ReadingConfig
@@ -144,7 +144,7 @@ def _model(config: RecognitionConfig, *, tokens: Path, out: Path) -> DecoderConf
             TRAINING,
             steps=config.steps,
             lr=config.lr,
-            precision=devices.fast_precision(),
+            precision="auto",
             best="asr/wer",
             validate_every=max(1, config.steps // 15),
             warmup_steps=50,

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from unitone import devices, processor
+from unitone.train.config import TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -22,10 +23,11 @@ def test_bf16_is_used_where_the_processor_has_it(
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor : 0\nmodel name\t: Some CPU\nflags\t\t: {flags}\n")
     monkeypatch.setattr(processor, "_CPUINFO", cpuinfo)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert processor.cpuinfo("model name") == "Some CPU"
     assert processor.bf16_instruction() == instruction
-    assert devices.fast_precision() == precision
+    assert devices.fast_precision(torch.device("cpu")) == precision
+    config = TrainConfig(steps=1, lr=1.0, device="cpu", precision="auto")
+    assert config.resolved().precision == precision
 
 
 def test_elsewhere_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unitone import devices
 from unitone.eval import bleu, classify, judge_score, wer
 from unitone.eval.scoring import ReadConfig, ScoringConfig
 from unitone.eval.statistics import Resampling
@@ -48,7 +47,7 @@ class Training:
             train=replace(
                 TRAINING,
                 max_seconds=float(f"{seconds:g}"),
-                precision=devices.fast_precision(),
+                precision="auto",
                 lr=3e-3,
                 warmup_steps=50,
                 decay_share=0.6,

@@ -1,9 +1,10 @@
 """How the trainer trains: a flat dataclass, nested in the configuration of every program."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from unitone import devices
 from unitone.errors import ConfigError
 from unitone.train.distributed import Parallel
 from unitone.train.optim import OptimizerName
@@ -87,8 +88,9 @@ class TrainConfig:
     """Share of the peak that is left at the end of the run."""
     ema: float | None = None
     """Decay of the average of the weights that is validated and saved, such as 0.999."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: matrix products in bfloat16 (autocast), weights in float32; fast on CPUs with AMX."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """bf16: matrix products in bfloat16 (autocast), weights in float32; auto: where the device has
+    instructions for it, elsewhere fp32, which is several times as fast there."""
     compile: bool = False
     """Compile the networks."""
     parallel: Parallel = "auto"
@@ -120,6 +122,16 @@ class TrainConfig:
     """auto, cpu, cuda, cuda:N or mps."""
     threads: int | None = None
     """CPU threads."""
+
+    def resolved(self) -> "TrainConfig":
+        """Return the same with a precision in place of ``auto``; what a run records.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        if self.precision != "auto":
+            return self
+        return replace(self, precision=devices.fast_precision(devices.resolve(self.device)))
 
     @property
     def optimization(self) -> OptimConfig:

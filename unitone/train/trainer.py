@@ -99,7 +99,7 @@ class Trainer:
         """
         if config.best is not None and validate is None:
             raise ConfigError(f"--best {config.best}: there is no validation")
-        self.config = config
+        self.config = config.resolved()
         self._shared = config.optimization
         self._modules = networks
         self._source = source
