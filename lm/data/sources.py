@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from unitone import files, seeding
-from unitone.codecs.codec import Codec
-from unitone.codecs.encode import LONGEST, codes_of
+from unitone.codecs.codec import Codec, codes_of
+from unitone.codecs.options import LONGEST
 from unitone.corpus import speaker_embeddings
 from unitone.corpus.corpus import Corpus, read_corpus
 from unitone.corpus.utterance import Skipped, Utterance
@@ -21,37 +20,13 @@ from unitone.lm.data.speaker_prompts import SpeakerPrompts
 from unitone.lm.data.splits import splitter
 from unitone.lm.data.waveforms import codec_of
 from unitone.lm.family import LoadedModel
+from unitone.lm.options import SourceConfig
 from unitone.lm.tasks import SPEECH
 from unitone.tokenizers.extract import Features, extract
 from unitone.tokenizers.kmeans.units import deduplicate
 from unitone.tokenizers.passport import require_same
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceConfig:
-    tokens: Path | None = None
-    """Token shards of the model's tokenizer."""
-    manifest: Path | None = None
-    """Instead: Lhotse cuts, plain or NeMo JSON lines, or a fairseq TSV."""
-    split: str | None = None
-    """Only the utterances of this split."""
-    split_by: str | None = None
-    """Of shards without splits: what `--split-by` of the training was."""
-    limit: int | None = None
-    """Only the first so many."""
-    speaker: str | None = None
-    """Of every utterance, instead of its own: whose voice speaks."""
-    language: str | None = None
-    """Of every utterance, instead of its own."""
-    ssl: str | None = None
-    """The speech encoder, where it lies elsewhere than when the tokenizer was built."""
-    speaker_embeddings: Path | None = None
-    """Safetensors file with a vector for every utterance id or speaker, for tasks that read
-    {voice}."""
-    workers: int = 2
-    """Threads that decode audio."""
 
 
 class Source:

@@ -4,18 +4,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unitone import devices
 from unitone.eval import bleu, classify, judge_score, wer
 from unitone.eval.scoring import ReadConfig, ScoringConfig
 from unitone.eval.statistics import Resampling
 from unitone.lm import decode
 from unitone.lm import train as lm_train
-from unitone.lm.data.mixture import MixtureConfig
-from unitone.lm.data.sources import SourceConfig
 from unitone.lm.decode import DecodeConfig
-from unitone.lm.decoder.predictor import DecodingConfig
-from unitone.lm.decoder.training import DecoderConfig, Options
-from unitone.lm.training import TRAINING
+from unitone.lm.decoder.options import DecoderConfig, DecodingConfig, Options
+from unitone.lm.options import TRAINING, MixtureConfig, SourceConfig
 from unitone.recipes.steps import Step, compiles
 
 TRANSLATIONS = ("st", "mt")
@@ -36,6 +32,8 @@ class Training:
         self, *, tokens: Path, out: Path, seconds: float, decoder: Path, tasks: tuple[str, ...] = ()
     ) -> Step[Any]:
         """Train for ``seconds``, on all tasks unless some are named."""
+        from unitone import devices
+
         config = DecoderConfig(
             config=self.lm,
             tokens=tokens,

@@ -18,15 +18,16 @@ from unitone.errors import ConfigError
 from unitone.lm import export, family
 from unitone.lm import train as lm_train
 from unitone.lm.data.fields import Fields, Learnt
-from unitone.lm.data.mixture import MixtureConfig
 from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
 from unitone.lm.decoder import generation
 from unitone.lm.decoder.batch import collate
 from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import NONE, LanguageModel, ModelConfig
 from unitone.lm.decoder.objective import NextToken, smoothed
+from unitone.lm.decoder.options import DecoderConfig, Options
 from unitone.lm.decoder.template import TASKS, DecoderTask
-from unitone.lm.decoder.training import DecoderConfig, Options, table_of
+from unitone.lm.decoder.training import table_of
+from unitone.lm.options import MixtureConfig
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.text.text import ByteText
 

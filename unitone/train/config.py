@@ -5,9 +5,10 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from unitone.errors import ConfigError
-from unitone.train.distributed import Parallel
-from unitone.train.optim import OptimizerName
 from unitone.train.schedules import Schedule, lr_factor
+
+OptimizerName = Literal["adamw", "muon"]
+Parallel = Literal["auto", "none", "ddp", "fsdp"]
 
 MAY_DIFFER = frozenset(
     {
