@@ -122,6 +122,7 @@ def _check_folder(config: SynthesizeConfig, shards: TokenShards) -> None:
         "predict_durations": config.predict_durations,
     }
     path = config.out / MADE_BY
+    files.require_own(config.out, MADE_BY)
     if not path.is_file():
         files.write_json(path, ours)
     require_unchanged(files.read_json(path), ours, where=config.out)

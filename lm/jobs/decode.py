@@ -51,6 +51,8 @@ def decode(config: DecodeConfig[Any]) -> None:
     with files.locked(work):
         journal = Journal(work / "journal.jsonl")
         done = _journal_of(journal, settings, config.out)
+        if not done.windows and not done.places and not config.out.exists():
+            _require_free(config, source, targets)
         run = _Run(
             config=config,
             loaded=loaded,
@@ -64,6 +66,7 @@ def decode(config: DecodeConfig[Any]) -> None:
             run.windows(journal, done)
         finally:
             journal.close()
+        _tell_of_faint(source)
         _finish(config.out, journal, settings, seconds=time.perf_counter() - started)
         journal.remove()
     work.rmdir()
@@ -218,7 +221,7 @@ class _Run:
         audio: list[Path | None] = [None] * len(requests)
         if self.speech_decoder is not None:
             assert self.config.audio is not None
-            names = [one.id if one.to is None else f"{one.id}-{one.to}" for one in requests]
+            names = [_sound_name(one.id, one.to) for one in requests]
             audio = self.speech_decoder.write(
                 found,
                 speakers=speakers,
@@ -239,6 +242,39 @@ class _Run:
             }
             for request, one, path in zip(requests, found, audio, strict=True)
         ]
+
+
+def _tell_of_faint(source: Source) -> None:
+    """Warn of recordings that no words can be made out of, whatever the model has written."""
+    for name, why in list(source.faint.items())[:1]:
+        logger.warning(
+            "%d recordings are too short or too quiet for words, %s for one (%s); "
+            "what is made of them is not to be relied on",
+            len(source.faint),
+            name,
+            why,
+        )
+
+
+def _require_free(
+    config: DecodeConfig[Any], source: Source, targets: tuple[str | None, ...]
+) -> None:
+    """Refuse to write over sound that no decoding into ``--out`` has made.
+
+    Raises:
+        ConfigError: naming the first file.
+    """
+    if config.audio is None or not config.audio.is_dir():
+        return
+    for number in range(len(source)):
+        for to in targets:
+            path = _audio_path(config.audio, _sound_name(source.id(number), to))
+            if path.exists():
+                raise ConfigError(f"--audio: {path} is there already; choose another folder")
+
+
+def _sound_name(name: str, to: str | None) -> str:
+    return name if to is None else f"{name}-{to}"
 
 
 def _audio_path(folder: Path, name: str) -> Path:

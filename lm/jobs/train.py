@@ -25,7 +25,7 @@ from unitone.tokenizers.passport import Passport
 from unitone.train import checkpoint, distributed
 from unitone.train.config import MAY_DIFFER
 from unitone.train.distributed import World
-from unitone.train.rundir import RunDir
+from unitone.train.rundir import MARKS, RunDir
 from unitone.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def train(config: LmConfig[Any]) -> None:
         world = stack.enter_context(distributed.started(config.train.device))
         if world.first:  # before anything is written: another process may train here
             stack.enter_context(files.locked(config.out))
+            files.require_own(config.out, *MARKS)
         if checkpoint.found(config.out / "checkpoints"):
             run = RunDir(config.out)
             run.check(to_dict(config), may_differ=MAY_DIFFER | MAY_CHANGE, whole=False)

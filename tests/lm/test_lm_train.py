@@ -297,3 +297,15 @@ def test_weights_by_hand_replace_those_of_the_table() -> None:
         MixtureConfig(weights={"asr": 0.0})
     with pytest.raises(ConfigError, match="--weights goes with --mixing weights"):
         MixtureConfig(weights={"asr": 1.0}, mixing="data")
+
+
+def test_a_folder_of_the_user_is_refused_and_left_as_it_is(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine"
+    (out / "last").mkdir(parents=True)
+    (out / "last" / "notes.txt").write_text("mine")
+    words = ["--tokens", str(make_shards(rows(8))), "--out", str(out), "--config", "lm-tiny"]
+    assert lm_train.main([*words, "--steps", "1", "--device", "cpu"]) == 2
+    assert "holds other files (last)" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["last"]
