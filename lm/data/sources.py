@@ -65,8 +65,7 @@ class Source:
         if config.limit is not None and config.limit < 1:
             raise ConfigError(f"--limit must be 1 or more, got {config.limit}")
         self._config, self._loaded, self._needs = config, loaded, needs
-        self.faint: dict[str, str] = {}
-        """Of what was read: the ids of recordings that no words can be made out of, and why."""
+        self.faint: dict[str, str] = {}  # recordings that no words can be made out of, and why
         labels = {"speaker": config.speaker, "language": config.language}
         self._instead = {name: label for name, label in labels.items() if label is not None}
         for name in self._instead.keys() & needs:

@@ -48,11 +48,11 @@ def decode(config: DecodeConfig[Any]) -> None:
         logger.info("%s was there already", config.out)
         return
     work = config.out.with_name(f".{config.out.name}.work")
+    if not work.exists() and not config.out.exists():
+        _require_free(config, source, targets)
     with files.locked(work):
         journal = Journal(work / "journal.jsonl")
         done = _journal_of(journal, settings, config.out)
-        if not done.windows and not done.places and not config.out.exists():
-            _require_free(config, source, targets)
         run = _Run(
             config=config,
             loaded=loaded,

@@ -294,9 +294,9 @@ def test_loaders_take_paths_as_text(world: Any) -> None:
 
 
 def test_decoding_says_what_is_too_faint_or_too_short(
-    world: Any, speech: Speech, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    world: Any, speech: Speech, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    soundfile.write(tmp_path / "faint.wav", speech(1.0) / 3_000, 16_000)
+    soundfile.write(tmp_path / "faint.wav", speech(1.0) / 3_000, 16_000, subtype="FLOAT")
     soundfile.write(tmp_path / "good.wav", speech(1.0), 16_000)
     manifest = tmp_path / "m.jsonl"
     lines = [{"id": name, "audio": f"{name}.wav"} for name in ("good", "faint")]
@@ -304,7 +304,8 @@ def test_decoding_says_what_is_too_faint_or_too_short(
     words = ["--model", str(world.model), "--task", "asr", "--device", "cpu"]
     out = ["--out", str(tmp_path / "hyp.jsonl")]
     assert decode.main([*words, "--manifest", str(manifest), *out]) == 0
-    (said,) = [line for line in caplog.messages if "not to be relied on" in line]
+    lines = capsys.readouterr().err.splitlines()
+    (said,) = [line for line in lines if "not to be relied on" in line]
     assert said.startswith("1 recordings are too short or too quiet for words, faint for one")
 
 

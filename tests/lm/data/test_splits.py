@@ -81,5 +81,6 @@ def test_splits_that_decoding_made_are_scored(
     assert wer.main([*words, "--decoded"]) == 1
     assert "u2" in capsys.readouterr().err
     assert wer.main([*words, "--decoded", "--allow-missing"]) == 0
+    (tmp_path / "hyp.skipped.jsonl").unlink()
     hyp.write_text(json.dumps({"id": "v", "text": "a"}) + "\n")
     assert wer.main([*words, "--decoded"]) == 2
