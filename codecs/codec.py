@@ -22,6 +22,7 @@ from torch import Tensor
 
 from unitone import files, model_dir
 from unitone.corpus.audio import Samples, waveform_of
+from unitone.corpus.waveforms import LoadedWaveform
 from unitone.errors import CheckpointError, ConfigError
 from unitone.tokenizers.passport import CodecPassport
 from unitone.train.checkpoint import load_tensors, weight_hash
@@ -84,8 +85,8 @@ def names() -> list[str]:
     return [name for name in modules if not name.startswith("_") and name not in _NO_CODECS]
 
 
-_NO_CODECS = frozenset({"codec", "encode", "synthesize", "train"})
-"""The interface and the commands."""
+_NO_CODECS = frozenset({"codec", "encode", "options", "synthesize", "train"})
+"""The interface, the commands and their options."""
 
 
 def module_of(name: str) -> ModuleType:
@@ -174,3 +175,26 @@ def check_codes(
         wrong = low if low < 0 else high
         raise ValueError(f"code {wrong} is outside 0..{codebook_size - 1}")
     return levels.astype(np.int32)
+
+
+def codes_of(codec: Codec, one: LoadedWaveform) -> Int32[np.ndarray, "Q T"]:
+    """Return the codes of a recording that was read at the codec's rate.
+
+    Raises:
+        ValueError: why it has none.
+    """
+    if one.error is not None:
+        raise ValueError(one.error)
+    if one.waveform is None:
+        raise ValueError("too long for a codec to encode in one piece: cut it")
+    return codec.encode(one.waveform, codec.sample_rate)
+
+
+def write_wave(path: Path, sound: Sound) -> None:
+    """Write a 16-bit WAV file, whole or not at all; louder than full scale is made quieter."""
+    import soundfile
+
+    peak = float(np.abs(sound.wave).max(initial=0.0))
+    wave = sound.wave / max(peak, 1.0)
+    with files.replacing(path) as temporary:
+        soundfile.write(temporary, wave, sound.rate, subtype="PCM_16", format="WAV")

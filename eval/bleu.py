@@ -39,7 +39,6 @@ from unitone.eval.pairs import (
     matched,
     pair,
     read_hypotheses,
-    read_references,
 )
 from unitone.eval.report import Cells, Report, Scored, grouped
 from unitone.eval.scoring import ScoringConfig
@@ -74,7 +73,7 @@ def evaluate(config: BleuConfig) -> Report:
         CorpusError: a file that can't be used, ids that don't fit.
     """
     options = config.scoring
-    references = read_references(options.ref, split=options.split, limit=options.limit)
+    references = scoring.references(options)
     pairs = _pairs(references, options.hyp, config)
     tokenizers: list[Tokenizer] = [_tokenizer(one, config) for one in pairs]
     counts = _counts(pairs, tokenizers, config.variant)

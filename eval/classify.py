@@ -26,7 +26,6 @@ from unitone.eval.pairs import (
     coverage,
     pair_by_id,
     read_hypotheses,
-    read_references,
 )
 from unitone.eval.report import Cells, Report, Scored, grouped
 from unitone.eval.scoring import Measure, ReadConfig
@@ -58,7 +57,7 @@ def evaluate(config: ClassifyConfig) -> Report:
         CorpusError: a file that can't be used, ids that don't fit.
     """
     options = config.scoring
-    references = read_references(options.ref, split=options.split, limit=options.limit)
+    references = scoring.references(options)
     pairs = _pairs(references, options.hyp, config)
     scoring.groups(pairs, config.field)  # refuses a field that isn't there
     for one in references:

@@ -5,26 +5,14 @@ On recordings of other speakers and sentences than it will judge; of the embedde
 for the judge in it. Killed at any moment, the same command goes on.
 """
 
-import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from unitone import config as configs
-from unitone import files, program, seeding
+from unitone import program
 from unitone.config import command_line
 from unitone.eval.judge.augment import AugmentConfig
-from unitone.eval.judge.data import (
-    Recordings,
-    RecordingSource,
-    drop_too_short,
-    read_recordings,
-)
-from unitone.eval.judge.judge import Judge, Origin
-from unitone.eval.judge.model import CtcObjective, Network, NetworkConfig
 from unitone.eval.normalizers import NormalizerName
-from unitone.train.trainer import TrainConfig, Trainer
-
-logger = logging.getLogger(__name__)
+from unitone.train.config import TrainConfig
 
 TRAINING = TrainConfig(
     steps=1_500,
@@ -67,66 +55,9 @@ class JudgeTrainConfig:
 
 def train(config: JudgeTrainConfig) -> None:
     """Train, or go on training, as ``config`` says."""
-    config = replace(config, train=config.train.resolved())
-    recordings = read_recordings(
-        config.manifest, split=config.split, num_mels=config.num_mels, name=config.normalizer
-    )
-    settings = NetworkConfig(
-        characters="".join(sorted(set("".join(recordings.texts)))),
-        num_mels=config.num_mels,
-        dim=config.dim,
-        blocks=config.blocks,
-        kernel=config.kernel,
-        dropout=config.dropout,
-    )
-    recordings, targets = drop_too_short(
-        recordings, [settings.encode(text) for text in recordings.texts]
-    )
-    network = Network(
-        settings, generator=seeding.torch_generator(config.train.seed, "judge", "weights")
-    )
-    judge = Judge(network, _origin(config, recordings))
-    logger.info(
-        "%d utterances, %.2f h, %d speakers; %.2f M parameters",
-        len(recordings.texts),
-        recordings.seconds / 3600,
-        len(recordings.speakers),
-        sum(parameter.numel() for parameter in network.parameters()) / 1e6,
-    )
-    augment = configs.to_dict(config.augment)
-    Trainer(
-        config.train,
-        networks={"judge": CtcObjective(network)},
-        source=RecordingSource(
-            recordings=recordings,
-            targets=targets,
-            max_frames=config.batch_frames,
-            seed=config.train.seed,
-            augment=config.augment,
-        ),
-        out=config.out,
-        save_model=judge.save,
-        settings={
-            "manifest": files.sha256(config.manifest),
-            "split": config.split,
-            "normalizer": config.normalizer,
-            "network": configs.to_dict(settings),
-            "augment": {"formants": augment.pop("vtlp"), **augment},  # its name before
-            "batch_frames": config.batch_frames,
-            "train": configs.to_dict(config.train),
-        },
-    ).run()
+    from unitone.eval.jobs import judge_train as job
 
-
-def _origin(config: JudgeTrainConfig, recordings: Recordings) -> Origin:
-    return Origin(
-        normalizer=config.normalizer,
-        speakers=recordings.speakers,
-        utterances=len(recordings.texts),
-        seconds=recordings.seconds,
-        manifest=config.manifest.name,
-        split=config.split,
-    )
+    job.train(config)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -35,6 +35,12 @@ _NAMED = 3
 """Ids that an error names."""
 
 
+NO_SPLITS = (
+    'no line has a "split" field; of splits that `lm.decode --split-by` made, give --decoded '
+    "instead of --split"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
     """One line of a hypotheses file."""
@@ -110,9 +116,16 @@ def read_hypotheses(path: Path, *, command: str) -> list[Hypothesis]:
 
 
 def read_references(
-    path: Path, *, split: str | None = None, limit: int | None = None
+    path: Path,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    decoded: Path | None = None,
 ) -> References:
     """Read a manifest as references: of one split where that is named, the first ``limit``.
+
+    With ``decoded``, a file of hypotheses, only those that its decoding was asked for: that have a
+    hypothesis, or a line in the ``.skipped.jsonl`` beside it.
 
     Raises:
         ConfigError: there is no such file, or no utterance is in that split.
@@ -125,14 +138,26 @@ def read_references(
         splits = sorted({str(one.fields["split"]) for one in found if one.fields.get("split")})
         found = [one for one in found if one.fields.get("split") == split]
         if not found:
-            known = f"there are {', '.join(splits)}" if splits else 'no line has a "split" field'
+            known = f"there are {', '.join(splits)}" if splits else NO_SPLITS
             raise ConfigError(f"--split {split}: no reference of {path} has it; {known}")
+    if decoded is not None:
+        wanted = asked_for(decoded)
+        found = [one for one in found if composed(one.id) in wanted]
+        if not found:
+            raise ConfigError(f"--decoded: {decoded} and {path} have no id in common")
     _refuse_twice([(one.id,) for one in found], where=path)
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit must be 1 or more, got {limit}")
     chosen = found[:limit]
     ids = {one.id for one in chosen}
     return References(chosen, outside=[one.id for one in everything if one.id not in ids])
+
+
+def asked_for(path: Path) -> set[str]:
+    """Return the ids, composed, of hypotheses and of what their decoding has left out."""
+    skipped = path.with_suffix(".skipped.jsonl")
+    lines = [*formats.records(path), *(formats.records(skipped) if skipped.is_file() else ())]
+    return {composed(str(record["id"])) for _, record in lines if record.get("id") is not None}
 
 
 def composed(name: str) -> str:
@@ -198,7 +223,7 @@ def pair(
     if missing and not allow_missing:
         raise CorpusError(
             f"{where}: no hypothesis for {_some(missing, 'reference', 'references')}; decode them, "
-            "name the decoded part with --split or --limit, or count them as empty with "
+            "name the decoded part with --split, --limit or --decoded, or count them as empty with "
             "--allow-missing"
         )
     return [

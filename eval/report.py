@@ -6,6 +6,7 @@ With ``--out``: ``NAME.json``, ``NAME.html`` and, where the metric has some, lin
 """
 
 import html
+import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from unitone import files
+from unitone.errors import ConfigError
 from unitone.eval import scoring
 from unitone.eval.pairs import Coverage, Pair
 from unitone.eval.scoring import Measure
@@ -24,6 +26,8 @@ from unitone.report.figures import Measured, intervals
 Cells = Mapping[str, Measure | int | str]
 """A row of a table, by column; a measure takes a second column for its interval."""
 
+NAMES = ("wer", "bleu", "classify", "judge")
+"""Of the reports there are; several may lie in one folder."""
 _BARS = 40
 """Groups of a figure; the table has them all."""
 RANDOMIZATION = (
@@ -114,9 +118,33 @@ def grouped(
     }
 
 
+def _require_own(report: Report, out: Path) -> None:
+    """Refuse to write over files of a folder that has no report of ours.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    if any(_is_report(out / f"{name}.json") for name in NAMES):
+        return
+    for name in (f"{report.name}.json", f"{report.name}.html", "utterances.jsonl"):
+        if (out / name).exists():
+            raise ConfigError(f"--out {out} holds {name}, which is not ours; choose another --out")
+
+
+def _is_report(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(made, dict) and "options" in made
+
+
 def write(report: Report, out: Path) -> None:
     """Write all files of a report into the folder ``out``."""
     with files.locked(out):
+        _require_own(report, out)
         files.write_json(out / f"{report.name}.json", to_json(report))
         if report.utterances:
             files.write_json_lines(out / "utterances.jsonl", report.utterances)

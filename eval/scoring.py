@@ -8,7 +8,7 @@ from typing import Any
 
 import unitone
 from unitone.errors import ConfigError, CorpusError
-from unitone.eval.pairs import Key, Pair, Reference, read_references
+from unitone.eval.pairs import Key, Pair, Reference, References, read_references
 from unitone.eval.statistics import Comparison, Interval, Resampling
 
 
@@ -27,6 +27,9 @@ class ReadConfig:
     """Only the references with this "split"."""
     limit: int | None = None
     """Only the first so many of them, as with ``python -m lm.decode --limit``."""
+    decoded: bool = False
+    """Only the references that the decoding of --hyp was asked for: those with a hypothesis, or in
+    its ``.skipped.jsonl``. Of splits by ``lm.decode --split-by``, which no manifest has."""
     by: tuple[str, ...] = ()
     """Fields of the manifest: a score for each of their values (language, speaker, ...)."""
     allow_missing: bool = False
@@ -42,13 +45,23 @@ class ScoringConfig(ReadConfig):
     utterance by itself."""
 
 
+def references(options: ReadConfig) -> References:
+    """Read the references of ``options``; errors as `read_references`."""
+    return read_references(
+        options.ref,
+        split=options.split,
+        limit=options.limit,
+        decoded=options.hyp if options.decoded else None,
+    )
+
+
 def transcripts(options: ReadConfig) -> list[Reference]:
     """Read the references of ``options``; each has a text.
 
     Raises:
         ConfigError, CorpusError: as `read_references`; a reference has no text.
     """
-    found = read_references(options.ref, split=options.split, limit=options.limit)
+    found = references(options)
     for one in found:
         text = one.fields.get("text")
         if not isinstance(text, str):

@@ -10,12 +10,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from unitone import files, program
+from unitone import program
 from unitone.config import command_line
 from unitone.errors import ConfigError
-from unitone.lm import family
-from unitone.model_dir import CARD, WEIGHTS
-from unitone.train import checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +44,11 @@ def average(config: AverageConfig) -> None:
         ConfigError: no such run, it has fewer checkpoints, or ``out`` is there already.
         CheckpointError: a checkpoint is damaged.
     """
+    from unitone import files
+    from unitone.lm import families, family
+    from unitone.model_dir import CARD, WEIGHTS
+    from unitone.train import checkpoint
+
     model = config.run / "last"
     found = checkpoint.found(config.run / "checkpoints")
     if not model.is_dir():
@@ -66,7 +68,7 @@ def average(config: AverageConfig) -> None:
     names = ", ".join(folder.name for folder in folders)
     with checkpoint.replacing_folder(config.out) as temporary:
         shutil.copytree(model, temporary, copy_function=shutil.copyfile, dirs_exist_ok=True)
-        tensors = family.module(loaded.family, "weights").to_tensors(loaded.model)
+        tensors = families.module(loaded.family, "weights").to_tensors(loaded.model)
         checkpoint.save_tensors(temporary / WEIGHTS, tensors)
         card = (temporary / CARD).read_text(encoding="utf-8")
         files.write_text(temporary / CARD, f"{card}\n## Weights\n\nThe mean of {names}.\n")

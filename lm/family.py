@@ -1,15 +1,4 @@
-"""Model families, and the directories their models lie in.
-
-A family is a folder of ``lm/`` that says ``PREFIX``, how the names of its sizes begin (``lm-``).
-Nobody lists them: a folder that is there is found. It holds
-
-    model.py        the network, its config and ``SIZES``
-    objective.py    the trainable module: ``forward(batch) -> Loss``; the network is its ``model``
-    batch.py        how records become batches, and what an example costs
-    predictor.py    ``open_predictor``, and ``DecodingConfig``, its options of ``lm.decode``
-    weights.py      ``to_json``, ``from_json``, ``describe``, ``layouts``, ``to_tensors``,
-                    ``load_tensors``
-    training.py     ``Options`` of ``lm.train``, and ``prepare``
+"""Model directories of language models: written, read, and checked.
 
 A model directory is whole or absent, and never a pickle:
 
@@ -24,28 +13,26 @@ Directories without "family" are of the decoder-only family, which Transformers 
 `unitone.lm.export` writes them without our additions.
 """
 
-import importlib
 import logging
-import pkgutil
 import shutil
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 import unitone
-from unitone import devices, files, lm, model_dir
+from unitone import devices, files, model_dir
 from unitone.config import from_dict, to_dict
 from unitone.errors import CheckpointError, ConfigError, choices
-from unitone.lm import model_card
+from unitone.lm import families, model_card
 from unitone.lm.data.fields import UNKNOWN, CodesOfModel, Fields, Learnt
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.model_card import Card
+from unitone.lm.options import Precision
 from unitone.lm.predictor import Predictor
 from unitone.lm.tasks import Task
 from unitone.model_dir import CARD, CONFIG, CURE, WEIGHTS
@@ -54,8 +41,6 @@ from unitone.train import checkpoint
 
 logger = logging.getLogger(__name__)
 
-DEFAULT = "decoder"
-"""Family of directories that name none."""
 FORMAT = 2
 """Raised when a field under "unitone" changes its name or meaning; older ones are read."""
 TOKENIZER = "tokenizer"
@@ -63,55 +48,7 @@ DECODER = "decoder"
 TOKENIZER_FILES = ("passport.json", "kmeans.safetensors", "units.model", "text.model", "build.json")
 """What of a tokenizer directory goes into a model directory; its logs and reports don't."""
 
-Precision = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def names() -> dict[str, str]:
-    """Return the families, and how the names of their sizes begin."""
-    folders = [found.name for found in pkgutil.iter_modules(lm.__path__) if found.ispkg]
-    packages = {name: importlib.import_module(f"unitone.lm.{name}") for name in folders}
-    return {
-        name: package.PREFIX for name, package in packages.items() if hasattr(package, "PREFIX")
-    }
-
-
-def of_size(size: str) -> str:
-    """Return the family that a size belongs to, by the beginning of its name.
-
-    Raises:
-        ConfigError: there is no such family; the beginnings are named.
-    """
-    for name, prefix in names().items():
-        if size.startswith(prefix):
-            return name
-    known = ", ".join(f"{prefix}…" for prefix in names().values())
-    raise ConfigError(f"--config {size}: no model size of this name; there are {known}")
-
-
-def of_directory(folder: Path) -> str:
-    """Return the family of a model directory, or of a run's folder.
-
-    Raises:
-        ConfigError: there is no such directory, or its family isn't here.
-        CheckpointError: it is damaged.
-    """
-    return _known(model_dir.read_config(model_dir.resolve(folder), option="--model"))
-
-
-def _known(config: dict[str, Any]) -> str:
-    name = str(config.get("family", DEFAULT))
-    if name not in names():
-        raise ConfigError(
-            f"a model of the family {name!r}; this version has {', '.join(names())}: use the "
-            "version of Unitone that wrote it"
-        )
-    return name
-
-
-def module(family: str, part: str) -> ModuleType:
-    """Import a file of a family's folder."""
-    return importlib.import_module(f"unitone.lm.{family}.{part}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +136,7 @@ class LoadedModel:
 
     def predictor(self, task: str, **options: Any) -> Predictor[Any]:
         """Return what does ``task``; ``options`` as of the family's ``open_predictor``."""
-        opened = module(self.family, "predictor").open_predictor
+        opened = families.module(self.family, "predictor").open_predictor
         made: Predictor[Any] = opened(self, task, **options)
         return made
 
@@ -207,7 +144,7 @@ class LoadedModel:
 def save(
     folder: Path,
     *,
-    family: str = DEFAULT,
+    family: str = families.DEFAULT,
     model: nn.Module,
     vocabulary: Vocabulary,
     table: Any,
@@ -237,7 +174,7 @@ def save(
         ConfigError: the parts don't belong together.
         OSError: no room.
     """
-    weights = module(family, "weights")
+    weights = families.module(family, "weights")
     context = _check_parts(model, vocabulary, tokenizer)
     tensors = weights.to_tensors(model)
     stored = _Stored(
@@ -293,9 +230,9 @@ def load(folder: Path | str, *, device: str = "auto", precision: Precision = "fp
     folder = model_dir.resolve(Path(folder))
     config = model_dir.read_config(folder, option="--model")
     vocabulary = Vocabulary.load(folder)
-    name = _known(config)
+    name = families.of_config(config)
     stored, values = _stored(config, where=str(folder / CONFIG))
-    weights = module(name, "weights")
+    weights = families.module(name, "weights")
     try:
         model, table = weights.from_json(values, where=f"{folder / CONFIG}: unitone")
     except ConfigError as error:
@@ -317,7 +254,7 @@ def load(folder: Path | str, *, device: str = "auto", precision: Precision = "fp
         tensors = checkpoint.load_tensors(folder / WEIGHTS)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {CURE}") from error
-    model.to(DTYPES[precision]).to_empty(device=place)
+    devices.materialize(model, device=place, dtype=DTYPES[precision])
     weights.load_tensors(model, tensors, where=str(folder / WEIGHTS))
     return LoadedModel(
         folder=folder,

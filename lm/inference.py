@@ -25,7 +25,8 @@ from unitone.lm import family
 from unitone.lm.data.fields import unlearnt_message
 from unitone.lm.data.sources import runs
 from unitone.lm.data.waveforms import SPOKEN, SpeechDecoder, codec_of
-from unitone.lm.family import LoadedModel, Precision
+from unitone.lm.family import LoadedModel
+from unitone.lm.options import Precision
 from unitone.lm.predictor import Prediction, Predictor, predict_all
 from unitone.lm.tasks import select
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor

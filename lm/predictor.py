@@ -19,11 +19,8 @@ from jaxtyping import Float32, Int32
 
 from unitone.codecs.codec import Sound
 from unitone.lm.data.fields import Record
+from unitone.lm.options import MAX_TOKENS
 from unitone.lm.tasks import Task
-
-MAX_TOKENS = 32_768
-"""Positions that are in memory at a time, unless the user says otherwise: prompts and what may be
-generated after them, padding included, of every beam, candidate and twin."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,8 @@ from pathlib import Path
 import tyro
 
 from unitone import program
-from unitone.codecs.synthesize import write_wave
 from unitone.config import command_line
 from unitone.errors import ConfigError
-from unitone.lm.inference import open_model
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +37,9 @@ def speak(config: SpeakConfig) -> None:
     """Write the sound."""
     if config.out.suffix.lower() != ".wav":
         raise ConfigError(f"--out {config.out}: what is written is WAV, call it *.wav")
+    from unitone.codecs.codec import write_wave
+    from unitone.lm.inference import open_model
+
     model = open_model(config.model, device=config.device, decoder=config.decoder)
     sound = model.speak(
         config.text, speaker=config.speaker, language=config.language, prompt=config.prompt

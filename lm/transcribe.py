@@ -14,7 +14,6 @@ import tyro
 from unitone import program
 from unitone.config import command_line
 from unitone.errors import ConfigError, CorpusError
-from unitone.lm.inference import open_model
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +32,8 @@ def transcribe(config: TranscribeConfig) -> None:
     """Write the texts, one a line, each when it is there."""
     if not config.recordings:
         raise ConfigError("name the recordings: unitone transcribe a.wav b.wav")
+    from unitone.lm.inference import open_model
+
     model = open_model(config.model, device=config.device)
     bad = 0
     for recording in config.recordings:

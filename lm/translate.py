@@ -8,7 +8,6 @@ import tyro
 
 from unitone import program
 from unitone.config import command_line
-from unitone.lm.inference import open_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +24,8 @@ class TranslateConfig:
 
 def translate(config: TranslateConfig) -> None:
     """Write the translation."""
+    from unitone.lm.inference import open_model
+
     model = open_model(config.model, device=config.device)
     sys.stdout.write(model.translate(config.source, to=config.to) + "\n")
 

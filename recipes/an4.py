@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 from jaxtyping import Int16
 
 from unitone import files, seeding
@@ -100,6 +99,8 @@ def _recording(path: Path, copy: Path) -> Path:
     if there.suffix != ".raw":
         return there
     if not copy.is_file():
+        import soundfile
+
         with files.replacing(copy) as temporary:
             soundfile.write(
                 temporary, raw_samples(there), SAMPLE_RATE, format="FLAC", subtype="PCM_16"

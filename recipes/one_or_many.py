@@ -21,7 +21,7 @@ from unitone import files, program
 from unitone.config import command_line
 from unitone.eval.scoring import ReadConfig
 from unitone.lm import decode
-from unitone.lm.decoder.predictor import DecodingConfig
+from unitone.lm.decoder.options import DecodingConfig
 from unitone.lm.decoder.template import TASKS
 from unitone.recipes.steps import Step
 from unitone.recipes.tour import stages

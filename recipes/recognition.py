@@ -15,15 +15,11 @@ from unitone.eval.scoring import ScoringConfig
 from unitone.eval.statistics import Resampling
 from unitone.lm import decode
 from unitone.lm import train as lm_train
-from unitone.lm.data.mixture import MixtureConfig
-from unitone.lm.data.sources import SourceConfig
-from unitone.lm.decoder.batch import BatchConfig
-from unitone.lm.decoder.predictor import DecodingConfig
-from unitone.lm.decoder.training import DecoderConfig, Options
-from unitone.lm.training import TRAINING, LmConfig
+from unitone.lm.decoder.options import BatchConfig, DecoderConfig, DecodingConfig, Options
+from unitone.lm.options import TRAINING, LmConfig, MixtureConfig, SourceConfig
 from unitone.recipes.steps import Step, compiles
 from unitone.tokenizers import build, encode
-from unitone.tokenizers.extract import ExtractorConfig
+from unitone.tokenizers.options import ExtractorConfig
 
 RENAMED = {"--switch-penalty": "--duration-penalty", "--pieces": "--unit-subwords"}
 
@@ -126,6 +122,7 @@ def _tokenizer(config: RecognitionConfig, *, manifest: Path, out: Path) -> build
 
 
 def _model(config: RecognitionConfig, *, tokens: Path, out: Path) -> DecoderConfig:
+
     return DecoderConfig(
         tokens=tokens,
         out=out,

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
 from unitone import files
 from unitone.errors import CorpusError
 
@@ -39,6 +37,8 @@ def write_manifest(out: Path, entries: Iterable[dict[str, Any]]) -> Path:
 
 
 def _entry(entry: dict[str, Any], out: Path) -> dict[str, Any]:
+    import soundfile
+
     audio: Path = entry["audio"]
     try:
         duration = soundfile.info(audio).duration

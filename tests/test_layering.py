@@ -140,8 +140,9 @@ def test_what_families_share_imports_none_of_them() -> None:
     """They are found by their folders; two commands are of the decoder-only family alone."""
     known, own = {*families()}, {"export.py", "memory.py"}
     assert "decoder" in known
-    shared = [path for path in (ROOT / "lm").glob("*.py") if path.name not in own]
-    for path in [*shared, *(ROOT / "lm" / "data").glob("*.py")]:
+    folders = [ROOT / "lm", ROOT / "lm" / "jobs", ROOT / "lm" / "data"]
+    shared = [path for folder in folders for path in folder.glob("*.py") if path.name not in own]
+    for path in shared:
         names = imported_names(path.read_text(encoding="utf-8"))
         assert not named_families(names, known), path
 

@@ -15,40 +15,21 @@ Axes: B batch, N samples, T frames, D width.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitone import devices
 from unitone.corpus.audio import SAMPLE_RATE, Statistics
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.corpus.waveforms import LoadedWaveform, load_ahead, stream_waveform
 from unitone.errors import ConfigError, CorpusError
-from unitone.tokenizers.encoder import Encoder, is_standalone, load_encoder
+from unitone.tokenizers.encoder import Encoder
+from unitone.tokenizers.options import FrameConfig
 
 NORMALIZE_EPS = 1e-5  # compat: fairseq normalizes with layer_norm over the waveform
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameConfig:
-    frame_policy: Literal["exact", "ceil", "pad_to_hop"] = "exact"
-    """exact: whole frames only, as fairseq and Hugging Face. ceil: one frame per started hop, the
-    last one repeated, as s3prl and ESPnet. pad_to_hop: the waveform is zero-padded instead."""
-    window: float = 60.0
-    """Seconds of audio the encoder sees at once; shorter recordings are never cut."""
-    context: float = 5.0
-    """Seconds on both sides of a window that are seen but contribute no frames."""
-
-    def __post_init__(self) -> None:
-        if not self.window > 0 or not 0 <= 2 * self.context < self.window:
-            raise ConfigError(
-                f"window must be longer than twice the context, got --window {self.window} "
-                f"--context {self.context} (seconds)"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,49 +302,3 @@ class _Cursor:
 def _normalized(waveform: np.ndarray, mean: float, variance: float) -> np.ndarray:
     scale = 1 / np.sqrt(variance + NORMALIZE_EPS)
     return ((waveform - np.float32(mean)) * np.float32(scale)).astype(np.float32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractorConfig:
-    """All it takes to open an extractor, here or in a worker process."""
-
-    ssl: str = "wavlm-large"
-    """Encoder: a name (wavlm-large, hubert-base, mfcc …), a hub id, a directory or a .pt file."""
-    layer: int | None = None
-    """Output of this transformer block, counted from 1 (0: its input); mfcc has none."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 is several times faster on processors and GPUs that have it."""
-    frames: FrameConfig = field(default_factory=FrameConfig)
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    threads: int | None = None
-    """CPU threads of the encoder in each process; default: what torch takes."""
-
-    def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"--threads must be at least 1, got {self.threads}")
-
-    def open(self) -> Extractor:
-        """Load the encoder.
-
-        Raises:
-            ConfigError: an option is out of range.
-            CheckpointError: the weights can't be read.
-        """
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
-        if self.layer is None and not is_standalone(self.ssl):
-            raise ConfigError(
-                f"--layer is required with --ssl {self.ssl}, e.g. --layer 21 for wavlm-large"
-            )
-        device = devices.resolve(self.device)
-        encoder = load_encoder(self.ssl, layer=self.layer, precision=self.precision, device=device)
-        if encoder.num_layers == 0 and self.layer is not None:
-            raise ConfigError(f"--layer {self.layer}: {encoder.name} has no layers; leave it out")
-        return Extractor(encoder=encoder, layer=self.layer or 0, frames=self.frames, device=device)
-
-    def batch_seconds(self, asked: float | None) -> float:
-        """Return seconds of audio per batch: what was asked for, else 160 on a GPU, 0 on a CPU."""
-        if asked is not None:
-            return asked
-        return 0.0 if devices.resolve(self.device).type == "cpu" else 160.0

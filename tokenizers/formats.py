@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 from urllib.parse import quote
 
 import numpy as np
@@ -22,10 +22,10 @@ from unitone.corpus.corpus import Corpus
 from unitone.corpus.utterance import Utterance
 from unitone.errors import ConfigError
 from unitone.tokenizers.kmeans.units import expand
+from unitone.tokenizers.options import Format
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.shards import TokenShards
 
-Format = Literal["fairseq", "espnet", "jsonl"]
 CJK = 0x4E00
 CJK_SIZE = 0x9FFF - CJK + 1
 

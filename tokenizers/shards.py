@@ -6,7 +6,7 @@ from the journal in the manifest's order, under a temporary name, and renamed. S
 killed goes on after its last utterance, and its parts have the bytes of an uninterrupted run,
 whatever the order in which the utterances were finished.
 
-    OUT/part-00000.parquet …   columns as `SCHEMA`, and `CODES` where there are some
+    OUT/part-00000.parquet …   columns: see `unitone.tokenizers.parts`
     OUT/tokens.json            index: passport hash, parts with their first rows, totals
     OUT/passport.json          of the tokenizer
     OUT/skipped.jsonl          utterances without a row, and why
@@ -15,14 +15,13 @@ whatever the order in which the utterances were finished.
 import json
 import shutil
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Int32
 
 from unitone import config, files
@@ -36,23 +35,8 @@ INDEX = "tokens.json"
 SKIPPED = "skipped.jsonl"
 ROW_GROUP = 256
 """Rows that are read from disk together."""
-
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("units", pa.list_(pa.int32())),
-        ("durations", pa.list_(pa.int32())),
-        ("text", pa.string()),
-        ("translation", pa.list_(pa.struct([("language", pa.string()), ("text", pa.string())]))),
-        ("language", pa.string()),
-        ("speaker", pa.string()),
-        ("gender", pa.string()),
-        ("split", pa.string()),
-        ("num_samples", pa.int64()),
-    ]
-)
-CODES = pa.field("codes", pa.list_(pa.list_(pa.int32())))
-"""The column more that shards with a codec's codes have: levels, coarsest first, of frames."""
+SKIPPED_OF_PART = "unitone.skipped"
+"""Where a part keeps what was skipped in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,17 +123,17 @@ class ShardWriter:
         Raises:
             CorpusError: no utterance at all could be encoded.
         """
+        from unitone.tokenizers import parts
+
         assert not self.missing()
-        parts, skipped = [], [*self._corpus.skipped]
-        totals = dict.fromkeys(("rows", "samples", "units", "frames"), 0)
+        listed, skipped = [], [*self._corpus.skipped]
+        totals: Counter[str] = Counter()
         for part in range(self._num_parts):
-            table = _read_part(self._path(part))
-            parts.append({"file": self._path(part).name, "first_row": totals["rows"]})
-            totals["rows"] += len(table)
-            totals["samples"] += _sum(table["num_samples"])
-            totals["units"] += len(table["units"].combine_chunks().flatten())
-            totals["frames"] += _sum(table["durations"].combine_chunks().flatten())
-            skipped += _skipped_of(self._path(part))
+            path = self._path(part)
+            listed.append({"file": path.name, "first_row": totals["rows"]})
+            totals += parts.count(path)
+            lines = json.loads(parts.read_metadata(path, SKIPPED_OF_PART) or "[]")
+            skipped += [Skipped(**line) for line in lines]
         skipped.sort(key=lambda item: item.line)
         files.write_json_lines(self._out / SKIPPED, (item.to_json() for item in skipped))
         if totals["rows"] == 0:
@@ -166,7 +150,7 @@ class ShardWriter:
             "num_samples": totals["samples"],
             "num_units": totals["units"],
             "num_frames": totals["frames"],
-            "parts": parts,
+            "parts": listed,
         }
         files.write_readme(self._out, _readme(index, self._passport))
         files.write_json(self._out / INDEX, index)
@@ -251,8 +235,18 @@ class ShardWriter:
                 skipped.append(Skipped(id=entry.id, line=entry.line, reason=record["reason"]))
             else:
                 rows.append(_row(entry, record))
-        schema = SCHEMA if self._codes is None else SCHEMA.append(CODES)
-        _write_part(self._path(part), rows, skipped, self._passport, schema)
+        from unitone.tokenizers import parts
+
+        parts.write(
+            self._path(part),
+            rows,
+            metadata={
+                "unitone.passport_hash": self._passport.hash,
+                SKIPPED_OF_PART: json.dumps([item.to_json() for item in skipped]),
+            },
+            row_group=ROW_GROUP,
+            codes=self._codes is not None,
+        )
         self._journals.pop(part).remove()
         del self._missing[part]
 
@@ -274,38 +268,6 @@ def _row(utterance: Utterance, record: dict[str, Any]) -> dict[str, Any]:
         "num_samples": record["num_samples"],
         "codes": record.get("codes"),
     }
-
-
-def _write_part(
-    path: Path,
-    rows: list[dict[str, Any]],
-    skipped: list[Skipped],
-    passport: Passport,
-    schema: pa.Schema,
-) -> None:
-    metadata = {
-        "unitone.passport_hash": passport.hash,
-        "unitone.skipped": json.dumps([item.to_json() for item in skipped]),
-    }
-    table = pa.Table.from_pylist(rows, schema=schema.with_metadata(metadata))
-    with files.replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)
-
-
-def _read_part(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=["units", "durations", "num_samples"])
-    except pa.ArrowInvalid as error:
-        raise CheckpointError(f"{path} is damaged ({error}); delete it and run again") from error
-
-
-def _skipped_of(path: Path) -> list[Skipped]:
-    metadata = pq.read_schema(path).metadata or {}
-    return [Skipped(**item) for item in json.loads(metadata.get(b"unitone.skipped", b"[]"))]
-
-
-def _sum(values: Any) -> int:
-    return int(np.asarray(values).sum()) if len(values) else 0
 
 
 def _readme(index: dict[str, Any], passport: Passport) -> str:
@@ -377,8 +339,10 @@ class TokenShards:
         inside = row - self._first_rows[part]
         group = (part, inside // ROW_GROUP)
         if group != self._group:
-            with pq.ParquetFile(self._folder / self.index["parts"][part]["file"]) as file:
-                self._rows = _rows_of(file.read_row_group(group[1]))
+            from unitone.tokenizers import parts
+
+            path = self._folder / self.index["parts"][part]["file"]
+            self._rows = parts.read_group(path, group[1])
             self._group = group
         found: dict[str, Any] = self._rows[inside % ROW_GROUP]
         return found
@@ -404,15 +368,19 @@ class TokenShards:
     def ids(self) -> list[str]:
         """Return the ids of the rows, in order, without reading the rest."""
         found: list[str] = []
+        from unitone.tokenizers import parts
+
         for part in self.index["parts"]:
-            found += pq.read_table(self._folder / part["file"], columns=["id"])["id"].to_pylist()
+            found += parts.column(self._folder / part["file"], "id").to_pylist()
         return found
 
     def distinct(self, column: str) -> set[str]:
         """Return the different values of a text column; of ``translation``, the languages."""
         found: set[str] = set()
+        from unitone.tokenizers import parts
+
         for part in self.index["parts"]:
-            values = pq.read_table(self._folder / part["file"], columns=[column])[column]
+            values = parts.column(self._folder / part["file"], column)
             if column == "translation":
                 values = values.combine_chunks().flatten().field("language")
             found |= {value for value in values.unique().to_pylist() if value is not None}
@@ -422,17 +390,3 @@ class TokenShards:
 def _codes_in(index: dict[str, Any], path: Path) -> Codes | None:
     values = index.get("codes")
     return None if values is None else config.from_dict(Codes, values, where=f"{path}: codes")
-
-
-def _rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows; codes, of which there are many, as arrays ``(Q, T)``."""
-    if CODES.name not in table.column_names:
-        plain: list[dict[str, Any]] = table.to_pylist()
-        return plain
-    rows: list[dict[str, Any]] = table.drop_columns(CODES.name).to_pylist()
-    for row, codes in zip(rows, table[CODES.name], strict=True):
-        row[CODES.name] = None
-        if codes.is_valid:
-            levels = codes.values
-            row[CODES.name] = levels.flatten().to_numpy().reshape(len(levels), -1)
-    return rows

@@ -14,9 +14,10 @@ from unitone.corpus.audio import SAMPLE_RATE, Recording, is_path, load
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CheckpointError, ConfigError, CorpusError
 from unitone.tokenizers.encoder import is_standalone
-from unitone.tokenizers.extract import Extractor, ExtractorConfig, Features, FrameConfig, extract
+from unitone.tokenizers.extract import Extractor, Features, extract
 from unitone.tokenizers.kmeans import kmeans
 from unitone.tokenizers.kmeans.segments import units_of
+from unitone.tokenizers.options import ExtractorConfig, FrameConfig
 from unitone.tokenizers.passport import EncoderPassport, Passport
 
 BUILD = "build.json"

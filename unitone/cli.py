@@ -26,7 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "wer": ("unitone.eval.wer", "Score recognized text: WER and CER, with intervals"),
     "bleu": ("unitone.eval.bleu", "Score translations: BLEU, chrF and TER, with intervals"),
     "classify": ("unitone.eval.classify", "Score labels: accuracy and confusions, with intervals"),
-    "judge": ("unitone.eval.judge.judge", "Train an ASR judge, score how intelligible speech is"),
+    "judge": (
+        "unitone.eval.judge.__main__",
+        "Train an ASR judge, score intelligibility",
+    ),
     "memory": ("unitone.lm.memory", "Find the largest batch that fits into memory"),
     "average": ("unitone.lm.average", "Average the last checkpoints of a language model"),
     "export": ("unitone.lm.export", "Write a model as plain Transformers files"),

@@ -12,7 +12,6 @@ from typing import Any
 
 from unitone import files
 from unitone.errors import CheckpointError, ConfigError
-from unitone.train import checkpoint
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -38,6 +37,8 @@ def read_config(folder: Path, *, option: str = "") -> dict[str, Any]:
         CheckpointError: the file is missing or damaged.
     """
     if not folder.is_dir():
+        from unitone.train import checkpoint
+
         checkpoint.restore(folder)  # a process was killed while it replaced the directory
     if not folder.is_dir():
         raise ConfigError(f"{option} {folder}: no such directory".lstrip())

@@ -8,7 +8,6 @@ mates.
 Axes: B batch, T frames, S runs of equal units, D width, E width of an external speaker embedding.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,29 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from unitone.errors import ConfigError
+from unitone.codecs.options import BackboneConfig
 from unitone.nn.convnext import ConvNextBlock
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneConfig:
-    dim: int = 256
-    """Width of the blocks."""
-    num_blocks: int = 4
-    expansion: int = 3
-    """Width inside a block, in units of ``dim``."""
-    kernel: int = 7
-    """Frames a block's convolution sees; odd."""
-    duration_dim: int = 128
-    """Width of the duration predictor."""
-    duration_dropout: float = 0.1
-    """CodeHiFiGAN has 0.5, for its hours of training on one voice."""
-
-    def __post_init__(self) -> None:
-        if self.kernel % 2 == 0:
-            raise ConfigError(f"--kernel must be odd, got {self.kernel}")
-        if min(self.dim, self.num_blocks, self.expansion, self.kernel, self.duration_dim) < 1:
-            raise ConfigError("every width and count of the backbone must be at least 1")
 
 
 class SpeakerEmbedding(nn.Module):

@@ -7,8 +7,6 @@ step of several batches is the same as one of a large batch.
 Axes: B batch, T frames of units, N samples, F bins.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
@@ -23,24 +21,12 @@ from unitone.codecs.nn.discriminators import (
 )
 from unitone.codecs.nn.network import UnitNetwork
 from unitone.codecs.nn.spectrum import FLOOR, Framing, log_mel, mel_filters, spectrum, trim
+from unitone.codecs.options import LossConfig
 from unitone.train.network import Loss
 
 NUM_MELS = 80
 SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 """Windows in samples and their mel bands: DAC's multi-scale mel loss."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    linear: float = 0.5
-    """Weight of the distance of linear log magnitudes beside that of mel; head ``mel``."""
-    duration: float = 0.1
-    """Weight of a run's deviance."""
-    mel: float = 15.0
-    """Weight of the multi-scale mel distance; head ``istft``, with DAC's weights."""
-    adversarial: float = 1.0
-    feature: float = 2.0
-    """Weight of feature matching."""
 
 
 class MelRegression(nn.Module):

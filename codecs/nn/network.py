@@ -14,14 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from unitone.codecs.nn.backbone import (
-    Backbone,
-    BackboneConfig,
-    DurationPredictor,
-    SpeakerEmbedding,
-    initialize,
-)
+from unitone.codecs.nn.backbone import Backbone, DurationPredictor, SpeakerEmbedding, initialize
 from unitone.codecs.nn.spectrum import Framing, framing_of, griffin_lim, trim, waveform
+from unitone.codecs.options import BackboneConfig
 from unitone.corpus.audio import SAMPLE_RATE
 
 LOUDEST = 100.0

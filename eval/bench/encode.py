@@ -20,7 +20,6 @@ import numpy as np
 from unitone import seeding
 from unitone.config import command_line
 from unitone.corpus.audio import SAMPLE_RATE
-from unitone.tokenizers.shards import TokenShards
 
 GOAL = 500.0
 
@@ -54,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
             out = folder / f"tokens-{repeat}"
             arguments = ("--tokenizer", str(tokenizer), "--manifest", str(manifest))
             runs.append(_timed("encode", *arguments, "--out", str(out), *threads))
+        from unitone.tokenizers.shards import TokenShards
+
         shards = TokenShards(folder / "tokens-0")
         events = [
             json.loads(line)

@@ -41,7 +41,8 @@ def write_shards(out: Path, *, rows: int = 400) -> None:
     import pyarrow.parquet as pq
 
     from unitone.tokenizers import passport
-    from unitone.tokenizers.shards import ROW_GROUP, SCHEMA
+    from unitone.tokenizers.parts import SCHEMA
+    from unitone.tokenizers.shards import ROW_GROUP
     from unitone.tokenizers.text.text import ByteText
 
     made = passport.Passport(

@@ -154,11 +154,11 @@ def _transformers(config: BenchConfig, *, weights: Any) -> Step:
 
 def main(argv: list[str] | None = None) -> int:
     """Print the table; return the exit status."""
+    config = command_line(BenchConfig, argv, __doc__)
     import torch
 
     from unitone.lm.decoder.model import LanguageModel, size
 
-    config = command_line(BenchConfig, argv, __doc__)
     rates = measure(config)
     with torch.device("meta"):
         weights = LanguageModel(size(config.size, vocab_size=config.vocab)).num_parameters

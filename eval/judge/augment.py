@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
-from unitone.eval.judge.model import RANGE, normalized
-
 KNOT = 10
 """Frames between two draws of the tempo."""
 
@@ -41,6 +39,8 @@ def augmented(
     features: Float32[np.ndarray, "T M"], config: AugmentConfig, stream: np.random.Generator
 ) -> Float32[np.ndarray, "_ M"]:
     """Return the features of the same words from another voice, normalized, with holes."""
+    from unitone.eval.judge.model import RANGE, normalized
+
     tempo = 1 + stream.uniform(-config.tempo, config.tempo)
     stretch = 1 + stream.uniform(-config.vtlp, config.vtlp)
     count, bands = features.shape

@@ -10,13 +10,14 @@ Axes: L positions, Q levels of a codec, T frames.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int32
 
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.data.vocabulary import Vocabulary
+from unitone.lm.options import Pattern
 from unitone.lm.tasks import CLASSES
 from unitone.tokenizers.passport import CodecPassport, Passport
 from unitone.tokenizers.text.subwords import UnitSubwords
@@ -25,7 +26,6 @@ from unitone.tokenizers.text.text import TextTokenizer, load_text
 Record = Mapping[str, Any]
 """The fields of an utterance as tokens, labels and vectors; `Fields.record` makes it."""
 
-Pattern = Literal["delay", "flat"]
 """How the levels of codes lie in a sequence: side by side, each a step later, or in turn."""
 
 

@@ -8,11 +8,10 @@ Axes: U utterances.
 """
 
 import logging
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -21,6 +20,7 @@ from unitone import seeding
 from unitone.errors import ConfigError
 from unitone.lm.data.fields import Record
 from unitone.lm.data.store import TokenStore
+from unitone.lm.options import MixtureConfig
 from unitone.lm.tasks import Task
 from unitone.train import batches
 
@@ -28,33 +28,6 @@ logger = logging.getLogger(__name__)
 
 Sizes = Callable[[str], Int[np.ndarray, "U"]]
 """The sizes of a field of all utterances, in tokens or frames."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixtureConfig:
-    max_tokens: int = 8192
-    """Positions of a batch, padding included."""
-    mixing: Literal["data", "temperature", "weights"] = "weights"
-    """Share of a task: its number of examples, that to the power ``temperature``, or by hand: the
-    weight of its row in the task table."""
-    temperature: float = 0.5
-    """Exponent of ``mixing = temperature``; 1 is by data, 0 is equal shares."""
-    weights: dict[str, float] = field(default_factory=dict)
-    """Weights of ``mixing = weights`` that differ from the table's, such as ``asr 6 tts 4``."""
-    window_examples: int = 4096
-    """Examples of an epoch window, which are sorted by length together."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("max_tokens", 8), ("window_examples", 1)):
-            value = getattr(self, name)
-            if value < least:
-                option = name.replace("_", "-")
-                raise ConfigError(f"--{option} must be at least {least}, got {value}")
-        if self.weights and self.mixing != "weights":
-            raise ConfigError(f"--weights goes with --mixing weights, not with {self.mixing}")
-        for name, weight in self.weights.items():
-            if not 0 < weight < math.inf:
-                raise ConfigError(f"--weights {name} {weight:g}: a weight must be more than 0")
 
 
 @runtime_checkable

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,19 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from unitone import files, seeding
-from unitone.codecs.codec import Codec
-from unitone.codecs.encode import LONGEST, codes_of
+from unitone.codecs.codec import Codec, codes_of
+from unitone.codecs.options import LONGEST
 from unitone.corpus import speaker_embeddings
+from unitone.corpus.audio import SAMPLE_RATE, Statistics, faintness
 from unitone.corpus.corpus import Corpus, read_corpus
 from unitone.corpus.utterance import Skipped, Utterance
-from unitone.corpus.waveforms import load_ahead
+from unitone.corpus.waveforms import LoadedWaveform, load, load_ahead
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.data.speaker_prompts import SpeakerPrompts
 from unitone.lm.data.splits import splitter
 from unitone.lm.data.waveforms import codec_of
 from unitone.lm.family import LoadedModel
+from unitone.lm.options import SourceConfig
 from unitone.lm.tasks import SPEECH
 from unitone.tokenizers.extract import Features, extract
 from unitone.tokenizers.kmeans.units import deduplicate
@@ -28,30 +29,8 @@ from unitone.tokenizers.passport import require_same
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
 
-
-@dataclass(frozen=True, kw_only=True)
-class SourceConfig:
-    tokens: Path | None = None
-    """Token shards of the model's tokenizer."""
-    manifest: Path | None = None
-    """Instead: Lhotse cuts, plain or NeMo JSON lines, or a fairseq TSV."""
-    split: str | None = None
-    """Only the utterances of this split."""
-    split_by: str | None = None
-    """Of shards without splits: what `--split-by` of the training was."""
-    limit: int | None = None
-    """Only the first so many."""
-    speaker: str | None = None
-    """Of every utterance, instead of its own: whose voice speaks."""
-    language: str | None = None
-    """Of every utterance, instead of its own."""
-    ssl: str | None = None
-    """The speech encoder, where it lies elsewhere than when the tokenizer was built."""
-    speaker_embeddings: Path | None = None
-    """Safetensors file with a vector for every utterance id or speaker, for tasks that read
-    {voice}."""
-    workers: int = 2
-    """Threads that decode audio."""
+WHOLE = 60 * SAMPLE_RATE
+"""Samples up to which a recording is looked at in one piece."""
 
 
 class Source:
@@ -86,6 +65,7 @@ class Source:
         if config.limit is not None and config.limit < 1:
             raise ConfigError(f"--limit must be 1 or more, got {config.limit}")
         self._config, self._loaded, self._needs = config, loaded, needs
+        self.faint: dict[str, str] = {}  # recordings that no words can be made out of, and why
         labels = {"speaker": config.speaker, "language": config.language}
         self._instead = {name: label for name, label in labels.items() if label is not None}
         for name in self._instead.keys() & needs:
@@ -180,6 +160,7 @@ class Source:
         prompts = self._drawn(inside)
         for number in inside:
             row = self._shards[number]
+            self._look_at_row(row)
             yield row | {"prompt_units": prompts[number]} if number in prompts else row
 
     def _drawn(self, inside: Sequence[int]) -> dict[int, Int32[np.ndarray, "S"]]:
@@ -224,6 +205,7 @@ class Source:
             units.extractor, utterances, workers=self._config.workers, batch_seconds=0.0
         )
         for utterance, item in zip(utterances, items, strict=True):
+            self._look_at(load(utterance, longest=WHOLE))
             try:
                 found[utterance.id] = self._made_of(item, units)
             except CorpusError as error:  # in the middle of a long recording
@@ -241,11 +223,31 @@ class Source:
         )
         found: dict[str, dict[str, Any] | str] = {}
         for one in loaded:
+            self._look_at(one, rate=self._codec.sample_rate)
             try:
                 found[one.utterance.id] = {"codes": codes_of(self._codec, one)}
             except ValueError as error:
                 found[one.utterance.id] = str(error)
         return found
+
+    def _look_at(self, one: LoadedWaveform, *, rate: int = SAMPLE_RATE) -> None:
+        """Note why no words can be made out of a recording, if so."""
+        known = one.statistics
+        if one.waveform is not None:
+            wide = one.waveform.astype(np.float64)
+            samples = round(len(wide) * SAMPLE_RATE / rate)
+            known = Statistics(num_samples=samples, mean=wide.mean(), variance=wide.var())
+        why = None if known is None else faintness(known)
+        if why is not None:
+            self.faint[one.utterance.id] = why
+
+    def _look_at_row(self, row: dict[str, Any]) -> None:
+        """The same of a row of shards, which know how long a recording is, and not how loud."""
+        if self._needs & {*SPEECH}:
+            known = Statistics(num_samples=row["num_samples"], mean=0.0, variance=1.0)
+            why = faintness(known)
+            if why is not None:
+                self.faint[row["id"]] = why
 
     def _made_of(self, item: Features | Skipped, units: UnitExtractor) -> dict[str, Any] | str:
         if isinstance(item, Skipped):

@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from unitone import files, model_dir
 from unitone.codecs import codec, unit_decoder
-from unitone.codecs.codec import Codec, Sound
-from unitone.codecs.synthesize import write_wave
+from unitone.codecs.codec import Codec, Sound, write_wave
 from unitone.codecs.unit_decoder import UnitDecoder
 from unitone.errors import ConfigError, choices
 from unitone.lm.data.fields import CodesOfModel

@@ -4,43 +4,20 @@ Axes: B rows, L positions, Q streams, U utterances.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from unitone.errors import ConfigError
 from unitone.lm.data.fields import Record
 from unitone.lm.data.mixture import Sizes
 from unitone.lm.decoder.codes import widen
 from unitone.lm.decoder.layout import Example, PromptFormatter
 from unitone.lm.decoder.model import NONE, Vectors
+from unitone.lm.decoder.options import BatchConfig
 from unitone.lm.decoder.template import DecoderTask
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchConfig:
-    packing: bool = False
-    """Several sequences a row, up to the model's context, none of which sees another; else rows of
-    similar length."""
-    null_share: float = 0.0
-    """Share of examples whose condition is dropped, for classifier-free guidance; 0.1 is usual."""
-    unit_mask: float = 0.0
-    """Share of a condition's unit tokens, or of its positions with codes, that are hidden, in
-    spans, as augmentation."""
-    unit_mask_span: int = 4
-    """Mean length of such a span, in tokens."""
-
-    def __post_init__(self) -> None:
-        if self.unit_mask_span < 1:
-            raise ConfigError(f"--unit-mask-span must be at least 1, got {self.unit_mask_span}")
-        for name in ("null_share", "unit_mask"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                option = name.replace("_", "-")
-                raise ConfigError(f"--{option} must be 0 or more and below 1, got {value:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +60,7 @@ class DecoderBatching:
     """Positions of the model."""
     max_tokens: int
     """Positions of a batch, padding included."""
-    config: BatchConfig = BatchConfig()
+    config: BatchConfig = field(default_factory=BatchConfig)
 
     def fields(self, task: int) -> tuple[str, ...]:
         """Return the fields of the template."""

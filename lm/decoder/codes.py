@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, Int32
 
-from unitone.lm.data.fields import Pattern
 from unitone.lm.data.vocabulary import Block
 from unitone.lm.decoder.model import NONE
+from unitone.lm.options import Pattern
 
 Laid = Int32[np.ndarray, "L"] | Int32[np.ndarray, "L Q"]
 

@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float32, Int, Int32
 from torch import Tensor
 
 from unitone.errors import ConfigError
-from unitone.lm.data.fields import Fields, Pattern, Record
+from unitone.lm.data.fields import Fields, Record
 from unitone.lm.decoder.codes import Levels, widen
 from unitone.lm.decoder.template import DecoderTask, Part
+from unitone.lm.options import Pattern
 from unitone.lm.predictor import Prediction
 from unitone.lm.tasks import CLASSES, VECTORS
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unitone.errors import ConfigError
+from unitone.lm.decoder.options import SIZES
 from unitone.nn.transformer import Cache, Transformer, TransformerConfig, packed_mask
 
 NONE = -1
@@ -66,18 +67,6 @@ def size(name: str, *, vocab_size: int, context: int = 2048, features: int = 0) 
     return ModelConfig(
         transformer=shape, vocab_size=vocab_size, context=context, tied=tied, features=features
     )
-
-
-SIZES: dict[str, tuple[int, int, int, int, int, bool]] = {
-    # name        dim  layers heads kv  ffn  tied
-    "lm-tiny": (192, 4, 3, 3, 512, True),  # 2M
-    "lm-micro": (192, 6, 3, 3, 512, True),  # 3M
-    "lm-mini": (256, 6, 4, 4, 704, True),  # 5M
-    "lm-small": (512, 9, 8, 8, 1408, True),  # 29M
-    "lm-160m": (1024, 12, 16, 16, 2752, False),  # PolySpeech
-    "lm-350m": (1024, 24, 16, 16, 2816, False),  # VoxtLM base
-    "lm-1.3b": (2048, 24, 32, 8, 6656, False),  # VoxtLM large
-}
 
 
 class Decoder(nn.Module):

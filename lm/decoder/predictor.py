@@ -1,7 +1,7 @@
 """The decoder-only model doing one task: what `unitone.lm.predictor` asks of every family."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,50 +16,15 @@ from unitone.lm.decoder.batch import collate
 from unitone.lm.decoder.generation import Hypothesis, Model
 from unitone.lm.decoder.layout import Example, PromptFormatter
 from unitone.lm.decoder.model import NONE
+from unitone.lm.decoder.options import DecodingConfig
 from unitone.lm.decoder.template import DecoderTask, Decoding
 from unitone.lm.family import LoadedModel
-from unitone.lm.predictor import MAX_TOKENS, Prediction
+from unitone.lm.options import MAX_TOKENS
+from unitone.lm.predictor import Prediction
 from unitone.lm.tasks import select
 
 CANDIDATES, TEMPERATURE = 16, 0.4
 """A careful prediction is the likeliest of so many, drawn like this."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodingConfig:
-    """Instead of the task's own settings."""
-
-    beam: int | None = None
-    """Hypotheses kept; 1 is greedy or, with a temperature, sampling."""
-    length_penalty: float | None = None
-    """Exponent of the length that a hypothesis' score is divided by."""
-    temperature: float | None = None
-    """0 takes the likeliest token; above, tokens are drawn."""
-    top_k: int | None = None
-    """Draw from the k likeliest; 0 is all."""
-    top_p: float | None = None
-    """Draw from the likeliest tokens that hold this much probability."""
-    repetition_penalty: float | None = None
-    """Divides the logits of tokens that were emitted before."""
-    no_repeat: int | None = None
-    """Forbid a run of this many tokens to come back; 0 allows it."""
-    guidance: float | None = None
-    """Classifier-free guidance; 1 is without."""
-    candidates: int | None = None
-    """Drawn for each utterance, of which the inverse task chooses."""
-    max_tokens: int | None = None
-    """Hard cap on new tokens; what reaches it is marked as truncated."""
-    max_ratio: float | None = None
-    """Cap of new tokens per token of the prompt, plus 10; 0 is none."""
-    min_tokens: int | None = None
-    """No end before so many tokens."""
-
-    def of(self, decoding: Decoding) -> Decoding:
-        """Return ``decoding`` with what is given here; a search that is asked for doesn't draw."""
-        given = {name: one for name, one in asdict(self).items() if one is not None}
-        if given.get("temperature") == 0 or given.get("beam", 1) > 1:
-            given = {"temperature": 0.0, "top_k": 0, "top_p": 1.0} | given
-        return replace(decoding, **given)
 
 
 @dataclass(frozen=True, kw_only=True)

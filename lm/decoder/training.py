@@ -3,68 +3,29 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from unitone import seeding
 from unitone.errors import ConfigError
 from unitone.lm import family, tasks
-from unitone.lm.data.fields import NOTHING, CodesOfModel, Learnt, Pattern
+from unitone.lm.data.fields import NOTHING, CodesOfModel, Learnt
 from unitone.lm.data.store import TokenStore
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder import template
-from unitone.lm.decoder.batch import BatchConfig, DecoderBatching
+from unitone.lm.decoder.batch import DecoderBatching
 from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import LanguageModel, size
-from unitone.lm.decoder.objective import NextToken
+from unitone.lm.decoder.objective import NextToken, SpeechCtc, recognizes
+from unitone.lm.decoder.options import BatchConfig, DecoderConfig, Options
 from unitone.lm.decoder.predictor import DecoderPredictor, require_null
-from unitone.lm.decoder.speech_ctc import SpeechCtc, reads
 from unitone.lm.decoder.template import DecoderTask
 from unitone.lm.interop import finetune, pretrained
 from unitone.lm.interop.opt import OptConfig, OptModel
 from unitone.lm.interop.pretrained import Pretrained
 from unitone.lm.interop.token_rows import shared_rows
-from unitone.lm.training import LmConfig, Training, Words, learnable, open_stores, open_words
+from unitone.lm.jobs.training import Training, Words, learnable, open_stores, open_words
 from unitone.tokenizers.shards import TokenShards
 from unitone.train.distributed import World
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    init: Path | None = None
-    """Start from this model; its shape replaces --config. One of ours, for shards of the same
-    tokenizer, or a text model, a Hugging Face directory of the Llama or OPT kind. It has to stay
-    until the run is done."""
-    table: Literal["unitone", "voxtlm", "polyspeech", "codes"] = "unitone"
-    """Task table: how the tasks are laid out."""
-    rows: Path | None = None
-    """JSON list of rows that join the table, or take the place of those with their names."""
-    codes_pattern: Pattern | None = None
-    """How codec codes lie in a sequence, for tasks with {codes}: delay (side by side, each level a
-    step later; the default) or flat (one after the other)."""
-    code_levels: int | None = None
-    """The first so many levels of the codes; default: all that the shards have."""
-    dropout: float = 0.0
-    """Of what attention and feed-forward add."""
-    label_smoothing: float = 0.0
-    """Share of a target's probability that is spread over the vocabulary; 0.1 is usual."""
-    ctc: float = 0.0
-    """Weight of a CTC loss at the positions of the speech, in recognition; 0.3 to 1 is usual. It
-    finds the alignment where there is little data. Speech shorter than its text, in tokens, counts
-    nothing; units without subwords are long enough."""
-    checkpoint_activations: bool = False
-    """Compute the blocks' inside again in the backward pass: less memory, a third more work."""
-    prompt_tokens: int | None = None
-    """Unit tokens of {prompt_units} at the most; default: what the row of the table says."""
-    batch: BatchConfig = field(default_factory=BatchConfig)
-
-    def __post_init__(self) -> None:
-        if self.prompt_tokens is not None and self.prompt_tokens < 1:
-            raise ConfigError(f"--prompt-tokens must be at least 1, got {self.prompt_tokens}")
-
-
-DecoderConfig = LmConfig[Options]
 
 
 def table_of(config: DecoderConfig) -> tuple[DecoderTask, ...]:
@@ -257,7 +218,7 @@ def _ctc(
         return None
     if not 0 < options.ctc < math.inf:
         raise ConfigError(f"--ctc must be 0 or more, got {options.ctc:g}")
-    if not any(map(reads, table)):
+    if not any(map(recognizes, table)):
         raise ConfigError("--ctc: no task writes down speech; leave it out")
     if any(row.name == "ctc" for row in table):
         raise ConfigError("--ctc: a task has this name too; the log could not tell them apart")

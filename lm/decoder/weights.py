@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unitone import devices
 from unitone.config import from_dict, to_dict
 from unitone.errors import CheckpointError
 from unitone.lm.data.vocabulary import Vocabulary
@@ -53,7 +54,7 @@ def from_json(values: Mapping[str, Any], *, where: str) -> tuple[Model, tuple[De
     shape = from_dict(_Shape, rest, where=where)
     if (shape.llama is None) == (shape.opt is None):
         raise CheckpointError(f"{where}: exactly one of llama and opt must be given")
-    with torch.device("meta"):  # no time and no global randomness spent on a first value
+    with devices.without_weights():
         if shape.llama is not None:
             return LanguageModel(shape.llama), table
         assert shape.opt is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unitone import files, model_dir
 from unitone.errors import ConfigError
-from unitone.lm import family
+from unitone.lm import families, family
 from unitone.lm.data.fields import CodesOfModel
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.interop.pretrained import Pretrained
@@ -31,8 +31,8 @@ def read(
         ConfigError: its family, its tokenizer, or the codec of its codes, is another one.
         CheckpointError: the directory is incomplete or damaged.
     """
-    name = family.of_directory(directory)
-    if name != family.DEFAULT:
+    name = families.of_directory(directory)
+    if name != families.DEFAULT:
         raise ConfigError(
             f"--init {directory}: a model of the family {name!r} is no start for this"
         )

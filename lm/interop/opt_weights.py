@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unitone import devices
 from unitone.errors import CheckpointError, ConfigError
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.interop.opt import OFFSET, OptConfig, OptModel
@@ -120,9 +121,9 @@ def load_espnet(path: Path, *, heads: int | None = None) -> OptModel:
     """
     tensors = read_torch(path)
     config = _infer(_bare(tensors), heads=heads, where=str(path))
-    with torch.device("meta"):
+    with devices.without_weights():
         model = OptModel(config)
-    model.to_empty(device="cpu")
+    devices.materialize(model, device=torch.device("cpu"), dtype=torch.float32)
     load_weights(model, from_opt(tensors, config, where=str(path)), where=str(path))
     return model.eval()
 

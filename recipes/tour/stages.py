@@ -9,12 +9,9 @@ from unitone.eval.scoring import ReadConfig, ScoringConfig
 from unitone.eval.statistics import Resampling
 from unitone.lm import decode
 from unitone.lm import train as lm_train
-from unitone.lm.data.mixture import MixtureConfig
-from unitone.lm.data.sources import SourceConfig
 from unitone.lm.decode import DecodeConfig
-from unitone.lm.decoder.predictor import DecodingConfig
-from unitone.lm.decoder.training import DecoderConfig, Options
-from unitone.lm.training import TRAINING
+from unitone.lm.decoder.options import DecoderConfig, DecodingConfig, Options
+from unitone.lm.options import TRAINING, MixtureConfig, SourceConfig
 from unitone.recipes.steps import Step, compiles
 
 TRANSLATIONS = ("st", "mt")

@@ -22,14 +22,14 @@ from unitone.corpus.reading import ReadingConfig
 from unitone.eval import judge_train
 from unitone.eval.scoring import ReadConfig
 from unitone.lm import decode
-from unitone.lm.decoder.predictor import DecodingConfig
+from unitone.lm.decoder.options import DecodingConfig
 from unitone.recipes.espeak import corpus as espeak
 from unitone.recipes.espeak.corpus import EspeakCommand
 from unitone.recipes.steps import Step
 from unitone.recipes.tour import report, stages
 from unitone.recipes.tour.stages import CLASSES, TRANSLATIONS, Training
 from unitone.tokenizers import build, encode
-from unitone.tokenizers.extract import ExtractorConfig
+from unitone.tokenizers.options import ExtractorConfig
 
 logger = logging.getLogger(__name__)
 

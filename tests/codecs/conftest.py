@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from unitone.codecs.nn.backbone import BackboneConfig
 from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
+from unitone.codecs.options import BackboneConfig
 from unitone.codecs.unit_decoder import Card, UnitDecoder, load, save
 from unitone.tokenizers import build, encode
 from unitone.tokenizers.tokenizer import Tokenizer

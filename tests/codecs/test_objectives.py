@@ -17,12 +17,12 @@ from unitone.codecs.nn.losses import (
     AdversarialDiscriminator,
     AdversarialGenerator,
     GeneratorOutput,
-    LossConfig,
     MelRegression,
     duration_loss,
     multi_scale_mel,
 )
 from unitone.codecs.nn.network import UnitNetwork
+from unitone.codecs.options import LossConfig
 
 MakeNetwork = Callable[..., UnitNetwork]
 FRAMES = 16

@@ -136,3 +136,26 @@ def test_synthesis_writes_waveforms_and_a_manifest(
     assert synthesize.main([*options, "--out", str(out), "--speaker", "carl"]) == 2
     assert "anna, bert" in capsys.readouterr().err
     logging.getLogger("unitone").setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", ".notes.tmp", "best"])
+def test_a_folder_of_the_user_is_left_as_it_is(
+    name: str, train_tiny: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("mine")
+    assert train_tiny(tmp_path) == 2
+    assert f"holds other files ({name})" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_waveforms_do_not_go_among_files_of_the_user(
+    train_tiny: Train, stages: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_tiny(tmp_path / "run", "--steps", 1) == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "000000.wav").write_text("mine")
+    words = ["--model", str(tmp_path / "run"), "--tokens", str(stages.tokens)]
+    assert synthesize.main([*words, "--out", str(tmp_path / "mine")]) == 2
+    assert "holds other files (000000.wav)" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "000000.wav").read_text() == "mine"

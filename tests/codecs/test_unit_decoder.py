@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitone.codecs import codec as interface
-from unitone.codecs.nn.backbone import BackboneConfig, durations_of
+from unitone.codecs.nn.backbone import durations_of
 from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
+from unitone.codecs.options import BackboneConfig
 from unitone.codecs.unit_decoder import TOKENIZER, Card, UnitDecoder, load, save
 from unitone.errors import CheckpointError, ConfigError
 from unitone.model_dir import WEIGHTS

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitone.errors import CheckpointError, ConfigError, CorpusError
+from unitone.eval.judge import __main__ as command
 from unitone.eval.judge import judge
 from unitone.eval.judge.augment import AugmentConfig, _times, augmented
 from unitone.eval.judge.data import Recordings, RecordingSource, drop_too_short
@@ -86,7 +87,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--manifest", str(manifest), "--out", str(folder / "run"), "--device", "cpu"]
     options += [*TINY, "--steps", "200", "--lr", "0.01", "--precision", "fp32"]
     options += ["--vtlp", "0.02", "--frames", "2", "--bands", "1"]
-    assert judge.main(["train", *options]) == 0
+    assert command.main(["train", *options]) == 0
     return folder / "run"
 
 
@@ -108,7 +109,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def score(trained: Path, judged: Path, *more: str, hyp: str = "hyp.jsonl") -> int:
     options = ["--judge", str(trained), "--ref", str(judged / "corpus" / "manifest.jsonl")]
-    return judge.main(["score", *options, "--hyp", str(judged / hyp), "--device", "cpu", *more])
+    return command.main(["score", *options, "--hyp", str(judged / hyp), "--device", "cpu", *more])
 
 
 @given(st.text("abc", max_size=12), st.integers(0, 3), st.integers(1, 3))
@@ -224,12 +225,12 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 
     def train(out: str, steps: int) -> bytes:
         more = ["--out", str(tmp_path / out), "--steps", str(steps), "--max-seconds", "9999"]
-        assert judge.main(["train", *common, *more, "--save-every", "3"]) == 0
+        assert command.main(["train", *common, *more, "--save-every", "3"]) == 0
         return (tmp_path / out / "last" / "model.safetensors").read_bytes()
 
     whole = train("whole", 6)
     assert train("whole", 6) == whole
-    assert judge.main(["train", *common, "--out", str(tmp_path / "whole"), "--lr", "1.0"]) == 2
+    assert command.main(["train", *common, "--out", str(tmp_path / "whole"), "--lr", "1.0"]) == 2
 
 
 def test_the_ground_truth_stands_beside_the_score(
@@ -324,13 +325,13 @@ def test_a_corpus_without_texts_is_refused(
     soundfile.write(tmp_path / "a.wav", sung("ab", 0), RATE)
     write_lines(tmp_path / "m.jsonl", [{"id": "a", "audio": "a.wav", "split": "train"}])
     options = ["--manifest", str(tmp_path / "m.jsonl"), "--out", str(tmp_path / "run")]
-    assert judge.main(["train", *options]) == 1
+    assert command.main(["train", *options]) == 1
     assert "no recording with a text" in capsys.readouterr().err
-    assert judge.main(["train", *options, "--split", "sung"]) == 2
+    assert command.main(["train", *options, "--split", "sung"]) == 2
 
 
 def test_the_command_names_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert judge.main(["--help"]) == 0
+    assert command.main(["--help"]) == 0
     assert "{train,score}" in capsys.readouterr().out
-    assert judge.main([]) == 2
-    assert judge.main(["sing"]) == 2
+    assert command.main([]) == 2
+    assert command.main(["sing"]) == 2

@@ -268,3 +268,19 @@ def test_hypotheses_without_a_text_or_label(
     assert 'hypothesis 1 has no "text"' in capsys.readouterr().err
     assert classify.main(["--field", "language", *options(folder, "bad")]) == 1
     assert 'no hypothesis has a "label"' in capsys.readouterr().err
+
+
+def test_files_of_the_user_are_not_written_over(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder / "scores"
+    out.mkdir()
+    (out / "utterances.jsonl").write_text("mine")
+    words = ["--ref", str(folder / "ref.jsonl"), "--split", "test", "--out", str(out)]
+    asr = [*words, "--hyp", str(folder / "asr.jsonl")]
+    assert wer.main(asr) == 2
+    assert "holds utterances.jsonl, which is not ours" in capsys.readouterr().err
+    assert (out / "utterances.jsonl").read_text() == "mine"
+    (out / "utterances.jsonl").rename(out / "notes.jsonl")
+    for _ in range(2):
+        assert wer.main(asr) == 0

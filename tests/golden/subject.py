@@ -13,11 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unitone.codecs.nn.backbone import BackboneConfig
 from unitone.codecs.nn.crops import CropBatch
-from unitone.codecs.nn.losses import LossConfig, MelRegression
+from unitone.codecs.nn.losses import MelRegression
 from unitone.codecs.nn.network import NetworkConfig as UnitNetworkConfig
 from unitone.codecs.nn.network import UnitNetwork
+from unitone.codecs.options import BackboneConfig, LossConfig
 from unitone.eval.judge.model import Network as JudgeNetwork
 from unitone.eval.judge.model import NetworkConfig as JudgeConfig
 from unitone.eval.judge.model import log_mel, normalized, outputs_of, padded
@@ -39,7 +39,8 @@ from unitone.tokenizers.kmeans.kmeans import train as train_kmeans
 from unitone.tokenizers.kmeans.segments import units_of
 from unitone.tokenizers.text.subwords import UnitSubwords
 from unitone.tokenizers.text.text import ByteText, CharacterText, SentencePieceText
-from unitone.train.trainer import TrainConfig, Trainer
+from unitone.train.config import TrainConfig
+from unitone.train.trainer import Trainer
 
 __all__ = [
     "CODES",

@@ -11,12 +11,14 @@ import pytest
 
 from unitone import seeding
 from unitone.lm.data.fields import Fields
-from unitone.lm.data.mixture import Mixture, MixtureConfig
+from unitone.lm.data.mixture import Mixture
 from unitone.lm.data.store import TokenStore
 from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
-from unitone.lm.decoder.batch import BatchConfig, DecoderBatching
+from unitone.lm.decoder.batch import DecoderBatching
 from unitone.lm.decoder.layout import PromptFormatter
+from unitone.lm.decoder.options import BatchConfig
 from unitone.lm.decoder.template import TASKS, DecoderTask
+from unitone.lm.options import MixtureConfig
 from unitone.tokenizers.text.text import ByteText
 
 UNITS = 12
@@ -135,6 +137,7 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        from unitone.tokenizers.parts import SCHEMA
         from unitone.tokenizers.passport import (
             EncoderPassport,
             FramesPassport,
@@ -142,7 +145,6 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
             Passport,
             SubwordsPassport,
         )
-        from unitone.tokenizers.shards import SCHEMA
 
         passport = Passport(
             encoder=EncoderPassport(
@@ -219,8 +221,8 @@ def write_decoder(folder: Path, tokenizer: Path) -> Path:
     import torch
 
     from unitone.codecs import unit_decoder
-    from unitone.codecs.nn.backbone import BackboneConfig
     from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
+    from unitone.codecs.options import BackboneConfig
     from unitone.tokenizers.passport import Passport
 
     shape = BackboneConfig(dim=16, num_blocks=1, duration_dim=8)

@@ -14,6 +14,7 @@ from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.decoder.predictor import DecoderPredictor, PromptRequest
 from unitone.lm.decoder.template import TASKS
+from unitone.lm.jobs import decode as job
 from unitone.lm.predictor import Prediction
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.passport import Passport
@@ -179,7 +180,7 @@ def test_sound_that_is_gone_from_a_killed_run_is_made_again(
 ) -> None:
     out, options = tmp_path / "hyp.jsonl", ("--audio", tmp_path / "sound", *SPOKEN)
     with monkeypatch.context() as patch:
-        patch.setattr(decode, "_finish", lambda *given, **named: 1 / 0)
+        patch.setattr(job, "_finish", lambda *given, **named: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(world, "tts", out, *options)
     shutil.rmtree(tmp_path / "sound")

@@ -291,3 +291,34 @@ def test_loaders_take_paths_as_text(world: Any) -> None:
     assert Vocabulary.load(str(world.model)).block("language").labels == ("de", "en")
     assert Passport.load(str(world.tokenizer)) == TokenShards(str(world.tokens)).passport
     assert read_corpus(str(world.manifest)).utterances[0].id == "u0"
+
+
+def test_decoding_says_what_is_too_faint_or_too_short(
+    world: Any, speech: Speech, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "faint.wav", speech(1.0) / 3_000, 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "good.wav", speech(1.0), 16_000)
+    manifest = tmp_path / "m.jsonl"
+    lines = [{"id": name, "audio": f"{name}.wav"} for name in ("good", "faint")]
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["--model", str(world.model), "--task", "asr", "--device", "cpu"]
+    out = ["--out", str(tmp_path / "hyp.jsonl")]
+    assert decode.main([*words, "--manifest", str(manifest), *out]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    (said,) = [line for line in lines if "not to be relied on" in line]
+    assert said.startswith("1 recordings are too short or too quiet for words, faint for one")
+
+
+def test_sound_of_others_is_not_written_over(
+    world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", str(world.model), "--task", "tts", "--device", "cpu"]
+    words += ["--tokens", str(world.tokens), "--audio", str(tmp_path / "a")]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / f"{world.ids[1]}.wav").write_text("mine")
+    assert decode.main([*words, "--out", str(tmp_path / "hyp.jsonl")]) == 2
+    assert f"{world.ids[1]}.wav is there already" in capsys.readouterr().err
+    assert (tmp_path / "a" / f"{world.ids[1]}.wav").read_text() == "mine"
+    (tmp_path / "a" / f"{world.ids[1]}.wav").unlink()
+    for _ in range(2):
+        assert decode.main([*words, "--out", str(tmp_path / "hyp.jsonl")]) == 0

@@ -16,7 +16,7 @@ from tests.lm.conftest import PASSPORT
 from unitone import cli
 from unitone.config import from_dict
 from unitone.errors import CheckpointError, ConfigError, UnitoneError
-from unitone.lm import export, family
+from unitone.lm import export, families, family
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.decoder.template import TASKS, DecoderTask, Decoding
@@ -141,7 +141,7 @@ def test_a_directory_of_format_1_is_loaded(saved: Path, tokenizer: Path) -> None
 
     edit(saved / "config.json", old)
     assert "{sample}" in (saved / "config.json").read_text()
-    assert family.of_directory(saved) == "decoder"
+    assert families.of_directory(saved) == "decoder"
     loaded = read(saved)
     assert loaded.table == table
     assert torch.equal(loaded.model(TOKENS), expected)
@@ -151,7 +151,7 @@ def test_the_folder_of_a_run_stands_for_its_best_model(saved: Path, tmp_path: Pa
     run = saved.parent
     (run / "config.json").write_text('{"tokens": "of the run"}')
     assert read(run).folder == saved
-    assert family.of_directory(run) == "decoder"
+    assert families.of_directory(run) == "decoder"
     assert finetune.is_ours(run)
     assert export.main(["--model", str(run), "--out", str(tmp_path / "plain")]) == 0
     saved.rename(run / "last")

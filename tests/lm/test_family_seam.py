@@ -13,7 +13,7 @@ from tests.lm.conftest import rows
 from unitone import lm
 from unitone.errors import ConfigError
 from unitone.eval import wer
-from unitone.lm import decode, export, family
+from unitone.lm import decode, export, families, family
 from unitone.lm import train as lm_train
 
 FILES = {
@@ -21,7 +21,6 @@ FILES = {
     "model": """
 from dataclasses import dataclass
 import torch
-SIZES = ("toy-unigram",)
 @dataclass(frozen=True, kw_only=True)
 class Config:
     vocab_size: int
@@ -31,6 +30,16 @@ class Unigram(torch.nn.Module):
         super().__init__()
         self.config = config
         self.logits = torch.nn.Parameter(torch.zeros(config.vocab_size))
+""",
+    "options": """
+from dataclasses import dataclass
+SIZES = ("toy-unigram",)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    smooth: float = 0.0
+@dataclass(frozen=True, kw_only=True)
+class DecodingConfig:
+    length: int = 1
 """,
     "objective": """
 import torch
@@ -57,15 +66,13 @@ class Batching:
         return torch.from_numpy(np.concatenate([text for row in rows for _, text in row])).long()
 """,
     "predictor": """
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from types import SimpleNamespace
 from unitone.lm.predictor import Prediction
+from unitone.lm.toy.options import DecodingConfig
 from unitone.lm.tasks import Task
 TASK = Task(name="guess", inputs=(), output="text", metric="wer")
 TABLE = (SimpleNamespace(task=TASK, name="guess"),)
-@dataclass(frozen=True, kw_only=True)
-class DecodingConfig:
-    length: int = 1
 class Predictor:
     task = TASK
     def __init__(self, model, fields, config=DecodingConfig()):
@@ -98,15 +105,11 @@ def load_tensors(model, tensors, *, where):
     model.load_state_dict(tensors)
 """,
     "training": """
-from dataclasses import dataclass
 from unitone.lm.toy.batch import Batching
 from unitone.lm.toy.model import Config, Unigram
 from unitone.lm.toy.objective import Objective
 from unitone.lm.toy.predictor import TABLE, Predictor
-from unitone.lm.training import Training, open_stores, open_words
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    smooth: float = 0.0
+from unitone.lm.jobs.training import Training, open_stores, open_words
 def prepare(config, world):
     words = open_words(config, tokens=(), fields=())
     train, valid = open_stores(config, words, world)
@@ -136,7 +139,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_folder_is_a_family(
     toy: None, make_shards: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert family.names() == {"decoder": "lm-", "toy": "toy-"}
+    assert families.names() == {"decoder": "lm-", "toy": "toy-"}
     table = [row | {"text": "aaab"} for row in rows(16)]
     shards, out, hyp = make_shards(table), tmp_path / "run", tmp_path / "hyp.jsonl"
     train = ["--config", "toy-unigram", "--tokens", str(shards), "--out", str(out), "--steps", "30"]
@@ -184,10 +187,10 @@ def test_the_family_lines_are_few() -> None:
 
 def test_a_size_of_no_family_is_refused(toy: None) -> None:
     with pytest.raises(ConfigError, match=r"--config t2v-x: no model size.*lm-…, toy-…"):
-        family.of_size("t2v-x")
+        families.of_size("t2v-x")
 
 
 def test_a_directory_of_an_unknown_family_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"family": "sttatts"}')
     with pytest.raises(ConfigError, match="family 'sttatts'; this version has decoder"):
-        family.of_directory(tmp_path)
+        families.of_directory(tmp_path)

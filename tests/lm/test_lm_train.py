@@ -18,15 +18,16 @@ from unitone.errors import ConfigError
 from unitone.lm import export, family
 from unitone.lm import train as lm_train
 from unitone.lm.data.fields import Fields, Learnt
-from unitone.lm.data.mixture import MixtureConfig
 from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
 from unitone.lm.decoder import generation
 from unitone.lm.decoder.batch import collate
 from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import NONE, LanguageModel, ModelConfig
 from unitone.lm.decoder.objective import NextToken, smoothed
+from unitone.lm.decoder.options import DecoderConfig, Options
 from unitone.lm.decoder.template import TASKS, DecoderTask
-from unitone.lm.decoder.training import DecoderConfig, Options, table_of
+from unitone.lm.decoder.training import table_of
+from unitone.lm.options import MixtureConfig
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.text.text import ByteText
 
@@ -296,3 +297,15 @@ def test_weights_by_hand_replace_those_of_the_table() -> None:
         MixtureConfig(weights={"asr": 0.0})
     with pytest.raises(ConfigError, match="--weights goes with --mixing weights"):
         MixtureConfig(weights={"asr": 1.0}, mixing="data")
+
+
+def test_a_folder_of_the_user_is_refused_and_left_as_it_is(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine"
+    (out / "last").mkdir(parents=True)
+    (out / "last" / "notes.txt").write_text("mine")
+    words = ["--tokens", str(make_shards(rows(8))), "--out", str(out), "--config", "lm-tiny"]
+    assert lm_train.main([*words, "--steps", "1", "--device", "cpu"]) == 2
+    assert "holds other files (last)" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["last"]

@@ -16,8 +16,8 @@ from unitone.lm import export, family
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.decoder.template import TASKS
-from unitone.lm.family import Precision
 from unitone.lm.interop.pretrained import initialize, read
+from unitone.lm.options import Precision
 from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 

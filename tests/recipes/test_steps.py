@@ -24,8 +24,7 @@ from unitone.eval.judge_train import JudgeTrainConfig
 from unitone.eval.wer import WerConfig
 from unitone.lm.average import AverageConfig
 from unitone.lm.decode import DecodeConfig
-from unitone.lm.decoder.predictor import DecodingConfig
-from unitone.lm.decoder.training import DecoderConfig
+from unitone.lm.decoder.options import DecoderConfig, DecodingConfig
 from unitone.lm.export import ExportConfig
 from unitone.lm.memory import MemoryConfig
 from unitone.recipes.espeak.corpus import EspeakCommand

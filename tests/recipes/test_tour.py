@@ -9,8 +9,7 @@ import pytest
 
 from unitone.config import command_line
 from unitone.lm.decode import DecodeConfig
-from unitone.lm.decoder.predictor import DecodingConfig
-from unitone.lm.decoder.training import DecoderConfig
+from unitone.lm.decoder.options import DecoderConfig, DecodingConfig
 from unitone.recipes.tour import tour
 from unitone.recipes.tour.stages import Training
 from unitone.recipes.tour.tour import TourConfig

@@ -14,8 +14,8 @@ import soundfile
 import torch
 
 from unitone.codecs import synthesize, unit_decoder
-from unitone.codecs.nn.backbone import BackboneConfig
 from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
+from unitone.codecs.options import BackboneConfig
 from unitone.corpus.audio import SAMPLE_RATE, Clip
 from unitone.errors import ConfigError, CorpusError
 from unitone.eval import bleu, classify, wer
@@ -24,7 +24,7 @@ from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.decoder.template import TASKS
 from unitone.nn.transformer import TransformerConfig
-from unitone.recipes.tour import learning, report, scores
+from unitone.recipes.tour import learning, report, scores, sections
 from unitone.recipes.tour import speech as tour_speech
 from unitone.recipes.tour.files import TourFiles
 from unitone.tokenizers import build, encode
@@ -250,7 +250,7 @@ def test_players_and_figures_have_names_of_their_own(text: str) -> None:
 
 
 def test_the_same_folder_gives_the_same_bytes(made: Path, text: str) -> None:
-    assert report.render(TourFiles(made)) == text
+    assert sections.render(TourFiles(made)) == text
 
 
 def test_what_people_wrote_is_escaped(text: str) -> None:

@@ -14,14 +14,8 @@ from hypothesis import strategies as st
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import ConfigError
 from unitone.tokenizers.encoders.mfcc import MFCC
-from unitone.tokenizers.extract import (
-    Extractor,
-    ExtractorConfig,
-    Features,
-    FrameConfig,
-    extract,
-    plan_batches,
-)
+from unitone.tokenizers.extract import Extractor, Features, extract, plan_batches
+from unitone.tokenizers.options import ExtractorConfig, FrameConfig
 
 Speech = Callable[..., np.ndarray]
 CPU = torch.device("cpu")

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from unitone.errors import ConfigError
 from unitone.train import checkpoint, distributed
+from unitone.train.config import Parallel, TrainConfig
 from unitone.train.distributed import World, started
-from unitone.train.trainer import Loss, TrainConfig, Trainer
+from unitone.train.trainer import Loss, Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 DIM = 6
@@ -61,9 +62,7 @@ class Network(nn.Module):
         )
 
 
-def train(
-    out: Path, *, steps: int = 8, parallel: distributed.Parallel = "auto", optimizer: str
-) -> Network:
+def train(out: Path, *, steps: int = 8, parallel: Parallel = "auto", optimizer: str) -> Network:
     network = Network(use_all=parallel == "fsdp")
 
     def validate(step: int) -> dict[str, float]:
@@ -151,7 +150,7 @@ def launch(out: Path, *, processes: int) -> None:
     assert [process.returncode for process in running] == [0] * processes, "\n".join(said)
 
 
-WAYS: list[tuple[distributed.Parallel, str]] = [
+WAYS: list[tuple[Parallel, str]] = [
     ("ddp", "adamw"),
     ("fsdp", "adamw"),
     ("fsdp", "muon"),

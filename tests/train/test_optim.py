@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unitone.train import optim
+from unitone.train.config import OptimizerName
 from unitone.train.schedules import Schedule, lr_factor
 
 
@@ -26,7 +27,7 @@ class Tiny(nn.Module):
 
 
 def built(
-    model: Tiny, name: optim.OptimizerName, *, weight_decay: float = 0.0
+    model: Tiny, name: OptimizerName, *, weight_decay: float = 0.0
 ) -> list[torch.optim.Optimizer]:
     return optim.build(
         model,

@@ -23,7 +23,8 @@ from unitone import program
 from unitone.errors import CheckpointError, ConfigError, UnitoneError
 from unitone.seeding import stream
 from unitone.train import checkpoint
-from unitone.train.trainer import Loss, TrainConfig, Trainer
+from unitone.train.config import TrainConfig
+from unitone.train.trainer import Loss, Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 DIM, HIDDEN = 8, 16

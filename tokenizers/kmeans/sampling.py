@@ -23,8 +23,9 @@ from unitone.errors import CheckpointError, CorpusError
 from unitone.logs import Progress
 from unitone.tokenizers import engines
 from unitone.tokenizers.engines import Engine
-from unitone.tokenizers.extract import Extractor, ExtractorConfig, extract
+from unitone.tokenizers.extract import Extractor, extract
 from unitone.tokenizers.kmeans.reservoir import Reservoir
+from unitone.tokenizers.options import ExtractorConfig
 
 logger = logging.getLogger(__name__)
 

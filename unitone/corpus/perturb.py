@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
 
 from unitone import files, program
 from unitone.config import command_line
@@ -76,6 +74,9 @@ def _copy(utterance: Utterance, speed: float, *, out: Path) -> None:
     path = _path(utterance, speed, out=out)
     if path.is_file():
         return
+    import soundfile
+    import soxr
+
     samples = audio.read(utterance.clip)
     changed = soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE)
     with files.replacing(path) as temporary:

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from unitone import devices
 from unitone.errors import ConfigError
-from unitone.train.distributed import Parallel
-from unitone.train.optim import OptimizerName
 from unitone.train.schedules import Schedule, lr_factor
+
+OptimizerName = Literal["adamw", "muon"]
+Parallel = Literal["auto", "none", "ddp", "fsdp"]
 
 MAY_DIFFER = frozenset(
     {
@@ -131,6 +131,8 @@ class TrainConfig:
         """
         if self.precision != "auto":
             return self
+        from unitone import devices  # and PyTorch with it
+
         return replace(self, precision=devices.fast_precision(devices.resolve(self.device)))
 
     @property

@@ -5,28 +5,25 @@ Gradients of both are averages over the processes; the trainer multiplies them b
 
 import contextlib
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from unitone import devices
 from unitone.errors import ConfigError
-from unitone.train.optim import whole
+from unitone.train.config import Parallel
+from unitone.train.optim import sharded, whole
 
 PATIENCE = timedelta(hours=2)
 """How long the others wait while the first process validates."""
-
-Parallel = Literal["auto", "none", "ddp", "fsdp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +112,9 @@ def wrap(
     if parallel == "ddp":
         # a task or an input option that is not in a batch leaves parameters without a gradient
         return DistributedDataParallel(network, find_unused_parameters=True)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(world.device.type, (world.size,))
     for block in blocks:
         fully_shard(block, mesh=mesh)
@@ -122,11 +122,18 @@ def wrap(
     return network
 
 
+def _by_fsdp(module: nn.Module) -> Any:
+    """Return ``module`` where FSDP2 shards it, else None; its import takes seconds."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return module if fsdp is not None and isinstance(module, fsdp.FSDPModule) else None
+
+
 @contextlib.contextmanager
 def accumulating(module: nn.Module, *, last: bool) -> Iterator[None]:
     """Exchange gradients in the last micro-batch of a step only; ``module`` is what `wrap` gave."""
-    if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(last)
+    found = _by_fsdp(module)
+    if found is not None:
+        found.set_requires_gradient_sync(last)
         yield
     elif isinstance(module, DistributedDataParallel) and not last:
         with module.no_sync():
@@ -145,7 +152,7 @@ def unsharded(module: nn.Module, *, keep: bool) -> Iterator[None]:
         (part, name, parameter)
         for part in module.modules()
         for name, parameter in part.named_parameters(recurse=False)
-        if isinstance(parameter, DTensor)
+        if sharded(parameter) is not None
     ]
     wholes: dict[int, nn.Parameter] = {}  # by identity, so that tied weights stay tied
     for _, _, parameter in places:
@@ -158,7 +165,7 @@ def unsharded(module: nn.Module, *, keep: bool) -> Iterator[None]:
     hooks = [
         (part, kind, getattr(part, kind))
         for part in module.modules()
-        if isinstance(part, FSDPModule)
+        if _by_fsdp(part) is not None
         for kind in ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks")
     ]
     for part, name, parameter in places:

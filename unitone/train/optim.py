@@ -12,15 +12,15 @@ Axes: M matrices of one shape, R rows, C columns.
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate
 
-OptimizerName = Literal["adamw", "muon"]
+from unitone.train.config import OptimizerName
 
 ADAM_EPSILON = 1e-8
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -215,20 +215,34 @@ class Ema:
         return [local(average) for average in self.averages.values()], live
 
 
+def sharded(tensor: Tensor) -> Any:
+    """Return ``tensor`` where it is a DTensor of FSDP2, else None.
+
+    Importing torch.distributed.tensor takes seconds; whatever makes a DTensor has done it.
+    """
+    module = sys.modules.get("torch.distributed.tensor")
+    return tensor if module is not None and isinstance(tensor, module.DTensor) else None
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor that FSDP2 keeps in shards as one; every process must call this."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    found = sharded(tensor)
+    return tensor if found is None else found.full_tensor()
 
 
 def local(tensor: Tensor) -> Tensor:
     """Return this process's shard, or the tensor itself where it isn't sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    found = sharded(tensor)
+    return tensor if found is None else found.to_local()
 
 
 def shared_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """Cut a whole ``tensor``, the same on every process, as FSDP2 cut ``parameter``."""
-    if not isinstance(parameter, DTensor):
+    found = sharded(parameter)
+    if found is None:
         return tensor
-    mesh = parameter.device_mesh
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = found.device_mesh
     everywhere = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return everywhere.redistribute(placements=parameter.placements)
+    return everywhere.redistribute(placements=found.placements)

@@ -28,6 +28,10 @@ from unitone.resume import Journal, require_unchanged
 logger = logging.getLogger(__name__)
 
 
+MARKS = ("run.json", "metrics.jsonl", "checkpoints", "store")
+"""What a run's folder has from its beginning; without any of them, files in it are the user's."""
+
+
 class RunDir:
     """Written by the first process only."""
 
@@ -77,11 +81,11 @@ class RunDir:
 
     def start(self, settings: Mapping[str, Any], *, step: int, world_size: int) -> None:
         """Record this start, and forget the metrics after ``step``: they will come again."""
-        files.write_json(self.out / "config.json", dict(settings))
         path = self.out / "run.json"
         starts = files.read_json(path)["starts"] if step and path.is_file() else []
         starts.append({"step": step, "processes": world_size, **environment()})
         files.write_json(path, {"what": "a training run of unitone.train", "starts": starts})
+        files.write_json(self.out / "config.json", dict(settings))
         kept = [record for record in self._metrics.records() if record["step"] <= step]
         files.write_text(self._metrics.path, "".join(f"{json.dumps(record)}\n" for record in kept))
         if importlib.util.find_spec("tensorboard") is None:

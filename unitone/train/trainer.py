@@ -38,7 +38,7 @@ from unitone.train.loading import Position, batches, to_device
 from unitone.train.meter import Meter, Pair
 from unitone.train.network import Loss as Loss
 from unitone.train.network import TrainedNetwork, assemble, own_optimization
-from unitone.train.rundir import RunDir
+from unitone.train.rundir import MARKS, RunDir
 from unitone.train.stopping import Stop
 from unitone.train.watch import Outcome, describe_terms, save_batches
 
@@ -133,6 +133,7 @@ class Trainer:
                 memory.keep_freed()
             if self._world.first:
                 stack.enter_context(files.locked(self._dir.out))
+                files.require_own(self._dir.out, *MARKS)
             stack.callback(self._dir.close)
             self._networks = assemble(self._modules, self.config, world=self._world)
             self._resume()

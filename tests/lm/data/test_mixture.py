@@ -12,12 +12,13 @@ from tests.lm.conftest import mixture_of, rows, vocabulary
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.data import store
 from unitone.lm.data.fields import Fields, Record
-from unitone.lm.data.mixture import Item, Mixture, MixtureConfig, Sizes, examples
+from unitone.lm.data.mixture import Item, Mixture, Sizes, examples
 from unitone.lm.data.store import TokenStore
 from unitone.lm.decoder.batch import DecoderBatching
 from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import NONE
 from unitone.lm.decoder.template import TASKS
+from unitone.lm.options import MixtureConfig
 from unitone.lm.tasks import select
 from unitone.tokenizers.shards import TokenShards
 

@@ -21,14 +21,16 @@ from unitone.lm import train as lm_train
 from unitone.lm.data import store
 from unitone.lm.data.fields import Fields
 from unitone.lm.data.mixture import Item, Mixture, examples
-from unitone.lm.data.sources import Source, SourceConfig
+from unitone.lm.data.sources import Source
 from unitone.lm.data.speaker_prompts import SpeakerPrompts
 from unitone.lm.data.store import TokenStore
 from unitone.lm.decoder import template
 from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import ModelConfig
+from unitone.lm.decoder.options import DecoderConfig, Options
 from unitone.lm.decoder.template import TASKS, DecoderTask, Decoding
-from unitone.lm.decoder.training import DecoderConfig, Options, table_of
+from unitone.lm.decoder.training import table_of
+from unitone.lm.options import SourceConfig
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.text.text import ByteText
 

@@ -1,5 +1,6 @@
 """Splits of a corpus that has none."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from tests.lm.conftest import rows
 from unitone.errors import ConfigError, CorpusError
+from unitone.eval import wer
 from unitone.lm import train as lm_train
 from unitone.lm.data.splits import splitter
 from unitone.tokenizers.shards import TokenShards
@@ -59,3 +61,26 @@ def test_a_corpus_without_splits_is_refused_with_the_cure_and_trains_with_it(
     assert lm_train.main([*words, "--split-by", "utterance"]) == 0
     assert (tmp_path / "run" / "best").is_dir()
     assert "--split-by utterance" in capsys.readouterr().err
+
+
+def test_splits_that_decoding_made_are_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The manifest knows nothing of them; the hypotheses and what was left out do."""
+    ref, hyp = tmp_path / "ref.jsonl", tmp_path / "hyp.jsonl"
+    ref.write_text("".join(json.dumps({"id": f"u{n}", "text": "a b"}) + "\n" for n in range(6)))
+    hyp.write_text("".join(json.dumps({"id": f"u{n}", "text": "a c"}) + "\n" for n in (1, 4)))
+    words = ["--ref", str(ref), "--hyp", str(hyp)]
+    assert wer.main([*words, "--split", "test"]) == 2
+    assert "give --decoded instead of --split" in capsys.readouterr().err
+    assert wer.main(words) == 1
+    assert "--split, --limit or --decoded" in capsys.readouterr().err
+    assert wer.main([*words, "--decoded"]) == 0
+    assert "50.0" in capsys.readouterr().out
+    (tmp_path / "hyp.skipped.jsonl").write_text(json.dumps({"id": "u2", "reason": "x"}) + "\n")
+    assert wer.main([*words, "--decoded"]) == 1
+    assert "u2" in capsys.readouterr().err
+    assert wer.main([*words, "--decoded", "--allow-missing"]) == 0
+    (tmp_path / "hyp.skipped.jsonl").unlink()
+    hyp.write_text(json.dumps({"id": "v", "text": "a"}) + "\n")
+    assert wer.main([*words, "--decoded"]) == 2

@@ -11,7 +11,8 @@ from tests.lm.conftest import World
 from unitone.lm import family
 from unitone.lm.decoder import predictor as decoder_predictor
 from unitone.lm.decoder.layout import Example
-from unitone.lm.decoder.predictor import DecodingConfig, open_predictor
+from unitone.lm.decoder.options import DecodingConfig
+from unitone.lm.decoder.predictor import open_predictor
 from unitone.lm.predictor import Prediction, predict_all
 from unitone.nn.transformer import Cache
 from unitone.tokenizers.shards import TokenShards

@@ -17,7 +17,7 @@ from tests.lm.conftest import mixture_of, rows, vocabulary
 from unitone import seeding
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm import memory
-from unitone.lm.data.fields import Fields, Pattern
+from unitone.lm.data.fields import Fields
 from unitone.lm.data.mixture import Item, Mixture
 from unitone.lm.data.store import TokenStore
 from unitone.lm.decoder import generation, template
@@ -28,6 +28,8 @@ from unitone.lm.decoder.model import NONE, LanguageModel, ModelConfig
 from unitone.lm.decoder.objective import NextToken
 from unitone.lm.decoder.predictor import log_likelihoods
 from unitone.lm.decoder.template import CODES, DecoderTask, Decoding
+from unitone.lm.jobs import memory as memory_job
+from unitone.lm.options import Pattern
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers.text.text import ByteText
 
@@ -445,7 +447,7 @@ def test_masks_hide_codes_of_conditions_only(pattern: Pattern) -> None:
 
 def test_streams_are_counted_in_the_memory_that_is_measured() -> None:
     config = memory.MemoryConfig(config="lm-tiny", gib=1.0, vocab_size=100, code_levels=4)
-    words, tokens = memory._drawn(config, 2, 5)
+    words, tokens = memory_job._drawn(config, 2, 5)
     assert tokens.shape == (2, 5, 4)
     assert len(words) <= 100
     for level, block in enumerate(words.codes[1:], start=1):

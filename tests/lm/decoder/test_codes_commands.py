@@ -22,13 +22,14 @@ from unitone.errors import CheckpointError, ConfigError
 from unitone.lm import decode, family
 from unitone.lm import train as lm_train
 from unitone.lm.data import store
-from unitone.lm.data.fields import CodesOfModel, Fields, Pattern
+from unitone.lm.data.fields import CodesOfModel, Fields
 from unitone.lm.data.mixture import examples
-from unitone.lm.data.sources import Source, SourceConfig
+from unitone.lm.data.sources import Source
 from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
+from unitone.lm.decoder.options import DecoderConfig
 from unitone.lm.decoder.template import CODES
-from unitone.lm.decoder.training import DecoderConfig
+from unitone.lm.options import Pattern, SourceConfig
 from unitone.nn.transformer import TransformerConfig
 from unitone.tokenizers import build, encode
 from unitone.tokenizers.shards import TokenShards

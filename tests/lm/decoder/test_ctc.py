@@ -20,7 +20,7 @@ from unitone.lm import train as lm_train
 from unitone.lm.data.fields import Fields
 from unitone.lm.decoder.batch import collate
 from unitone.lm.decoder.layout import Example, PromptFormatter
-from unitone.lm.decoder.speech_ctc import SpeechCtc, reads
+from unitone.lm.decoder.objective import SpeechCtc, recognizes
 from unitone.lm.decoder.template import POLYSPEECH, TASKS, DecoderTask
 from unitone.lm.tasks import select
 from unitone.tokenizers.text.text import ByteText
@@ -63,12 +63,12 @@ def expected(loss: SpeechCtc, states: torch.Tensor, example: Example) -> torch.T
 
 
 def test_which_rows_of_the_tables_write_down_what_they_hear() -> None:
-    assert [task.name for task in TASKS if reads(task)] == ["asr"]
-    assert [task.name for task in POLYSPEECH if reads(task)] == ["asr"]
+    assert [task.name for task in TASKS if recognizes(task)] == ["asr"]
+    assert [task.name for task in POLYSPEECH if recognizes(task)] == ["asr"]
     both = replace(ASR, template="<bos> {units} <sep> [ {translation} <sep> {text} <eos> ]")
-    assert not reads(both)
+    assert not recognizes(both)
     prompted = replace(ASR, template="<bos> {prompt_units} {units} <sep> [ {text} <eos> ]")
-    assert not reads(prompted)
+    assert not recognizes(prompted)
 
 
 EXAMPLES = st.lists(

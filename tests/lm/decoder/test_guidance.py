@@ -12,7 +12,8 @@ from tests.lm.conftest import World, rows
 from unitone.errors import ConfigError
 from unitone.lm import family
 from unitone.lm import train as lm_train
-from unitone.lm.decoder.predictor import DecodingConfig, open_predictor
+from unitone.lm.decoder.options import DecodingConfig
+from unitone.lm.decoder.predictor import open_predictor
 from unitone.lm.decoder.template import Decoding, check
 
 MakeShards = Callable[..., Path]

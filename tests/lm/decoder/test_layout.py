@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from tests.lm.conftest import rows, vocabulary
 from unitone.errors import ConfigError, CorpusError
-from unitone.lm.data.fields import Fields, Pattern
+from unitone.lm.data.fields import Fields
 from unitone.lm.decoder.codes import delay
 from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import NONE
 from unitone.lm.decoder.template import POLYSPEECH, TASKS, VOXTLM, DecoderTask
+from unitone.lm.options import Pattern
 from unitone.lm.tasks import CLASSES
 from unitone.tokenizers.text.text import ByteText, CharacterText
 

@@ -13,11 +13,8 @@ from unitone.lm.decoder.batch import collate
 from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.decoder.objective import NextToken
-from unitone.lm.decoder.predictor import (
-    DecodingConfig,
-    log_likelihoods,
-    open_predictor,
-)
+from unitone.lm.decoder.options import DecodingConfig
+from unitone.lm.decoder.predictor import log_likelihoods, open_predictor
 from unitone.lm.decoder.template import TASKS
 from unitone.lm.tasks import select
 from unitone.nn.transformer import TransformerConfig

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from unitone import seeding
 from unitone.errors import ConfigError
-from unitone.lm.decoder.model import NONE, SIZES, LanguageModel, ModelConfig, Vectors, size
+from unitone.lm.decoder.model import NONE, LanguageModel, ModelConfig, Vectors, size
+from unitone.lm.decoder.options import SIZES
 from unitone.nn.rotary import RopeScaling
 from unitone.nn.transformer import TransformerConfig
 

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from unitone import safe_pickle
 from unitone.errors import CheckpointError, ConfigError
+from unitone.tokenizers import build, encode
 from unitone.tokenizers.encoder import load_encoder
 from unitone.tokenizers.encoders import _hub, _weights
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
+from unitone.tokenizers.shards import TokenShards
 
 CPU = torch.device("cpu")
 DIM, FFN, HEADS, CHANNELS = 32, 48, 2, 16
@@ -458,3 +460,19 @@ def test_the_cache_is_where_the_environment_says(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert _hub.cache_dir() == Path(expected).expanduser()
+
+
+def test_a_build_with_a_relative_path_encodes_from_another_folder(
+    tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hugging_face(tmp_path / "models" / "tiny", renamed(fairseq()))
+    manifest = ["--manifest", str(tiny_corpus / "manifest.jsonl")]
+    monkeypatch.chdir(tmp_path)
+    words = ["--ssl", "models/tiny", "--layer", "1", "--k", "8", "--unit-subwords", "0"]
+    assert build.main([*manifest, *words, "--out", "t", "--device", "cpu"]) == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    words = ["--tokenizer", str(tmp_path / "t"), "--device", "cpu", "--out", "tokens"]
+    assert encode.main([*manifest, *words]) == 0
+    assert len(TokenShards(elsewhere / "tokens")) == 6

@@ -8,27 +8,25 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
 from unitone.errors import ConfigError
 from unitone.lm.data import store
-from unitone.lm.data.fields import NOTHING, CodesOfModel, Fields, Learnt, Pattern
-from unitone.lm.data.mixture import Batching, MixtureConfig
+from unitone.lm.data.fields import NOTHING, CodesOfModel, Fields, Learnt
+from unitone.lm.data.mixture import Batching
 from unitone.lm.data.store import TokenStore
 from unitone.lm.data.vocabulary import SPECIALS, Vocabulary
+from unitone.lm.options import LmConfig, Pattern
 from unitone.lm.predictor import Predictor
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import FOLDER
 from unitone.train import checkpoint
-from unitone.train.config import TrainConfig
 from unitone.train.distributed import World
 
 logger = logging.getLogger(__name__)
-
-Options = TypeVar("Options")
 
 
 @runtime_checkable
@@ -47,53 +45,6 @@ class HasFields(Protocol):
 
 
 Row = TypeVar("Row", bound=HasFields)
-
-TRAINING = TrainConfig(
-    steps=20_000,
-    lr=1e-3,
-    optimizer="muon",
-    weight_decay=0.05,
-    warmup_steps=200,
-    decay_share=0.3,
-    best="loss",
-    validate_every=1000,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LmConfig(Generic[Options]):
-    tokens: Path
-    """Token shards, of ``python -m tokenizers.encode``."""
-    out: Path
-    """Folder of the run."""
-    config: str = "lm-mini"
-    """Size of the model, whose name says the family; they are listed above."""
-    tasks: tuple[str, ...] = ()
-    """Tasks of the table; default: all."""
-    tokenizer: Path | None = None
-    """Tokenizer directory; default: the copy inside the shards."""
-    split: tuple[str, ...] = ("train",)
-    """Splits that are learnt."""
-    valid_split: tuple[str, ...] = ("dev",)
-    """Splits that validation looks at."""
-    split_by: str | None = None
-    """Where the corpus has no splits, makes train, dev and test (90, 5 and 5 in a hundred) by the
-    hash of this: utterance, speaker (nobody is in two of them), text or language."""
-    valid_utterances: int = 32
-    """Utterances that validation decodes for each task; 0 looks at the loss only."""
-    context: int = 1024
-    """Longest sequence, in positions; longer examples are left out and counted."""
-    decoder: Path | None = None
-    """Unit decoder of ``python -m codecs.train``, or the codec of the codes, that the model
-    directories carry a copy of, so that they can speak."""
-    features: Path | None = None
-    """Folder of ``python -m tokenizers.features``, for tasks that read {features}."""
-    speaker_embeddings: Path | None = None
-    """Safetensors file with a vector for every utterance id or speaker, for tasks that read
-    {voice}."""
-    options: Options
-    mixture: MixtureConfig = field(default_factory=MixtureConfig)
-    train: TrainConfig = TRAINING
 
 
 @dataclass(frozen=True, kw_only=True)

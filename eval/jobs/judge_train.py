@@ -1,0 +1,83 @@
+"""The work of ``eval.judge train``."""
+
+import logging
+from dataclasses import replace
+
+from unitone import config as configs
+from unitone import files, seeding
+from unitone.eval.judge.data import (
+    Recordings,
+    RecordingSource,
+    drop_too_short,
+    read_recordings,
+)
+from unitone.eval.judge.judge import Judge, Origin
+from unitone.eval.judge.model import CtcObjective, Network, NetworkConfig
+from unitone.eval.judge_train import JudgeTrainConfig
+from unitone.train.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: JudgeTrainConfig) -> None:
+    """Train, or go on training, as ``config`` says."""
+    config = replace(config, train=config.train.resolved())
+    recordings = read_recordings(
+        config.manifest, split=config.split, num_mels=config.num_mels, name=config.normalizer
+    )
+    settings = NetworkConfig(
+        characters="".join(sorted(set("".join(recordings.texts)))),
+        num_mels=config.num_mels,
+        dim=config.dim,
+        blocks=config.blocks,
+        kernel=config.kernel,
+        dropout=config.dropout,
+    )
+    recordings, targets = drop_too_short(
+        recordings, [settings.encode(text) for text in recordings.texts]
+    )
+    network = Network(
+        settings, generator=seeding.torch_generator(config.train.seed, "judge", "weights")
+    )
+    judge = Judge(network, _origin(config, recordings))
+    logger.info(
+        "%d utterances, %.2f h, %d speakers; %.2f M parameters",
+        len(recordings.texts),
+        recordings.seconds / 3600,
+        len(recordings.speakers),
+        sum(parameter.numel() for parameter in network.parameters()) / 1e6,
+    )
+    augment = configs.to_dict(config.augment)
+    Trainer(
+        config.train,
+        networks={"judge": CtcObjective(network)},
+        source=RecordingSource(
+            recordings=recordings,
+            targets=targets,
+            max_frames=config.batch_frames,
+            seed=config.train.seed,
+            augment=config.augment,
+        ),
+        out=config.out,
+        save_model=judge.save,
+        settings={
+            "manifest": files.sha256(config.manifest),
+            "split": config.split,
+            "normalizer": config.normalizer,
+            "network": configs.to_dict(settings),
+            "augment": {"formants": augment.pop("vtlp"), **augment},  # its name before
+            "batch_frames": config.batch_frames,
+            "train": configs.to_dict(config.train),
+        },
+    ).run()
+
+
+def _origin(config: JudgeTrainConfig, recordings: Recordings) -> Origin:
+    return Origin(
+        normalizer=config.normalizer,
+        speakers=recordings.speakers,
+        utterances=len(recordings.texts),
+        seconds=recordings.seconds,
+        manifest=config.manifest.name,
+        split=config.split,
+    )

@@ -1,0 +1,102 @@
+"""The Parquet files of token shards: what their columns are, written and read.
+
+`unitone.tokenizers.shards` says which rows are in which part. Only this module imports pyarrow, and
+it is imported where a part is.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unitone import files
+from unitone.errors import CheckpointError
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("units", pa.list_(pa.int32())),
+        ("durations", pa.list_(pa.int32())),
+        ("text", pa.string()),
+        ("translation", pa.list_(pa.struct([("language", pa.string()), ("text", pa.string())]))),
+        ("language", pa.string()),
+        ("speaker", pa.string()),
+        ("gender", pa.string()),
+        ("split", pa.string()),
+        ("num_samples", pa.int64()),
+    ]
+)
+CODES = pa.field("codes", pa.list_(pa.list_(pa.int32())))
+"""The column more that shards with a codec's codes have: levels, coarsest first, of frames."""
+
+
+def write(
+    path: Path,
+    rows: list[dict[str, Any]],
+    *,
+    metadata: Mapping[str, str],
+    row_group: int,
+    codes: bool,
+) -> None:
+    """Write a part, whole or not at all; ``codes``: with the column of codes."""
+    schema = SCHEMA.append(CODES) if codes else SCHEMA
+    table = pa.Table.from_pylist(rows, schema=schema.with_metadata(metadata))
+    with files.replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=row_group)
+
+
+def count(path: Path) -> Counter[str]:
+    """Return the rows, samples, units and frames of a part.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    try:
+        table = pq.read_table(path, columns=["units", "durations", "num_samples"])
+    except pa.ArrowInvalid as error:
+        raise CheckpointError(f"{path} is damaged ({error}); delete it and run again") from error
+    return Counter(
+        rows=len(table),
+        samples=_sum(table["num_samples"]),
+        units=len(table["units"].combine_chunks().flatten()),
+        frames=_sum(table["durations"].combine_chunks().flatten()),
+    )
+
+
+def _sum(values: Any) -> int:
+    return int(np.asarray(values).sum()) if len(values) else 0
+
+
+def read_metadata(path: Path, name: str) -> str | None:
+    """Return what `write` kept under ``name``."""
+    found = (pq.read_schema(path).metadata or {}).get(name.encode())
+    return None if found is None else found.decode("utf-8")
+
+
+def read_group(path: Path, number: int) -> list[dict[str, Any]]:
+    """Return the rows of a row group."""
+    with pq.ParquetFile(path) as file:
+        return _rows_of(file.read_row_group(number))
+
+
+def column(path: Path, name: str) -> Any:
+    """Return a column, pyarrow's, without reading the others."""
+    return pq.read_table(path, columns=[name])[name]
+
+
+def _rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows; codes, of which there are many, as arrays ``(Q, T)``."""
+    if CODES.name not in table.column_names:
+        plain: list[dict[str, Any]] = table.to_pylist()
+        return plain
+    rows: list[dict[str, Any]] = table.drop_columns(CODES.name).to_pylist()
+    for row, codes in zip(rows, table[CODES.name], strict=True):
+        row[CODES.name] = None
+        if codes.is_valid:
+            levels = codes.values
+            row[CODES.name] = levels.flatten().to_numpy().reshape(len(levels), -1)
+    return rows
