@@ -185,7 +185,7 @@ def _drawn(config: BuildConfig, extractor: Extractor) -> Draw:
     """Draw the utterances; refuse a k they can't fill, before hours are spent."""
     started = time.perf_counter()
     drawn = config.reading.draw(config.sample_seconds(extractor.frame_rate), seed=config.seed)
-    if drawn.seconds is None:
+    if not drawn.seconds:  # not known, or nothing can be read, which sampling explains
         return drawn
     frames = round(drawn.seconds * extractor.frame_rate)
     if config.centroids is None and frames < config.k:

@@ -105,7 +105,7 @@ def features_of(
     utterances: Sequence[Utterance], extractor: ExtractorConfig
 ) -> Iterator[tuple[str, Frames]]:
     """Yield id and features of each utterance that can be read."""
-    for item in extract(extractor.open(), utterances, workers=2, batch_seconds=0):
+    for item in extract(extractor.open(), utterances, workers=2, batch_seconds=0.0):
         if isinstance(item, Features):
             yield item.utterance.id, item.whole().float().cpu().numpy()
 

@@ -38,9 +38,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, speech: Speech) -> Path:
     return folder / "m.jsonl"
 
 
-def arguments(manifest: Path, out: Path, *more: object) -> list[str]:
-    options = ("--manifest", manifest, "--ssl", "mfcc", "--k", 8, "--out", out)
-    return [*map(str, (*options, "--sample-hours", 0.006, "--statistics-hours", 0.003, *more))]
+def arguments(manifest: Path, out: Path, *more: object, hours: object = 0.006) -> list[str]:
+    options = ("--manifest", manifest, "--ssl", "mfcc", "--out", out, "--sample-hours", hours)
+    k = () if "--k" in more else ("--k", 8)
+    return [*map(str, (*options, "--statistics-hours", 0.003, *k, *more))]
 
 
 def run_of(out: Path) -> dict[str, Any]:
@@ -61,8 +62,8 @@ def test_only_the_speech_asked_for_is_encoded(built: Path, corpus: Path, tmp_pat
     assert run["drawn_utterances"] == 44
     assert (run["corpus_utterances"], run["corpus_hours"]) == (200, pytest.approx(100 / 3600))
     assert "44 of 200 utterances" in (built / "README.md").read_text()
-    report = json.loads((built / "report.json").read_text())
-    assert report["hours"] == pytest.approx(0.003, abs=0.5 / 3600)
+    report = json.loads((built / "report.json").read_text())["quality"]
+    assert report["seconds"] == pytest.approx(3600 * 0.003, abs=0.5)
 
     lines = corpus.read_text().splitlines()
     many = tmp_path / "many.jsonl"
@@ -94,7 +95,7 @@ def test_everything_is_encoded_on_demand_and_where_there_is_no_more(
 ) -> None:
     """--sample-hours inf and the default of a small corpus: the sample of all frames as ever."""
     for name, hours in (("all", "inf"), ("more", "1")):
-        assert build.main(arguments(corpus, tmp_path / name, "--sample-hours", hours)) == 0
+        assert build.main(arguments(corpus, tmp_path / name, hours=hours)) == 0
     run = run_of(tmp_path / "all")
     assert run["drawn_utterances"] == run["corpus_utterances"] == 200
     assert run["drawn_hours"] == run["corpus_hours"] == pytest.approx(100 / 3600)
@@ -106,9 +107,9 @@ def test_other_hours_are_refused_by_name(
     built: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert build.main(arguments(corpus, built)) == 0
-    assert build.main(arguments(corpus, built, "--sample-hours", 1)) == 2
+    assert build.main(arguments(corpus, built, hours=1)) == 2
     assert "sample_hours = 0.006, now it is 1.0" in capsys.readouterr().err
-    assert build.main(arguments(corpus, built, "--sample-hours", "inf")) == 2
+    assert build.main(arguments(corpus, built, hours="inf")) == 2
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def _config(corpus: Path, out: Path) -> BuildConfig:
 def test_hours_that_cannot_be(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], hours: str, message: str
 ) -> None:
-    options = arguments(corpus, tmp_path / "t", "--sample-hours", hours, "--k", 60)
+    options = arguments(corpus, tmp_path / "t", "--k", 60, hours=hours)
     assert build.main(options) == 2
     assert message in capsys.readouterr().err
 

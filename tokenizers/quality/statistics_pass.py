@@ -6,6 +6,7 @@ Finished ones are kept in a journal, so a killed build goes on where it was.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,13 @@ def collect_units(
     rest = [u for u in order if u.id not in known]
     stated = [one.stated_duration for one in utterances]
     total = seconds if None in stated else min(seconds, sum(one or 0.0 for one in stated))
-    with Progress("statistics", total=total, unit="s of audio") as bar:
+    with closing(book), Progress("statistics", total=total, unit="s of audio") as bar:
         bar.advance(covered)
         for block in range(0, len(rest), 64):
             for item in extract(
                 extractor, rest[block : block + 64], workers=workers, batch_seconds=batch_seconds
             ):
                 if covered >= seconds:
-                    book.close()
                     return found
                 if not isinstance(item, Features):
                     continue
@@ -86,7 +86,6 @@ def collect_units(
                 found.append(collected)
                 covered += collected.num_samples / SAMPLE_RATE
                 bar.advance(collected.num_samples / SAMPLE_RATE)
-    book.close()
     return found
 
 
