@@ -75,7 +75,7 @@ class BuildConfig:
     extractor: ExtractorConfig = field(default_factory=ExtractorConfig)
     sample_hours: float | None = None
     """Speech k-means learns from, utterances drawn by their ids; default: --sample-frames are a
-    fifth of its frames, at least --statistics-hours. inf: the whole corpus is encoded."""
+    fifth of its frames, at least --statistics-hours. 0: the whole corpus is encoded."""
     sample_frames: int | None = None
     """Frames k-means learns from, drawn uniformly; default 256 k, at least 100,000."""
     init: Literal["k-means++", "random"] = "k-means++"
@@ -121,8 +121,8 @@ class BuildConfig:
             raise ConfigError(
                 f"--statistics-hours must be more than 0, got {self.statistics_hours}"
             )
-        if self.sample_hours is not None and not self.sample_hours > 0:
-            raise ConfigError(f"--sample-hours must be more than 0, got {self.sample_hours}")
+        if self.sample_hours is not None and self.sample_hours < 0:
+            raise ConfigError(f"--sample-hours must be 0 or more, got {self.sample_hours}")
         if self.centroids is not None and not self.centroids.is_file():
             raise ConfigError(f"--centroids {self.centroids}: no such file")
         if (self.text == "sentencepiece") != (self.text_subwords is not None):
@@ -136,7 +136,7 @@ class BuildConfig:
     def sample_seconds(self, frame_rate: float) -> float:
         """Return the speech to draw, for an encoder of ``frame_rate`` frames a second."""
         if self.sample_hours is not None:
-            return 3600 * self.sample_hours
+            return 3600 * self.sample_hours or math.inf
         return max(self.capacity / (SHARE * frame_rate), 3600 * self.statistics_hours)
 
     @property
@@ -155,8 +155,6 @@ class BuildConfig:
         reading, extractor = options.pop("reading"), options.pop("extractor")
         del options["out"], options["engine"], extractor["device"], extractor["threads"]
         frames = extractor.pop("frames")
-        if self.sample_hours == math.inf:
-            options["sample_hours"] = "inf"  # which JSON has no number for
         known: dict[str, Any] = {**extractor, **frames, "split": reading["split"], **options}
         return {RECORDED.get(name, name): value for name, value in known.items()}
 

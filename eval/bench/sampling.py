@@ -36,7 +36,7 @@ from unitone.tokenizers.kmeans import kmeans
 from unitone.tokenizers.kmeans.reservoir import Reservoir, even_priorities
 
 GOAL = 1.01
-Frames = Float32[np.ndarray, "T D"]
+Frames = Float32[np.ndarray, "_ D"]
 
 
 @dataclass(frozen=True, kw_only=True)

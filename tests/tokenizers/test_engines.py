@@ -50,7 +50,7 @@ sys.exit(build.main(to_build) or encode.main(to_encode))
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs unitone[ray]")
-@pytest.mark.parametrize("hours", ["inf", "0.009"])
+@pytest.mark.parametrize("hours", ["0", "0.009"])
 def test_ray_builds_and_encodes_to_the_same_bytes(
     tmp_path: Path, speech: Callable[..., np.ndarray], hours: str
 ) -> None:
