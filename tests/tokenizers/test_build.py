@@ -13,8 +13,8 @@ import soundfile
 
 from unitone.corpus.corpus import read_corpus
 from unitone.corpus.reading import ReadingConfig
-from unitone.eval.bench.sampling import compare, features_of, split_off
 from unitone.errors import ConfigError
+from unitone.eval.bench.sampling import compare, features_of, split_off
 from unitone.resume import Journal
 from unitone.tokenizers import build
 from unitone.tokenizers.build import BuildConfig
