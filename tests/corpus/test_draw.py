@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from unitone.errors import ConfigError, CorpusError
 Record = dict[str, Any]
 
 
-def manifest(folder: Path, records: list[Record | str], name: str = "m.jsonl") -> Path:
+def manifest(folder: Path, records: Sequence[Record | str], name: str = "m.jsonl") -> Path:
     path = folder / name
     path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in records) + "\n")
     return path
@@ -53,7 +54,7 @@ def test_it_is_the_fewest_of_smallest_keys_in_any_order_of_lines(
     tmp_path: Path, durations: list[float], seconds: float, data: st.DataObject
 ) -> None:
     records = records_of(durations)
-    found = drawn(manifest(tmp_path, [*records]), seconds)
+    found = drawn(manifest(tmp_path, records), seconds)
     other = drawn(manifest(tmp_path, data.draw(st.permutations(records))), seconds)
 
     assert ids(found) == ids(other)
@@ -74,13 +75,14 @@ def test_it_is_the_fewest_of_smallest_keys_in_any_order_of_lines(
 def test_more_seconds_go_on_where_fewer_ended(
     tmp_path: Path, durations: list[float], first: float, more: float
 ) -> None:
-    path = manifest(tmp_path, [*records_of(durations)])
+    path = manifest(tmp_path, records_of(durations))
     few, many = drawn(path, first), drawn(path, first + more)
     assert ids(many)[: len(few.utterances)] == ids(few)
 
 
 def test_a_whole_corpus_is_what_is_read(tmp_path: Path) -> None:
-    lines = [*records_of([1.0] * 30), "no JSON", {"id": "u3", "audio": "x"}, {"audio": "y"}]
+    lines: list[Record | str] = [*records_of([1.0] * 30), "no JSON", {"audio": "y"}]
+    lines.append({"id": "u3", "audio": "x"})
     lines.append({"id": "bad", "audio": "z", "duration": -1})
     path = manifest(tmp_path, lines)
     found, corpus = drawn(path, 1000.0), read_corpus(path)
@@ -93,7 +95,7 @@ def test_a_whole_corpus_is_what_is_read(tmp_path: Path) -> None:
 
 def test_every_utterance_is_as_likely_as_any_other(tmp_path: Path) -> None:
     trials, count, taken = 200, 30, 6
-    path = manifest(tmp_path, [*records_of([1.0] * count)])
+    path = manifest(tmp_path, records_of([1.0] * count))
     times = Counter(
         name for seed in range(trials) for name in ids(drawn(path, float(taken), seed=seed))
     )
@@ -120,7 +122,7 @@ def test_lines_that_cannot_be_used_take_no_place(tmp_path: Path) -> None:
 def test_of_lines_with_one_id_the_first_is_drawn(tmp_path: Path) -> None:
     records = records_of([1.0] * 99)
     twice = [{**one, "text": text} for text in ("first", "second") for one in records]
-    found = drawn(manifest(tmp_path, [*twice]), 20.0)
+    found = drawn(manifest(tmp_path, twice), 20.0)
     assert len(set(ids(found))) == 20
     assert {utterance.text for utterance in found.utterances} == {"first"}
     assert all("duplicate id, first on line" in one.reason for one in found.skipped)
@@ -145,11 +147,11 @@ def test_cuts_of_lhotse_are_drawn_as_the_lines_they_were_made_of(tmp_path: Path)
         split = ("train", "dev")[number % 2]
         record = {"id": f"u{number}", "audio": f"{number}.wav", "split": split, "text": "a"}
         lines.append({**record, "duration": seconds})
-    path = manifest(tmp_path, [*lines])
+    path = manifest(tmp_path, lines)
     out = tmp_path / "cuts" / "cuts.jsonl.gz"
     write_cuts(CutsConfig(reading=ReadingConfig(manifest=path), out=out))
-    for split in (None, "dev"):
-        here, there = (drawn(one, 0.5, split=split) for one in (path, out))
+    for asked in (None, "dev"):
+        here, there = (drawn(one, 0.5, split=asked) for one in (path, out))
         assert ids(here) == ids(there)
         assert here.corpus_seconds == pytest.approx(there.corpus_seconds)
 
@@ -173,8 +175,8 @@ def test_unknown_durations_come_from_the_headers_of_those_drawn(
     monkeypatch.setattr(audio, "header_seconds", counted)
     found = drawn(path, 5.0)
     held = sum(soundfile.info(str(one.audio)).duration for one in found.utterances)
+    assert held >= 5.0
     assert found.seconds == pytest.approx(held, abs=1e-3)
-    assert found.seconds >= 5.0
     assert not found.whole
     assert found.corpus_seconds is None
     assert len(set(read)) < 300  # blocks of 256 headers

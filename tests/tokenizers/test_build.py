@@ -19,7 +19,8 @@ from unitone.resume import Journal
 from unitone.tokenizers import build
 from unitone.tokenizers.build import BuildConfig
 from unitone.tokenizers.extract import ExtractorConfig
-from unitone.tokenizers.kmeans import sampling
+from unitone.tokenizers.kmeans import kmeans, sampling
+from unitone.tokenizers.kmeans.reservoir import Reservoir
 from unitone.tokenizers.passport import Passport
 
 Speech = Callable[..., np.ndarray]
@@ -117,8 +118,8 @@ def test_other_hours_are_refused_by_name(
 @pytest.mark.parametrize(
     ("owner", "name", "calls"),
     [
-        (sampling.Reservoir, "add", 3),
-        (build.kmeans, "train", 0),
+        (Reservoir, "add", 3),
+        (kmeans, "train", 0),
         (build, "collect_units", 0),
         (Journal, "append", 5),
         (build, "write_report", 0),

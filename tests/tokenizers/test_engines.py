@@ -64,14 +64,14 @@ def test_ray_builds_and_encodes_to_the_same_bytes(
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("\n".join(lines))
     options = (*("--manifest", manifest, "--ssl", "mfcc"), *("--k", 8, "--sample-frames", 500))
-    options = (*options, "--sample-hours", hours, "--statistics-hours", 0.004)
+    some = ("--sample-hours", hours, "--statistics-hours", 0.004)
     encoding = ("--manifest", manifest, "--tokenizer", tmp_path / "local", "--shard-size", 100)
     ray = ("--engine", "ray", "--workers", 2, "--threads", 1)
 
-    assert build.main([*map(str, (*options, "--out", tmp_path / "local"))]) == 0
+    assert build.main([*map(str, (*options, *some, "--out", tmp_path / "local"))]) == 0
     assert encode.main([*map(str, (*encoding, "--out", tmp_path / "tokens-local"))]) == 0
     both = [
-        [*map(str, (*options, "--out", tmp_path / "ray", *ray))],
+        [*map(str, (*options, *some, "--out", tmp_path / "ray", *ray))],
         [*map(str, (*encoding, "--out", tmp_path / "tokens-ray", *ray))],
     ]
     command = [sys.executable, "-c", RAY, json.dumps(both)]

@@ -100,7 +100,8 @@ def test_a_pass_killed_in_any_round_ends_in_the_same_sample(
     monkeypatch.setattr(sampling, "SAVING_SHARE", 1e9)
     path = manifest(recordings, tmp_path, [*range(60)])
     expected = sampled(path, tmp_path / "whole", seconds=4.0)
-    plain, done = sampling.SampleJob.sample, []
+    plain = sampling.SampleJob.sample
+    done: list[object] = []
 
     def killed(*arguments: object) -> object:
         if len(done) == blocks:
