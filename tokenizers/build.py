@@ -1,7 +1,8 @@
 """A tokenizer from recordings: ``python -m tokenizers.build --layer 21 --k 2000 --manifest M …``.
 
-One streaming pass draws a uniform sample of frames (never a file of features), k-means runs on the
-sample, and a second pass over a few hours gives the units from which subwords are learnt and the
+Utterances are drawn until there is enough speech for k-means, whatever the size of the corpus. One
+streaming pass takes frames of each (never a file of features), k-means runs on them, and a second
+pass over a few hours of the same utterances gives the units from which subwords are learnt and the
 quality report is made. Killed at any moment and run again, it goes on from its last saved step and
 ends in the same tokenizer.
 """
@@ -20,6 +21,8 @@ from unitone.tokenizers.engines import Engine
 from unitone.tokenizers.options import ExtractorConfig
 from unitone.tokenizers.text.text import TextKind
 
+SHARE = 0.2
+"""Of the frames of an utterance, how many k-means learns from by default: neighbors are alike."""
 RECORDED = {
     "duration_penalty": "switch_penalty",
     "unit_subwords": "pieces",
@@ -40,6 +43,9 @@ class BuildConfig:
     k: int = 2000
     """Number of units."""
     extractor: ExtractorConfig = field(default_factory=ExtractorConfig)
+    sample_hours: float | None = None
+    """Speech k-means learns from, utterances drawn by their ids; default: --sample-frames are a
+    fifth of its frames, at least --statistics-hours. 0: the whole corpus is encoded."""
     sample_frames: int | None = None
     """Frames k-means learns from, drawn uniformly; default 256 k, at least 100,000."""
     init: Literal["k-means++", "random"] = "k-means++"
@@ -61,7 +67,7 @@ class BuildConfig:
     text_subwords: int | None = None
     """Entries of the text model; sentencepiece only."""
     statistics_hours: float = 2.0
-    """Speech, drawn at random, that subwords and the report are made from."""
+    """Speech, drawn from that of --sample-hours, that subwords and the report are made from."""
     seed: int = 0
     engine: Engine = "local"
     """local: this process. ray: the actors of a Ray cluster (RAY_ADDRESS, or one made here)."""
@@ -85,6 +91,8 @@ class BuildConfig:
             raise ConfigError(
                 f"--statistics-hours must be more than 0, got {self.statistics_hours}"
             )
+        if self.sample_hours is not None and self.sample_hours < 0:
+            raise ConfigError(f"--sample-hours must be 0 or more, got {self.sample_hours}")
         if self.centroids is not None and not self.centroids.is_file():
             raise ConfigError(f"--centroids {self.centroids}: no such file")
         if (self.text == "sentencepiece") != (self.text_subwords is not None):
@@ -95,13 +103,20 @@ class BuildConfig:
         """Frames the sample holds at most."""
         return max(256 * self.k, 100_000) if self.sample_frames is None else self.sample_frames
 
+    def sample_seconds(self, frame_rate: float) -> float:
+        """Return the speech to draw, for an encoder of ``frame_rate`` frames a second."""
+        if self.sample_hours is not None:
+            return 3600 * self.sample_hours or math.inf
+        return max(self.capacity / (SHARE * frame_rate), 3600 * self.statistics_hours)
+
     @property
     def sampling_identity(self) -> dict[str, Any]:
         """The options that decide which frames are sampled."""
         own = ("k", "init", "redo", "iterations", "centroids", "deduplicate", "pieces")
         later = (*own, "switch_penalty", "text", "text_pieces", "survey_hours", "sample_frames")
         kept = {name: value for name, value in self.identity.items() if name not in later}
-        return {**kept, "capacity": self.capacity}
+        least = self.statistics_hours if self.sample_hours is None else None
+        return {**kept, "capacity": self.capacity, "least_hours": least}
 
     @property
     def identity(self) -> dict[str, Any]:

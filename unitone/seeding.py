@@ -6,7 +6,7 @@ move another, and a stream does not depend on the order of work or on the number
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,21 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
     text = "\x1f".join([str(seed), *map(str, names)])
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def keys(seed: int, *names: str | int) -> Callable[[str], int]:
+    """Return a function from a text to 64 random bits, those of ``seed`` and ``names``.
+
+    For millions of texts: a stream each would take 20 times as long.
+    """
+    text = "\x1f".join([str(seed), *map(str, names)])
+    own = hashlib.blake2b(text.encode(), digest_size=32).digest()
+
+    def key(text: str) -> int:
+        data = text.encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=own).digest())
+
+    return key
 
 
 def torch_generator(seed: int, *names: str | int) -> "torch.Generator":

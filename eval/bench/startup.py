@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from unitone.config import command_line
@@ -38,6 +39,10 @@ class BenchConfig:
     repeats: int = 3
 
 
+def _unitone(words: Callable[[], list[str]]) -> Callable[[], list[str]]:
+    return lambda: [*_UNITONE, *words()]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print the table; return 1 if a goal is missed."""
     config = command_line(BenchConfig, argv, __doc__)
@@ -47,14 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     good = True
     with tempfile.TemporaryDirectory() as name:
         for command, words in _commands(config.tour, _Fresh(Path(name))).items():
-            seconds = _median(config, lambda words=words: [*_UNITONE, *words()])
+            seconds = _median(config, _unitone(words))
             work = _work(words)
             ratio = seconds / (torch + work)
             good &= ratio <= GOAL
             print(f"{command:12}{seconds:9.2f}{work:7.2f}{ratio:7.2f}")
     print(f"{'--help of':12}{'seconds':>9}")
     for command in HELPED:
-        seconds = _median(config, lambda command=command: [*_UNITONE, command, "--help"])
+        seconds = _median(config, _unitone(partial(list, (command, "--help"))))
         good &= seconds <= HELP_GOAL
         print(f"{command:12}{seconds:9.2f}")
     return int(not good)

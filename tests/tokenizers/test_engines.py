@@ -50,25 +50,28 @@ sys.exit(build.main(to_build) or encode.main(to_encode))
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs unitone[ray]")
+@pytest.mark.parametrize("hours", ["0", "0.009"])
 def test_ray_builds_and_encodes_to_the_same_bytes(
-    tmp_path: Path, speech: Callable[..., np.ndarray]
+    tmp_path: Path, speech: Callable[..., np.ndarray], hours: str
 ) -> None:
     lines = []
-    for index in range(150):  # three blocks
-        soundfile.write(tmp_path / f"{index}.wav", speech(0.3, index), 16_000)
+    for index in range(150):  # three blocks; of those drawn two, and a second round
+        if index % 9:
+            soundfile.write(tmp_path / f"{index}.wav", speech(0.3, index), 16_000)
         record = {"id": str(index), "audio": f"{index}.wav", "duration": 0.3}
         lines.append(json.dumps(record))
     lines[7] = "broken"
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("\n".join(lines))
     options = (*("--manifest", manifest, "--ssl", "mfcc"), *("--k", 8, "--sample-frames", 500))
+    some = ("--sample-hours", hours, "--statistics-hours", 0.004)
     encoding = ("--manifest", manifest, "--tokenizer", tmp_path / "local", "--shard-size", 100)
     ray = ("--engine", "ray", "--workers", 2, "--threads", 1)
 
-    assert build.main([*map(str, (*options, "--out", tmp_path / "local"))]) == 0
+    assert build.main([*map(str, (*options, *some, "--out", tmp_path / "local"))]) == 0
     assert encode.main([*map(str, (*encoding, "--out", tmp_path / "tokens-local"))]) == 0
     both = [
-        [*map(str, (*options, "--out", tmp_path / "ray", *ray))],
+        [*map(str, (*options, *some, "--out", tmp_path / "ray", *ray))],
         [*map(str, (*encoding, "--out", tmp_path / "tokens-ray", *ray))],
     ]
     command = [sys.executable, "-c", RAY, json.dumps(both)]

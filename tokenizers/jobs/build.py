@@ -16,7 +16,10 @@ from jaxtyping import Float32, Int32
 
 from unitone import __version__, devices, files
 from unitone import config as configs
-from unitone.corpus.corpus import Corpus
+from unitone.corpus.corpus import entries_of, manifest_hash
+from unitone.corpus.draw import Draw
+from unitone.corpus.reading import ReadingConfig
+from unitone.corpus.utterance import Utterance
 from unitone.errors import ConfigError
 from unitone.logs import RunLog
 from unitone.resume import require_unchanged
@@ -42,9 +45,9 @@ UNITS_MODEL = "units.model"
 
 def build(config: BuildConfig) -> None:
     """Build the tokenizer, or what of it is missing."""
-    corpus = config.reading.corpus()
+    sha256 = manifest_hash(config.reading.manifest, config.reading.split)
     with files.locked(config.out):
-        record = _record(config, corpus)
+        record = _record(config, sha256)
         if (config.out / passport.FILE).is_file() and not (config.out / BUILD).is_file():
             raise ConfigError(f"--out {config.out} holds other artifacts; choose another --out")
         files.require_own(config.out, BUILD)
@@ -52,56 +55,70 @@ def build(config: BuildConfig) -> None:
             logger.info("%s is finished already; nothing to do", config.out)
             return
         extractor = config.extractor.open()  # before anything is written: options may be wrong
-        _check_size(config, corpus, extractor)
-        files.write_json(config.out / BUILD, record)
         log = RunLog(config.out / "log.jsonl")
+        drawn = _drawn(config, extractor)
+        files.write_json(config.out / BUILD, record)
         log.write("start", command=sys.argv)
-        _build(config, corpus, extractor, log)
+        _build(config, drawn, extractor, sha256, log)
         log.write("end")
 
 
-def _check_size(config: BuildConfig, corpus: Corpus, extractor: Extractor) -> None:
-    """Refuse a k that the corpus can't fill, before hours are spent, where its length is stated."""
-    seconds = corpus.stated_seconds(range(len(corpus.entries)))
-    if config.centroids is None and seconds is not None:
-        frames = round(seconds * extractor.frame_rate)
-        if frames < config.k:
-            raise ConfigError(
-                f"--k {config.k} needs at least {config.k} frames, the corpus has about {frames}; "
-                "lower --k or add recordings"
-            )
-
-
-def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLog) -> None:
-    batch_seconds = config.extractor.batch_seconds(config.reading.batch_seconds)
-    text = train_text(  # first: what is wrong with the texts shows before hours are spent
-        config.text,
-        (u.text for u in corpus.utterances if u.text is not None),
-        size=config.text_subwords,
+def _drawn(config: BuildConfig, extractor: Extractor) -> Draw:
+    """Draw the utterances; refuse a k they can't fill, before hours are spent."""
+    started = time.perf_counter()
+    drawn = config.reading.draw(config.sample_seconds(extractor.frame_rate), seed=config.seed)
+    if not drawn.seconds:  # not known, or nothing can be read, which sampling explains
+        return drawn
+    frames = round(drawn.seconds * extractor.frame_rate)
+    if config.centroids is None and frames < config.k:
+        raise ConfigError(
+            f"--k {config.k} needs at least {config.k} frames, "
+            f"the {'corpus' if drawn.whole else 'speech drawn'} has about {frames}; "
+            f"lower --k or {'add recordings' if drawn.whole else 'raise --sample-hours'}"
+        )
+    logger.info(
+        "%d of %d utterances drawn, %.2f h, in %.1f s",
+        *(len(drawn.utterances), drawn.num_utterances, drawn.seconds / 3600),
+        time.perf_counter() - started,
     )
+    return drawn
+
+
+def _texts(reading: ReadingConfig) -> Iterator[str]:
+    """Yield the texts of the whole corpus: reading them costs little beside encoding speech."""
+    for entry in entries_of(reading.manifest):
+        if isinstance(entry, Utterance) and reading.split in (None, entry.split) and entry.text:
+            yield entry.text
+
+
+def _build(
+    config: BuildConfig, first: Draw, extractor: Extractor, sha256: str, log: RunLog
+) -> None:
+    batch_seconds = config.extractor.batch_seconds(config.reading.batch_seconds)
+    # first: what is wrong with the texts shows before hours are spent
+    text = train_text(config.text, _texts(config.reading), size=config.text_subwords)
     text.save(config.out)
     known = sampling.Settings(
-        corpus=corpus,
+        reading=config.reading,
+        seconds=config.sample_seconds(extractor.frame_rate),
         extractor=config.extractor,
         dim=extractor.encoder.dim,
         capacity=config.capacity,
         seed=config.seed,
-        workers=config.reading.workers,
         batch_seconds=batch_seconds,
         engine=config.engine,
-        strict=config.reading.strict,
-        identity=json.dumps([config.sampling_identity, corpus.sha256]),
+        identity=json.dumps([config.sampling_identity, sha256]),
     )
     work = config.out / ".build"
     sample = sampling.load_or_draw(
-        known, extractor, work=work, skipped=config.out / "skipped.jsonl"
+        known, extractor, first, work=work, skipped=config.out / "skipped.jsonl"
     )
-    log.write("sampled", frames=sample.seen, seconds=sample.seconds, wall=sample.wall_seconds)
+    log.write("sampled", wall=sample.wall_seconds, **sample.summary())
     centroids, fitted = _centroids(config, sample, extractor, work)
     log.write("fitted", **fitted)
     penalty = float(f"{config.duration_penalty * fitted['inertia']:.6g}")
     found = collect_units(
-        corpus,
+        sample.draw.utterances,
         extractor,
         centroids,
         duration_penalty=penalty,
@@ -128,7 +145,7 @@ def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLo
         passport=configs.to_dict(made),
         run={**_environment(), **fitted, **sample.summary(), "device": str(extractor.device)},
     )
-    files.write_readme(config.out, _readme(made, corpus, sample))
+    files.write_readme(config.out, _readme(made, sample))
     made.save(config.out)  # last: its presence says that everything else is there
     sampling.forget(work)
     logger.info("tokenizer in %s; open %s", config.out, config.out / "report.html")
@@ -251,12 +268,12 @@ def _passport(
     )
 
 
-def _record(config: BuildConfig, corpus: Corpus) -> dict[str, Any]:
+def _record(config: BuildConfig, sha256: str) -> dict[str, Any]:
     encoder, centroids = local_path(config.extractor.ssl), config.centroids
     return {
         "options": config.identity,
         "manifest": str(config.reading.manifest),
-        "manifest_sha256": corpus.sha256,
+        "manifest_sha256": sha256,
         **({"encoder": str(encoder)} if encoder is not None else {}),
         **({"centroids_sha256": files.sha256(centroids)} if centroids is not None else {}),
         "versions": _environment(),
@@ -298,14 +315,16 @@ def _environment() -> dict[str, str]:
     return found
 
 
-def _readme(made: Passport, corpus: Corpus, sample: Sample) -> str:
+def _readme(made: Passport, sample: Sample) -> str:
+    drawn = sample.draw
     subwords = "none" if made.unit_pieces is None else str(made.unit_pieces.size)
     return (
         "# Tokeniser\n\n"
         f"{made.encoder.name}, layer {made.encoder.layer}, k = {made.kmeans.k}, "
         f"{made.frames.frame_rate:g} frames a second, unit subwords: {subwords}, "
         f"text: {made.text.kind}.\n\n"
-        f"Learnt from {sample.seconds / 3600:.3f} hours ({len(corpus.utterances)} utterances; "
+        f"Learnt from {sample.seconds / 3600:.3f} hours ({len(drawn.utterances)} of "
+        f"{drawn.num_utterances} utterances; "
         f"{sample.num_skipped} entries skipped, `skipped.jsonl` says why) "
         "by `python -m tokenizers.build`; options and versions: `build.json`; quality: "
         "`report.html`.\n\n"

@@ -4,6 +4,7 @@ Bottom-k sampling: each frame has a random 64-bit priority and the ``capacity`` 
 smallest priorities are kept. The priority of frame t of an utterance is the t-th output of the
 random stream that belongs to the seed and the utterance's id, so it depends neither on the order
 in which utterances come, nor on how a long one is cut, nor on how many workers share the corpus.
+With `even_priorities` each utterance gives the same share of its frames.
 
 Axes: T frames of one piece of an utterance, D width. Runs on the CPU, in numpy.
 """
@@ -51,13 +52,21 @@ class Reservoir:
         self._filled = 0
         self._limit: np.uint64 | None = None  # what is not below can no longer enter
 
-    def add(self, utterance: str, features: Float32[np.ndarray, "T D"], *, offset: int = 0) -> None:
+    def add(
+        self,
+        utterance: str,
+        features: Float32[np.ndarray, "T D"],
+        *,
+        offset: int = 0,
+        priorities: UInt64[np.ndarray, "T"] | None = None,
+    ) -> None:
         """Offer the frames of an utterance, or of a piece of it.
 
         Args:
             utterance: Id, unique in the corpus; the same id always draws the same priorities.
             features: The frames.
             offset: Index within the utterance of the first of them.
+            priorities: Theirs, out of `even_priorities`; default: each frame's own draw.
 
         Raises:
             ConfigError: The features have another width than the reservoir.
@@ -76,7 +85,8 @@ class Reservoir:
                 f"utterance {utterance!r}: frame {frame} has a NaN or infinite feature; "
                 "listen to the recording and leave it out if it is damaged"
             )
-        priorities = _priorities(self.seed, utterance, start=offset, count=len(features))
+        if priorities is None:
+            priorities = _priorities(self.seed, utterance, start=offset, count=len(features))
         self._offer(priorities, features)
         self.seen += len(features)
 
@@ -223,6 +233,19 @@ class Reservoir:
         self._priorities[holes] = self._priorities[moved]
         self._features[holes] = self._features[moved]
         self._filled = self.capacity
+
+
+def even_priorities(seed: int, utterance: str, count: int) -> UInt64[np.ndarray, "T"]:
+    """Return priorities of the frames of an utterance that are spread evenly over their range.
+
+    Whatever share of the range is kept, that share of the frames is, rounded up or down: no
+    utterance gives more of its frames than another. Each by itself is as uniform as ever.
+    """
+    drawn = _priorities(seed, utterance, start=0, count=count)
+    width = np.uint64(2**64 // max(count, 1) - 1)
+    ranks = np.empty(count, np.uint64)
+    ranks[np.argsort(drawn)] = np.arange(count, dtype=np.uint64)
+    return ranks * width + drawn % width
 
 
 def _priorities(seed: int, utterance: str, *, start: int, count: int) -> UInt64[np.ndarray, "T"]:

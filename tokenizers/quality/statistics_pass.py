@@ -1,10 +1,12 @@
 """The second pass of a build: units of a few hours, for the subwords and the quality report.
 
-Utterances are drawn in an order that depends on the seed and their ids alone, until the hours asked
-for are there. Finished ones are kept in a journal, so a killed build goes on where it was.
+Some of the utterances that k-means learnt from are encoded once more, now that there are centroids:
+in an order that depends on the seed and their ids alone, until the hours asked for are there.
+Finished ones are kept in a journal, so a killed build goes on where it was.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,6 @@ from jaxtyping import Float, Int32
 
 from unitone import seeding
 from unitone.corpus.audio import SAMPLE_RATE
-from unitone.corpus.corpus import Corpus
 from unitone.corpus.utterance import Utterance
 from unitone.errors import CorpusError
 from unitone.logs import Progress
@@ -40,7 +41,7 @@ class CollectedUnits:
 
 
 def collect_units(
-    corpus: Corpus,
+    utterances: Sequence[Utterance],
     extractor: Extractor,
     centroids: Float[np.ndarray, "K D"],
     *,
@@ -55,20 +56,19 @@ def collect_units(
     book = Journal(journal)
     known = {record["id"]: record for record in book.records()}
     nearest = torch.from_numpy(centroids).to(extractor.device)
-    order = drawn(corpus, seed)
+    order = shuffled(utterances, seed)
     found = [_restored(u, known[u.id]) for u in order if u.id in known]
     covered = sum(item.num_samples for item in found) / SAMPLE_RATE
     rest = [u for u in order if u.id not in known]
-    stated = corpus.stated_seconds(range(len(corpus.entries)))
-    total = seconds if stated is None else min(seconds, stated)
-    with Progress("statistics", total=total, unit="s of audio") as bar:
+    stated = [one.stated_duration for one in utterances]
+    total = seconds if None in stated else min(seconds, sum(one or 0.0 for one in stated))
+    with closing(book), Progress("statistics", total=total, unit="s of audio") as bar:
         bar.advance(covered)
         for block in range(0, len(rest), 64):
             for item in extract(
                 extractor, rest[block : block + 64], workers=workers, batch_seconds=batch_seconds
             ):
                 if covered >= seconds:
-                    book.close()
                     return found
                 if not isinstance(item, Features):
                     continue
@@ -86,15 +86,14 @@ def collect_units(
                 found.append(collected)
                 covered += collected.num_samples / SAMPLE_RATE
                 bar.advance(collected.num_samples / SAMPLE_RATE)
-    book.close()
     return found
 
 
-def drawn(corpus: Corpus, seed: int) -> list[Utterance]:
-    """Return the utterances in their random order; each one's place depends on its id alone."""
+def shuffled(utterances: Sequence[Utterance], seed: int) -> list[Utterance]:
+    """Return the utterances in a random order that their ids alone decide."""
     keyed = [
         (int(seeding.stream(seed, "survey", u.id).bit_generator.random_raw()), u.id, u)
-        for u in corpus.utterances
+        for u in utterances
     ]
     return [utterance for _, _, utterance in sorted(keyed, key=lambda item: item[:2])]
 

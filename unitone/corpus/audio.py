@@ -226,6 +226,22 @@ def statistics(clip: Clip) -> Statistics:
     return Statistics(num_samples=count, mean=mean, variance=max(squares / count - mean**2, 0.0))
 
 
+def header_seconds(clip: Clip) -> float:
+    """Return how long ``clip`` is by the header of its file alone.
+
+    Raises:
+        CorpusError: the header can't be read.
+    """
+    import soundfile
+
+    try:
+        length = float(soundfile.info(clip.path).duration)
+    except (RuntimeError, TypeError, ValueError, OSError) as error:
+        raise CorpusError(f"{clip.path}: not readable as audio ({error})") from error
+    rest = max(length - clip.start, 0.0)
+    return rest if clip.duration is None else min(clip.duration, rest)
+
+
 def faintness(known: Statistics) -> str | None:
     """Return why no words can be made out of 16 kHz sound; None where they may be.
 

@@ -19,14 +19,13 @@ from pathlib import Path
 from unitone.corpus.lhotse_cuts import read_lhotse, read_shar
 from unitone.corpus.lines import first_object
 from unitone.corpus.manifests import (
-    Entry,
     Reader,
     fairseq_texts_file,
     read_nemo,
     read_plain,
     tsv_reader,
 )
-from unitone.corpus.utterance import Skipped, Utterance
+from unitone.corpus.utterance import Entry, Row, Skipped, Utterance
 from unitone.errors import ConfigError, CorpusError
 
 
@@ -66,12 +65,8 @@ class Corpus:
         # a line that can't be used says nothing of its split: it is reported with every one
         kept = tuple(e for e in self.entries if isinstance(e, Skipped) or e.split == split)
         if not any(isinstance(entry, Utterance) for entry in kept):
-            found = sorted({utterance.split for utterance in self.utterances if utterance.split})
-            others = f"found {', '.join(found)}" if found else 'no line has a "split" field; '
-            others = others if found else f"{others}leave --split out, or give every line one"
-            raise ConfigError(f"--split {split}: no utterance of {self.path} has it; {others}")
-        digest = hashlib.sha256(f"{self.sha256} {split}".encode()).hexdigest()
-        return Corpus(path=self.path, sha256=digest, entries=kept)
+            raise no_such_split(self.path, split, (one.split for one in self.utterances))
+        return Corpus(path=self.path, sha256=_of_split(self.sha256, split), entries=kept)
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -87,33 +82,66 @@ def read_corpus(path: Path | str) -> Corpus:
         CorpusError: it holds no usable utterance.
     """
     path = Path(path)
+    entries = tuple(entries_of(path))
+    if not any(isinstance(entry, Utterance) for entry in entries):
+        raise nothing_usable(path, (entry for entry in entries if isinstance(entry, Skipped)))
+    return Corpus(path=path, sha256=manifest_hash(path), entries=entries)
+
+
+def rows_of(path: Path) -> Iterator[Row | Skipped]:
+    """Yield the lines of a manifest, one after the other, their fields as yet unchecked.
+
+    Raises:
+        ConfigError: there is no such manifest, or its form is not one of the known ones.
+    """
     if not path.exists():
         raise ConfigError(f"--manifest {path}: no such file or directory")
     # absolute, so that workers in other folders find the recordings
-    entries = tuple(_without_duplicates(_reader_of(path)(path.absolute())))
-    if not any(isinstance(entry, Utterance) for entry in entries):
-        first = next((e.reason for e in entries if isinstance(e, Skipped)), "it has no lines")
-        raise CorpusError(f"{path}: no usable utterance; the first problem: {first}")
-    return Corpus(path=path, sha256=_hash(path), entries=entries)
+    return _reader_of(path)(path.absolute())
 
 
-def _without_duplicates(
-    entries: Iterable[Entry],
-) -> Iterator[Entry]:
+def entries_of(path: Path) -> Iterator[Entry]:
+    """Yield the lines of a manifest as utterances, each id once, and why others are none."""
     first_line: dict[str, int] = {}
-    for entry in entries:
-        if isinstance(entry, Utterance) and not _is_text(entry):
-            name = entry.id.encode("utf-8", "replace").decode()
-            reason = "a field holds half a surrogate pair (\\ud800 to \\udfff), which is no text"
-            yield Skipped(id=name, line=entry.line, reason=reason)
-            continue
-        if isinstance(entry, Utterance) and entry.id in first_line:
-            reason = f"duplicate id, first on line {first_line[entry.id]}"
-            yield Skipped(id=entry.id, line=entry.line, reason=reason)
-            continue
-        if isinstance(entry, Utterance):
-            first_line[entry.id] = entry.line
-        yield entry
+    for row in rows_of(path):
+        yield unique(row if isinstance(row, Skipped) else checked(row), first_line)
+
+
+def checked(row: Row) -> Entry:
+    """Return the utterance of a line, or why it has none."""
+    entry = row.entry()
+    if isinstance(entry, Utterance) and not _is_text(entry):
+        name = entry.id.encode("utf-8", "replace").decode()
+        reason = "a field holds half a surrogate pair (\\ud800 to \\udfff), which is no text"
+        return Skipped(id=name, line=entry.line, reason=reason)
+    return entry
+
+
+def unique(entry: Entry, first_line: dict[str, int]) -> Entry:
+    """Note the line of an utterance in ``first_line``, by its id; refuse a second of that id."""
+    if isinstance(entry, Skipped):
+        return entry
+    first = first_line.setdefault(entry.id, entry.line)
+    if first == entry.line:
+        return entry
+    return entry.skipped(f"duplicate id, first on line {first}")
+
+
+def nothing_usable(path: Path, skipped: Iterable[Skipped]) -> CorpusError:
+    """Return the error of a manifest without a usable utterance."""
+    first = next((one.reason for one in skipped), "it has no lines")
+    return CorpusError(f"{path}: no usable utterance; the first problem: {first}")
+
+
+def no_such_split(path: Path, split: str, found: Iterable[str | None]) -> ConfigError:
+    """Return the error of a split without an utterance; ``found`` are those of all utterances."""
+    names = sorted({name for name in found if name})
+    others = (
+        f"found {', '.join(names)}"
+        if names
+        else 'no line has a "split" field; leave --split out, or give every line one'
+    )
+    return ConfigError(f"--split {split}: no utterance of {path} has it; {others}")
 
 
 def _is_text(utterance: Utterance) -> bool:
@@ -168,8 +196,18 @@ def _json_reader(path: Path) -> Reader:
     return read_nemo if "audio_filepath" in first else read_plain
 
 
-def _hash(path: Path) -> str:
-    """Hash the bytes of all that is read (of a directory: of its cut files, in order of name)."""
+def _of_split(sha256: str, split: str) -> str:
+    return hashlib.sha256(f"{sha256} {split}".encode()).hexdigest()
+
+
+def manifest_hash(path: Path, split: str | None = None) -> str:
+    """Hash the bytes of all that is read (of a directory: of its cut files, in order of name).
+
+    Raises:
+        ConfigError: there is no such manifest.
+    """
+    if not path.exists():
+        raise ConfigError(f"--manifest {path}: no such file or directory")
     texts = fairseq_texts_file(path) if path.name.removesuffix(".gz").endswith(".tsv") else None
     files = [path, *([texts] if texts else [])]
     if path.is_dir():
@@ -178,4 +216,5 @@ def _hash(path: Path) -> str:
     for file in files:
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()
+    whole = digest.hexdigest()
+    return whole if split is None else _of_split(whole, split)

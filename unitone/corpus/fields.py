@@ -50,6 +50,11 @@ def seconds(value: Any, name: str) -> float | None:
     return found
 
 
+def quick_seconds(value: Any) -> float | None:
+    """Return a plain number of seconds above 0, None for anything else; for rows."""
+    return float(value) if type(value) in (float, int) and 0 < value < LONGEST else None
+
+
 def channel(value: Any, name: str = "channel") -> int | None:
     """Return the number of a channel, counted from 0."""
     if value is None:

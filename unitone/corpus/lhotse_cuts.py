@@ -6,15 +6,15 @@ beginning of the *recording*: cutting shifts the one and leaves the other.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from unitone.corpus import fields
 from unitone.corpus.lines import json_lines
-from unitone.corpus.manifests import Entry
 from unitone.corpus.stored_cuts import StoredCut, archived
-from unitone.corpus.utterance import Label, Skipped, Utterance
+from unitone.corpus.utterance import Entry, Label, Row, Skipped, Utterance
 from unitone.errors import CorpusError
 
 ALIGNMENTS = ("phone", "phones", "phoneme", "char")
@@ -23,20 +23,17 @@ EDGE = 0.1
 """Seconds by which a supervision may stick out of its cut and still be heard whole."""
 
 
-def read_lhotse(path: Path) -> Iterator[Entry]:
+def read_lhotse(path: Path) -> Iterator[Row | Skipped]:
     """Read Lhotse cuts, JSON lines."""
     for line, record in json_lines(path):
         if isinstance(record, Skipped):
             yield record
             continue
-
-        def convert(cut: Any, number: int = line.number) -> Utterance:
-            return utterance_of_cut(cut, line=number, folder=path.parent)
-
-        yield _entry(record, path, line=line.number, convert=convert)
+        convert = partial(utterance_of_cut, line=line.number, folder=path.parent)
+        yield _row(record, path, line=line.number, convert=convert)
 
 
-def read_shar(path: Path) -> Iterator[Entry]:
+def read_shar(path: Path) -> Iterator[Row | Skipped]:
     """Read a Lhotse Shar directory; of its fields, only recordings.
 
     Raises:
@@ -52,11 +49,37 @@ def read_shar(path: Path) -> Iterator[Entry]:
             if isinstance(found, Skipped):
                 yield replace(found, line=number)
                 continue
+            attach = partial(_with_recording, recording=recording, line=number, folder=path)
+            yield _row(found, shard, line=number, convert=attach)
 
-            def attach(cut: Any, number: int = number, recording: Any = recording) -> Utterance:
-                return _with_recording(cut, recording, line=number, folder=path)
 
-            yield _entry(found, shard, line=number, convert=attach)
+def _row(
+    record: Mapping[str, Any], path: Path, *, line: int, convert: Callable[[Any], Utterance]
+) -> Row:
+    """Return the row of a cut; making Lhotse's object of it takes fifty times as long."""
+    name = record.get("id")
+    return Row(
+        id=name if isinstance(name, str) and name else None,
+        seconds=fields.quick_seconds(record.get("duration")),
+        split=_quick_split(record),
+        entry=partial(_entry, record, path, line=line, convert=convert),
+    )
+
+
+def _quick_split(record: Mapping[str, Any]) -> Any:
+    """Return the split that a cut or all its supervisions name; ``...`` where it takes a look."""
+    own = _custom_split(record)
+    if own is None and "tracks" not in record:
+        spoken = record.get("supervisions")
+        names = {_custom_split(one) for one in (spoken if isinstance(spoken, list) else ())}
+        own = names.pop() if len(names) == 1 else None
+    return own or ...
+
+
+def _custom_split(record: Any) -> str | None:
+    custom = record.get("custom") if isinstance(record, Mapping) else None
+    split = custom.get("split") if isinstance(custom, Mapping) else None
+    return split if isinstance(split, str) else None
 
 
 def _entry(
@@ -94,7 +117,7 @@ def _recordings(shard: Path) -> Iterator[Any]:
     yield from ("" for _ in json_lines(shard))
 
 
-def _with_recording(cut: Any, recording: Any, *, line: int, folder: Path) -> Utterance:
+def _with_recording(cut: Any, *, recording: Any, line: int, folder: Path) -> Utterance:
     from lhotse.serialization import deserialize_item
 
     if isinstance(recording, tuple):

@@ -1,21 +1,21 @@
-"""Readers of manifests: each takes a path and yields an utterance, or a reason, for every line.
+"""Readers of manifests: each takes a path and yields a row, or a reason, for every line.
 
-Fields are read as the toolkit means them whose form it is; a known one that isn't supported makes
-the line a listed one.
+A row's fields are read when its entry is asked for, as the toolkit means them whose form it is; a
+known one that isn't supported makes the line a listed one.
 """
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unitone.corpus import fields
 from unitone.corpus.lines import Line, json_lines, read_lines
-from unitone.corpus.utterance import Skipped, Utterance
+from unitone.corpus.utterance import Entry, Row, Skipped, Utterance
 from unitone.errors import ConfigError, CorpusError
 
-Entry = Utterance | Skipped
-Reader = Callable[[Path], Iterator[Entry]]
+Reader = Callable[[Path], Iterator[Row | Skipped]]
 
 SPLITS = ("train", "dev", "test")
 """Common Voice's lists that are a split."""
@@ -38,25 +38,22 @@ _NEMO_NAMES = {
 _TRANSLATES = ("ast", "s2t_translation")
 
 
-def _read_records(
-    path: Path, convert: Callable[[dict[str, Any], Line], Utterance]
-) -> Iterator[Entry]:
-    for line, record in json_lines(path):
-        if isinstance(record, Skipped):
-            yield record
-            continue
-        try:
-            yield convert(record, line)
-        except (CorpusError, OSError) as error:
-            name = record.get("id")
-            yield Skipped(
-                id=name if isinstance(name, str) else None,
-                line=line.number,
-                reason=f"{path.name} line {line.number}: {error}",
-            )
+def _entry(
+    path: Path, convert: Callable[[dict[str, Any], Line], Utterance], record: Any, line: Line
+) -> Entry:
+    """Return what ``convert`` makes of a record, or why it can't."""
+    try:
+        return convert(record, line)
+    except (CorpusError, OSError) as error:
+        name = record.get("id")
+        return Skipped(
+            id=name if isinstance(name, str) else None,
+            line=line.number,
+            reason=f"{path.name} line {line.number}: {error}",
+        )
 
 
-def read_plain(path: Path) -> Iterator[Entry]:
+def read_plain(path: Path) -> Iterator[Row | Skipped]:
     """Read our own JSON lines."""
 
     def convert(record: dict[str, Any], line: Line) -> Utterance:
@@ -75,7 +72,27 @@ def read_plain(path: Path) -> Iterator[Entry]:
             **fields.common(record),
         )
 
-    return _read_records(path, convert)
+    for line, record in json_lines(path):
+        if isinstance(record, Skipped):
+            yield record
+            continue
+        yield Row(
+            id=_quick_id(record),
+            seconds=fields.quick_seconds(record.get("duration")),
+            split=record.get("split") or None,
+            entry=partial(_entry, path, convert, record, line),
+        )
+
+
+def _quick_id(record: Mapping[str, Any]) -> str | None:
+    """Return the id as `fields.label` reads it; None where it refuses."""
+    value = record.get("id")
+    if type(value) is str:
+        return value or None
+    try:
+        return fields.label(value, "id")
+    except CorpusError:
+        return None
 
 
 def _plain_times(record: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -98,39 +115,73 @@ def _plain_times(record: Mapping[str, Any]) -> tuple[float | None, float | None]
     return start, duration
 
 
-def read_nemo(path: Path) -> Iterator[Entry]:
+def read_nemo(path: Path) -> Iterator[Row | Skipped]:
     """Read a NeMo manifest; segments of one file and start are told apart by their ids."""
     seen: set[str] = set()
-
-    def convert(record: dict[str, Any], line: Line) -> Utterance:
-        fields.refuse(record, _NEMO_NAMES)
-        audio = _audio(path, record.get("audio_filepath"), "audio_filepath")
-        offset = fields.seconds(record.get("offset"), "offset")
-        duration = fields.seconds(record.get("duration"), "duration") or None  # 0: not known
-        if offset and duration is None and record.get("duration") is not None:
-            raise CorpusError("a segment of 0 s")
-        selected = record.get("channel_selector")
-        channel = None if selected == "average" else fields.channel(selected, "channel_selector")
-        name = fields.label(record.get("id"), "id")
-        if name is None:
-            stem = str(Path(record["audio_filepath"]).with_suffix(""))
-            name = stem if offset is None else f"{stem}-{offset:.3f}"
-            if name in seen:
-                name = f"{stem}-{offset or 0.0!r}-{duration!r}"
-                name = name if channel is None else f"{name}-{channel}"
-            seen.add(name)
-        return Utterance(
+    for line, record in json_lines(path):
+        if isinstance(record, Skipped):
+            yield record
+            continue
+        try:
+            name = _nemo_name(record, seen)
+        except CorpusError:
+            name = None
+        yield Row(
             id=name,
-            line=line.number,
-            audio=audio,
-            start=offset or 0.0,
-            duration=duration,
-            stated_duration=duration,
-            channel=channel,
-            **_nemo_texts(record),
+            seconds=fields.quick_seconds(record.get("duration")),
+            split=record.get("split") or None,
+            entry=partial(_entry, path, partial(_nemo_utterance, path, name), record, line),
         )
 
-    return _read_records(path, convert)
+
+def _nemo_name(record: Mapping[str, Any], seen: set[str]) -> str:
+    """Return the id, or one made of the place of the segment; note a made one in ``seen``.
+
+    Raises:
+        CorpusError: the place can't be told.
+    """
+    fields.refuse(record, _NEMO_NAMES)
+    offset, duration, channel = _nemo_place(record)
+    name = fields.label(record.get("id"), "id")
+    if name is None:
+        audio = fields.required(fields.text(record.get("audio_filepath"), ""), "audio_filepath")
+        stem = str(Path(audio).with_suffix(""))
+        name = stem if offset is None else f"{stem}-{offset:.3f}"
+        if name in seen:
+            name = f"{stem}-{offset or 0.0!r}-{duration!r}"
+            name = name if channel is None else f"{name}-{channel}"
+        seen.add(name)
+    return name
+
+
+def _nemo_place(record: Mapping[str, Any]) -> tuple[float | None, float | None, int | None]:
+    """Return offset, duration and channel."""
+    offset = fields.seconds(record.get("offset"), "offset")
+    duration = fields.seconds(record.get("duration"), "duration") or None  # 0: not known
+    if offset and duration is None and record.get("duration") is not None:
+        raise CorpusError("a segment of 0 s")
+    selected = record.get("channel_selector")
+    return (
+        offset,
+        duration,
+        None if selected == "average" else fields.channel(selected, "channel_selector"),
+    )
+
+
+def _nemo_utterance(path: Path, name: str | None, record: dict[str, Any], line: Line) -> Utterance:
+    fields.refuse(record, _NEMO_NAMES)
+    audio = _audio(path, record.get("audio_filepath"), "audio_filepath")
+    offset, duration, channel = _nemo_place(record)
+    return Utterance(
+        id=fields.required(name or fields.label(record.get("id"), "id"), "id"),
+        line=line.number,
+        audio=audio,
+        start=offset or 0.0,
+        duration=duration,
+        stated_duration=duration,
+        channel=channel,
+        **_nemo_texts(record),
+    )
 
 
 def _nemo_texts(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,25 +209,26 @@ def _nemo_texts(record: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-def read_fairseq(path: Path) -> Iterator[Entry]:
+def read_fairseq(path: Path) -> Iterator[Row | Skipped]:
     """Read a fairseq TSV.
 
     Raises:
         CorpusError: the file of texts has more lines or fewer.
     """
     texts = _fairseq_texts(path)
-    rows = list(read_lines(path))
-    while len(rows) > 1 and rows[-1].text is not None and not rows[-1].text.strip():
-        rows.pop()
-    if texts is not None and len(texts) != len(rows) - 1:
-        raise CorpusError(
-            f"{fairseq_texts_file(path)} has {len(texts)} lines, {path} names {len(rows) - 1} "
-            "recordings: they don't belong together"
-        )
-    if rows and rows[0].text is None:
-        raise CorpusError(rows[0].error)
-    root = path.parent / (rows[0].text or "").strip() if rows else path.parent
-    for row in rows[1:]:
+    if texts is not None:
+        named = sum(1 for _ in _without_blank_end(path)) - 1
+        if len(texts) != named:
+            raise CorpusError(
+                f"{fairseq_texts_file(path)} has {len(texts)} lines, {path} names {named} "
+                "recordings: they don't belong together"
+            )
+    rows = _without_blank_end(path)
+    first = next(rows, Line(1, ""))
+    if first.text is None:
+        raise CorpusError(first.error)
+    root = path.parent / first.text.strip()
+    for row in rows:
         name, _, samples = (row.text or "").partition("\t")
         text = None if texts is None else texts[row.number - 2]
         reason = row.error or (text.error if text is not None else "")
@@ -186,13 +238,26 @@ def read_fairseq(path: Path) -> Iterator[Entry]:
         if reason:
             yield Skipped(line=row.number, reason=reason)
             continue
-        yield Utterance(
+        utterance = Utterance(
             id=str(Path(name).with_suffix("")),
             line=row.number,
             audio=root / name,
             stated_duration=int(samples) / 16_000 or None,
             text=None if text is None else text.text,
         )
+        yield _row(utterance)
+
+
+def _without_blank_end(path: Path) -> Iterator[Line]:
+    """Yield the first line and all to the last that isn't blank."""
+    blank: list[Line] = []
+    for line in read_lines(path):
+        if line.number > 1 and line.text is not None and not line.text.strip():
+            blank.append(line)
+            continue
+        yield from blank
+        blank.clear()
+        yield line
 
 
 def fairseq_texts_file(path: Path) -> Path | None:
@@ -214,7 +279,12 @@ def _fairseq_texts(path: Path) -> list[Line] | None:
     return [line.with_text(None if line.text is None else line.text.strip()) for line in lines]
 
 
-def read_common_voice(path: Path) -> Iterator[Entry]:
+def _row(utterance: Utterance) -> Row:
+    """Return the row of an utterance of a TSV, whose few fields are read at once."""
+    return Row(utterance.id, utterance.stated_duration, utterance.split, lambda: utterance)
+
+
+def read_common_voice(path: Path) -> Iterator[Row | Skipped]:
     """Read a TSV of Common Voice: ``clips/`` beside it, its name the split, a line a recording."""
     lines = read_lines(path)
     header = next(lines)
@@ -235,7 +305,7 @@ def read_common_voice(path: Path) -> Iterator[Entry]:
         if not row["path"]:
             yield Skipped(line=line.number, reason=f"{path.name} line {line.number}: no path")
             continue
-        yield Utterance(
+        utterance = Utterance(
             id=str(Path(row["path"]).with_suffix("")),
             line=line.number,
             audio=path.parent / "clips" / row["path"],
@@ -245,6 +315,7 @@ def read_common_voice(path: Path) -> Iterator[Entry]:
             language=row.get("locale") or None,
             split=path.stem if path.stem in SPLITS else None,
         )
+        yield _row(utterance)
 
 
 def _unquoted(sentence: str) -> str | None:

@@ -1,9 +1,11 @@
 """The options every stage that reads a corpus shares."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from unitone.corpus.corpus import Corpus, read_corpus
+from unitone.corpus.draw import Draw, draw
 from unitone.errors import CorpusError
 
 
@@ -31,3 +33,19 @@ class ReadingConfig:
         if self.strict and corpus.skipped:
             raise CorpusError(f"--strict: {corpus.skipped[0].reason}")
         return corpus
+
+    def draw(self, seconds: float, *, seed: int) -> Draw:
+        """Draw utterances of ``seconds`` of speech, the whole corpus where it has no more.
+
+        Raises:
+            ConfigError: as `corpus`.
+            CorpusError: as `corpus`.
+        """
+        if seconds == math.inf:
+            return Draw.of(self.corpus())
+        made = draw(
+            self.manifest, split=self.split, seconds=seconds, seed=seed, workers=self.workers
+        )
+        if self.strict and made.skipped:
+            raise CorpusError(f"--strict: {made.skipped[0].reason}")
+        return made

@@ -1,10 +1,10 @@
 """The record of one utterance, as every reader makes it and every stage uses it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from unitone.corpus.audio import Clip
@@ -72,6 +72,25 @@ class Skipped:
     def to_json(self) -> dict[str, str | int | None]:
         """Return the record as ``skipped.jsonl`` has it."""
         return {"id": self.id, "line": self.line, "reason": self.reason}
+
+
+Entry = Utterance | Skipped
+
+
+class Row(NamedTuple):
+    """A line of a manifest before its fields are looked at, but for those that a draw goes by.
+
+    A tuple: a draw makes millions of them and looks into few.
+    """
+
+    id: str | None
+    """None where it can't be told; then ``entry`` says why."""
+    seconds: float | None
+    """As stated, unchecked; None where it isn't."""
+    split: Any
+    """A text or None, unchecked; anything else where only ``entry`` tells."""
+    entry: Callable[[], Entry]
+    """Check all fields: the utterance, or why there is none."""
 
 
 def file_name(utterance_id: str, suffix: str) -> str:
