@@ -11,6 +11,7 @@ short utterances of yours. ``--compile``, ``--workers`` and ``--parallel`` are n
 import dataclasses
 import json
 import logging
+import multiprocessing
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -84,6 +85,11 @@ def certify(config: CertifyConfig[Any], *, say: Callable[[str], None] = print) -
     Raises:
         ConfigError, CorpusError, CheckpointError: the set-up can't be trained at all.
     """
+    name = family.of_size(config.config)
+    # imported once for all processes that the checks start
+    multiprocessing.set_forkserver_preload(
+        ["unitone.lm.certify.setup", f"unitone.lm.{name}.training"]
+    )
     with tempfile.TemporaryDirectory(prefix="unitone-certify-") as folder:
         own = {field.name for field in dataclasses.fields(LmConfig)}
         lm = LmConfig(**{name: getattr(config, name) for name in own})

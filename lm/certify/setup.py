@@ -21,7 +21,7 @@ from unitone.lm.certify import corpus
 from unitone.lm.data.mixture import Item, Mixture, examples, total
 from unitone.lm.tasks import Task
 from unitone.lm.training import LmConfig, Training
-from unitone.train.certify.setup import SetUp, small
+from unitone.train.certify.setup import SetUp, silent, small
 from unitone.train.distributed import World
 
 POSITIONS = (512, 1024, 2048, 4096, 8192)
@@ -43,7 +43,8 @@ class LmSetUp(SetUp):
     def prepared(self) -> Training:
         """Return the family's parts, new ones at every call."""
         name = family.of_size(self.lm.config)
-        made: Training = family.module(name, "training").prepare(self.lm, ALONE)
+        with silent():
+            made: Training = family.module(name, "training").prepare(self.lm, ALONE)
         return made
 
     @cached_property

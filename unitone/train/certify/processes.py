@@ -10,6 +10,7 @@ import time
 import traceback
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -40,6 +41,8 @@ def work(setup: SetUp, way: Way, rank: int, port: int) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+    with Path(os.devnull).open("w") as nowhere:  # the backends warn in C++
+        os.dup2(nowhere.fileno(), 2)
     try:
         with distributed.started("cpu"):
             setup.train(way, replace(_config(setup), parallel=way))
