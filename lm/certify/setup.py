@@ -112,7 +112,7 @@ def set_up(config: LmConfig[Any], folder: Path, *, given: bool) -> LmSetUp:
     raise first
 
 
-def _brought(folder: Path) -> Sequence[dict[str, Path]]:
+def _brought(folder: Path) -> Sequence[dict[str, Any]]:
     features = {"features": folder / "features"}
     embeddings = {"speaker_embeddings": folder / "embeddings.safetensors"}
     return ({}, features, embeddings, features | embeddings)

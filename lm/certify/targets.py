@@ -190,7 +190,7 @@ class _Predictions(TorchDispatchMode):
     """Keeps the log-probabilities that are computed, a row for each prediction."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

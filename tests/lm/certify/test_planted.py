@@ -31,7 +31,7 @@ from unitone.lm.interop.opt import OptConfig, OptModel
 from unitone.lm.training import TRAINING, LmConfig
 from unitone.nn import transformer
 from unitone.nn.transformer import TransformerConfig
-from unitone.train import distributed, optim, trainer
+from unitone.train import distributed
 from unitone.train.certify import processes
 from unitone.train.certify.setup import SetUp
 from unitone.train.config import OptimConfig
@@ -90,7 +90,7 @@ def test_01_gradients_that_fsdp_does_not_reduce(
 
 def work_unreduced(setup: SetUp, way: processes.Way, rank: int, port: int) -> None:
     """Train in a process of its own, in which nothing wraps the network."""
-    distributed.wrap = lambda network, **_: network  # type: ignore[assignment]
+    distributed.wrap = lambda network, **_: network
     WORK(setup, way, rank, port)
 
 
@@ -100,7 +100,7 @@ WORK = processes.work
 def test_02_fp32_under_a_bf16_flag(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """As OmniVoice#212."""
     with found_by("precision", make, precision="bf16"):
-        monkeypatch.setattr(trainer.torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+        monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
 
 
 def test_03_a_resumed_job_that_restarts_its_data(
@@ -165,7 +165,7 @@ def test_07_weight_decay_on_norms(make: Make, monkeypatch: pytest.MonkeyPatch) -
         return adamw([{**group, "weight_decay": most} for group in groups], **settings)
 
     with found_by("decay", make):
-        monkeypatch.setattr(optim.torch.optim, "AdamW", decaying)
+        monkeypatch.setattr(torch.optim, "AdamW", decaying)
 
 
 def test_08_a_scheduler_that_is_stepped_twice(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unitone import seeding
 from unitone.train.certify.setup import Finding, SetUp, Trained
@@ -126,7 +126,7 @@ class _Judged(Trained):
         for seed in (0, 1):
             with seeding.reseeded(seed, *names, device=device), torch.no_grad():
                 found.append(self.losses())
-        return max(abs(a - b) for a, b in zip(*found, strict=True))
+        return float(max(abs(a - b) for a, b in zip(*found, strict=True)))
 
     def validate(self, step: int) -> dict[str, float]:
         self.training += sum(m.training for n in self.networks.values() for m in n.modules())
@@ -141,11 +141,19 @@ def validation(setup: SetUp) -> Finding:
     setup.train("validation", config, networks=judged.networks, validate=judged.validate)
     after = sum(not network.training for network in judged.networks.values())
     random = judged.twice("training")
+    drops = sum(_drops(part) for n in judged.networks.values() for part in n.modules())
     return Finding(
         what="validation is without dropout, training with it",
         figure=f"two validations with other random numbers differ by {max(judged.apart):.3g}, two "
-        f"losses in training by {random:.3g}; {judged.training} modules validated in training "
-        f"mode, {after} networks trained in evaluation mode",
-        passed=max(judged.apart) == 0 and not judged.training and not after,
+        f"losses in training by {random:.3g}, with {drops} dropouts; {judged.training} modules "
+        f"validated in training mode, {after} networks trained in evaluation mode",
+        passed=max(judged.apart) == 0
+        and not judged.training
+        and not after
+        and (random > 0 or not drops),
         cure="dropout that doesn't ask self.training, or a network that isn't switched",
     )
+
+
+def _drops(part: nn.Module) -> bool:
+    return isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0

@@ -104,7 +104,7 @@ def _launch(setup: SetUp, way: Way) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context(
+    context: Any = multiprocessing.get_context(
         "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     )
     ranks = [context.Process(target=partial(work, setup, way, r, port)) for r in range(2)]
@@ -118,11 +118,12 @@ def _launch(setup: SetUp, way: Way) -> None:
             time.sleep(0.05)
     finally:
         for rank in ranks:
-            rank.kill() if rank.is_alive() else None
+            rank.kill()
             rank.join()
-    reports = sorted(setup.folder.glob(f"{way}-*.failed"))
-    if reports:
-        raise UnitoneError(reports[0].read_text(encoding="utf-8").splitlines()[0])
+    reports = [*setup.folder.glob(f"{way}-*.failed")]
+    if reports:  # the later one has lost the other
+        first = min(reports, key=lambda path: path.stat().st_mtime_ns)
+        raise UnitoneError(first.read_text(encoding="utf-8").splitlines()[0])
     if any(rank.exitcode for rank in ranks):
         codes = ", ".join(str(rank.exitcode) for rank in ranks)
         raise UnitoneError(f"two processes ended with {codes}")

@@ -75,7 +75,7 @@ def _apart(one: Run, other: Run) -> float:
     curves = [[record["loss"] for record in _alone(run)] for run in (one, other)]
     if len(curves[0]) != len(curves[1]):
         return float("inf")
-    return max(abs(a - b) for a, b in zip(*curves, strict=True))
+    return float(max(abs(a - b) for a, b in zip(*curves, strict=True)))
 
 
 def _alone(run: Run) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ class _Products(TorchDispatchMode):
     """Counts the multiplications of matrix products by the precision they are done in."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.work: Counter[torch.dtype] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
