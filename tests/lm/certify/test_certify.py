@@ -1,6 +1,7 @@
 """``unitone certify``: nothing wrong in the smallest size of each family; its output and errors."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from unitone.lm.certify.command import CHECKS, main
 from unitone.lm.certify.setup import LmSetUp
 from unitone.train.certify.setup import Finding
 
+ROOT = Path(__file__).resolve().parents[3]
 QUICK = ["--device", "cpu", "--threads", "1"]
 SMALLEST = [next(iter(family.module(name, "model").SIZES)) for name in family.names()]
 
@@ -69,3 +71,8 @@ def test_what_cannot_be_trained_is_an_error(capsys: pytest.CaptureFixture[str]) 
     assert "--ctc must be 0 or more" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"--checks orders: there are .*nearest is order"):
         command.CertifyConfig(options=None, checks=("orders",))
+
+
+def test_the_page_shows_every_check() -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert re.findall(r"^holds  (\w+)", page, re.MULTILINE) == [*CHECKS]

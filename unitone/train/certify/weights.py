@@ -62,10 +62,11 @@ def decay(setup: SetUp) -> Finding:
                 difference = (parameter.detach() - other[name].detach()).abs().max()
                 moved[f"{network}.{name}"] = float(difference)
                 shapes[f"{network}.{name}"] = parameter.ndim
+    start = setup.networks()
     vectors = {name: by for name, by in moved.items() if shapes[name] < 2}
     matrices = {name: by for name, by in moved.items() if shapes[name] >= 2}
     decayed = sorted(name for name, by in vectors.items() if by)
-    spared = sorted(name for name, by in matrices.items() if not by and _filled(runs[1], name))
+    spared = sorted(name for name, by in matrices.items() if not by and _filled(start, name))
     return Finding(
         what="weight decay takes from matrices, not from norms and biases",
         figure=f"a step with {strength:g} moves {len(decayed)} of {len(vectors)} vectors and "
