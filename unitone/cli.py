@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "synthesize": ("unitone.codecs.synthesize", "Make waveforms of the units or codes of shards"),
     "features": ("unitone.tokenizers.features", "Write the SSL features of recordings as .npy"),
     "train": ("unitone.lm.train", "Train a language model on token shards"),
+    "certify": ("unitone.lm.certify.command", "Check a training set-up in a minute"),
     "decode": ("unitone.lm.decode", "Recognize, synthesize, translate, classify a corpus"),
     "transcribe": ("unitone.lm.transcribe", "Say what is said in recordings"),
     "speak": ("unitone.lm.speak", "Say a text"),

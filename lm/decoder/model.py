@@ -136,6 +136,8 @@ class LanguageModel(Decoder):
         layers = self.config.transformer.layers
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
+                if name.endswith(".bias"):  # torch draws it from the process's random state
+                    parameter.zero_()
                 continue
             residual = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
             deviation = 0.02 / (2 * layers) ** 0.5 if residual else 0.02

@@ -36,10 +36,12 @@ def table_of(config: DecoderConfig) -> tuple[DecoderTask, ...]:
     rows = tasks.select(table, config.tasks) if config.tasks else table
     weights = config.mixture.weights
     tasks.select(rows, weights)  # refuses names that aren't there
-    if config.speaker_embeddings is not None and not any("voice" in row.fields for row in rows):
-        raise ConfigError(
-            "--speaker-embeddings: no task reads {voice}; add a row that does, or leave it out"
-        )
+    for option, field_of in (("speaker_embeddings", "voice"), ("features", "features")):
+        if getattr(config, option) is not None and not any(field_of in row.fields for row in rows):
+            name = option.replace("_", "-")  # the model would have a projection that nothing trains
+            raise ConfigError(
+                f"--{name}: no task reads {{{field_of}}}; add a row that does, or leave it out"
+            )
     return tuple(
         dataclasses.replace(
             row,

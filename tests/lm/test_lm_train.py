@@ -156,6 +156,7 @@ def test_from_shards_to_a_model_that_loads(
         (["--split", "nobody"], 1, "no utterance of split nobody"),
         (["--context", "4"], 2, "every example is longer than"),
         (["--init", "nowhere"], 2, "nowhere: no such directory"),
+        (["--features", "vectors"], 2, "--features: no task reads {features}"),
     ],
 )
 def test_bad_input(

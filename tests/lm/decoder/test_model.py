@@ -197,3 +197,16 @@ def test_heads_without_pairs() -> None:
     for width in (7, 0):
         with pytest.raises(ConfigError, match=f"head_width must be even.*got {width}"):
             replace(SHAPE, head_width=width)
+
+
+def test_first_weights_are_the_generators_alone() -> None:
+    """Whatever torch's global random state is; biases and projections of vectors included."""
+    models = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        config = replace(size("lm-tiny", vocab_size=40, features=5), voice=3)
+        models.append(LanguageModel(config, generator=torch.Generator().manual_seed(0)))
+    for (name, one), other in zip(
+        models[0].named_parameters(), models[1].parameters(), strict=True
+    ):
+        assert torch.equal(one, other), name

@@ -1,0 +1,1 @@
+"""``unitone certify``: checks a training set-up of any model family in a minute."""
