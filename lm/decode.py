@@ -62,8 +62,9 @@ class DecodeConfig(Generic[Decoding]):
     batch_tokens: int = MAX_TOKENS
     """Positions that are in memory at a time: prompts and new tokens, padding included, of every
     beam, candidate and twin (--guidance). What is decoded doesn't depend on it."""
-    precision: family.Precision = "fp32"
-    """fp32 or bf16, which is faster where the processor has it and rounds differently."""
+    precision: family.DecodingPrecision = "fp32"
+    """fp32; bf16, which is faster where the processor has it; or int8, on a CPU: weights and, as
+    they come, the rows they are multiplied with. The latter two round differently."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     seed: int = 0

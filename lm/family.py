@@ -64,7 +64,10 @@ TOKENIZER_FILES = ("passport.json", "kmeans.safetensors", "units.model", "text.m
 """What of a tokenizer directory goes into a model directory; its logs and reports don't."""
 
 Precision = Literal["fp32", "bf16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Of weights on disk or in memory."""
+DecodingPrecision = Literal["fp32", "bf16", "int8"]
+"""int8: fp32 in memory, of which what generates makes matrices in int8."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 
 
 def names() -> dict[str, str]:
@@ -156,6 +159,8 @@ class LoadedModel:
     None: not known."""
     learnt: Learnt = UNKNOWN
     """What training has seen."""
+    int8: bool = False
+    """Whether it is to generate with matrices in int8."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -278,13 +283,15 @@ def _check_parts(model: Any, vocabulary: Vocabulary, tokenizer: Path | None) -> 
     return context
 
 
-def load(folder: Path | str, *, device: str = "auto", precision: Precision = "fp32") -> LoadedModel:
+def load(
+    folder: Path | str, *, device: str = "auto", precision: DecodingPrecision = "fp32"
+) -> LoadedModel:
     """Read a model directory, or the best one of a run, and check that its parts belong together.
 
     Args:
         folder: what `save` wrote.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: of the weights in memory.
+        precision: of the weights in memory, or int8 for what generates, on a CPU.
 
     Raises:
         ConfigError: there is no such directory or device, or the tokenizer is another one's.
@@ -331,6 +338,7 @@ def load(folder: Path | str, *, device: str = "auto", precision: Precision = "fp
         codes=stored.codes,
         null_share=stored.null_share,
         learnt=stored.learnt,
+        int8=precision == "int8",
     )
 
 

@@ -10,6 +10,7 @@ from unitone import program
 from unitone.codecs.synthesize import write_wave
 from unitone.config import command_line
 from unitone.errors import ConfigError
+from unitone.lm.family import DecodingPrecision
 from unitone.lm.inference import open_model
 
 logger = logging.getLogger(__name__)
@@ -33,13 +34,17 @@ class SpeakConfig:
     """Directory of a unit decoder or of the model's codec; default: the model's own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    precision: DecodingPrecision = "fp32"
+    """fp32, bf16 where the processor has it, or int8, on a CPU."""
 
 
 def speak(config: SpeakConfig) -> None:
     """Write the sound."""
     if config.out.suffix.lower() != ".wav":
         raise ConfigError(f"--out {config.out}: what is written is WAV, call it *.wav")
-    model = open_model(config.model, device=config.device, decoder=config.decoder)
+    model = open_model(
+        config.model, device=config.device, decoder=config.decoder, precision=config.precision
+    )
     sound = model.speak(
         config.text, speaker=config.speaker, language=config.language, prompt=config.prompt
     )

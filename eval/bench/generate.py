@@ -4,6 +4,9 @@
 number of threads and of new tokens, and take turns; the table shows the median and the ratio.
 Tokens are compared one by one. In bf16 the two round differently, and after the first tie that
 falls the other way the rest differs, so what is compared there is what came before.
+
+A step can't be shorter than reading its weights takes; the last column says how much of a step that
+is (`unitone.eval.bench.limits`).
 """
 
 import statistics
@@ -19,6 +22,7 @@ from torch import Tensor
 
 from unitone import seeding
 from unitone.config import command_line
+from unitone.eval.bench.limits import read_rate
 from unitone.lm.decoder.generation import generate, prepare
 from unitone.lm.decoder.layout import Example
 from unitone.lm.decoder.model import LanguageModel, size
@@ -52,6 +56,8 @@ class Row:
     theirs: float
     """Seconds of a run, median."""
     ours: float
+    reading: float
+    """Seconds of reading the weights once."""
     same: float
     """Share of the tokens that are equal, up to the first that differs in each row."""
 
@@ -65,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         f"greedy decoding, {config.size}, prompts of {config.prompt}, {config.new} new tokens, "
         f"{config.threads} threads, torch {torch.__version__}, median of {config.repeats}"
     )
-    print("precision  batch  transformers    unitone   ratio  tokens equal")
+    print("precision  batch  transformers    unitone   ratio  tokens equal  reading weights")
     for precision in DTYPES:
         for batch in config.batches:
             row = measure(config, precision=precision, batch=batch)
@@ -73,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
             print(
                 f"{precision:9}  {batch:5}  {row.theirs * per:9.2f} ms  {row.ours * per:6.2f} ms"
                 f"  {row.theirs / row.ours:6.2f}  {row.same:12.1%}"
+                f"  {row.reading * 1000:5.2f} ms {row.reading * config.new / row.ours:5.0%}"
             )
     print(f"milliseconds a step of the whole batch; the goal is a ratio of {GOAL:g}")
     return 0
@@ -95,7 +102,9 @@ def measure(config: BenchConfig, *, precision: str, batch: int) -> Row:
             started = time.perf_counter()
             generated[name] = side(config.new)
             seconds[name].append(time.perf_counter() - started)
+    num_bytes = sum(one.numel() * one.element_size() for one in model.parameters())
     return Row(
+        reading=num_bytes / read_rate(num_bytes),
         precision=precision,
         batch=batch,
         theirs=statistics.median(seconds["theirs"]),
