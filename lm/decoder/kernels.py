@@ -62,15 +62,13 @@ class PackedMatrix:
         added: Tensor = _sum(x, to, self._packed, None, "add")
         return added
 
-    def row(self, x: Float[Tensor, "I"]) -> Float[Tensor, "O"]:
-        """Return W x."""
-        return self(x[None])[0] if self._plain is None else torch.mv(self._plain, x)
+    def row(self, x: Float[Tensor, "1 I"]) -> Float[Tensor, "1 O"]:
+        """Return x W^T of a single row."""
+        return self(x) if self._plain is None else torch.mm(x, self._plain.t())
 
-    def add_row(self, x: Float[Tensor, "I"], to: Float[Tensor, "O"]) -> Float[Tensor, "O"]:
-        """Return ``to`` + W x."""
-        if self._plain is None:
-            return self.add(x[None], to[None])[0]
-        return torch.addmv(to, self._plain, x)
+    def add_row(self, x: Float[Tensor, "1 I"], to: Float[Tensor, "1 O"]) -> Float[Tensor, "1 O"]:
+        """Return ``to`` + x W^T."""
+        return self.add(x, to) if self._plain is None else torch.addmm(to, x, self._plain.t())
 
 
 @functools.cache
@@ -95,13 +93,14 @@ class PackedLinear(nn.Module):
         self.weight, self.bias = weight, bias
         self._int8 = Int8Matrix(weight) if int8 else None
         self._packed = None if int8 else pack(weight)
+        self._plain = plain_is_faster(weight.dtype)
 
     def forward(self, x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
         """Return x W^T + b."""
         if self._int8 is not None:
             product = self._int8(x)
             return product if self.bias is None else product.add_(self.bias)
-        if self._packed is None:
+        if self._packed is None or (self._plain and x.numel() == x.shape[-1]):
             return F.linear(x, self.weight, self.bias)
         return multiply(x, self._packed, self.bias)
 
@@ -191,7 +190,7 @@ class FusedTransformer(nn.Module):
         turn = self._turns[positions]
         stored = None if cache is None else cache.reserve(x.shape[1])
         if stored is not None and x.shape[:2] == (1, 1) and x.dtype == torch.float32:
-            x = self._row(x[0, 0], turn[0, 0], mask, stored)[None, None]
+            x = self._row(x[0], turn, mask, stored)[None]
         else:
             for layer, block in enumerate(self._blocks):
                 kept = None if stored is None else stored[layer]
@@ -200,10 +199,17 @@ class FusedTransformer(nn.Module):
             cache.filled += x.shape[1]
         return self._norm(x)
 
-    def _row(self, x: Tensor, turn: Tensor, mask: Tensor | None, stored: list[Stored]) -> Tensor:
+    def _row(
+        self, x: Float[Tensor, "1 D"], turn: Tensor, mask: Tensor | None, stored: list[Stored]
+    ) -> Float[Tensor, "1 D"]:
         """Return the residual stream of a single position of a single row."""
+        turn = turn.view(1, -1)
+        turned = torch.empty_like(turn)
+        heads = turned.view(torch.float32).view(1, self._heads + self._values, 1, -1)
+        queries = self._heads - self._values
+        views = turned, heads[:, :queries], heads[:, queries:]
         for block, kept in zip(self._blocks, stored, strict=True):
-            x = block.row(x, turn, mask, kept)
+            x = block.row(x, turn, views, mask, kept)
         return x
 
     def _factors(self, count: int) -> Tensor:
@@ -239,8 +245,8 @@ class _Norm:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         return x.div(torch.hypot(length, self._least)).mul_(self._weight).to(x.dtype)
 
-    def row(self, x: Float[Tensor, "D"]) -> Float[Tensor, "D"]:
-        """Return the same of a vector."""
+    def row(self, x: Float[Tensor, "1 D"]) -> Float[Tensor, "1 D"]:
+        """Return the same of a single row."""
         length = math.hypot(float(torch.linalg.vector_norm(x)), self._floor)
         return torch.mul(x, self._weight).mul_(1 / length)
 
@@ -279,22 +285,28 @@ class _Block:
         return self._down.add(F.silu(gate).mul_(up), x)
 
     def row(
-        self, x: Float[Tensor, "D"], turn: Tensor, mask: Tensor | None, stored: Stored
-    ) -> Float[Tensor, "D"]:
+        self,
+        x: Float[Tensor, "1 D"],
+        turn: Tensor,
+        views: tuple[Tensor, Tensor, Tensor],
+        mask: Tensor | None,
+        stored: Stored,
+    ) -> Float[Tensor, "1 D"]:
         """Return what `run` does of a single position of a single row.
 
-        Half the operations: lengths are numbers, and vectors have one axis.
+        Half the calls: lengths are numbers, and what all blocks share is made once: ``views``, room
+        for query, key and value turned, as complex numbers, and of them the query and the rest.
         """
+        turned, query, both = views
         new, key, value = stored
         qkv = self._qkv.row(self._before.row(x))
-        pairs = torch.view_as_complex(qkv.view(-1, self._width // 2, 2))
-        turned = torch.view_as_real(pairs * turn).view(1, -1, 1, self._width)
-        new.copy_(turned[:, self._heads :])
+        torch.mul(qkv.view(torch.complex64), turn, out=turned)
+        new.copy_(both)
         mixed = F.scaled_dot_product_attention(
-            *(turned[:, : self._heads], key, value, mask), enable_gqa=self._heads != self._groups
+            query, key, value, mask, enable_gqa=self._heads != self._groups
         )
-        x = self._out.add_row(mixed.view(-1), x)
-        gate, up = self._gate_up.row(self._between.row(x)).chunk(2)
+        x = self._out.add_row(mixed.view(1, -1), x)
+        gate, up = self._gate_up.row(self._between.row(x)).chunk(2, 1)
         return self._down.add_row(F.silu(gate).mul_(up), x)
 
 

@@ -51,13 +51,13 @@ class Int8Matrix:
         """Return ``to`` + x W^T."""
         return self(x).add_(to)
 
-    def row(self, x: Float[Tensor, "I"]) -> Float[Tensor, "O"]:
-        """Return W x, in fewer operations."""
+    def row(self, x: Float[Tensor, "1 I"]) -> Float[Tensor, "1 O"]:
+        """Return x W^T of a single row, in fewer operations."""
         peak = float(torch.linalg.vector_norm(x, torch.inf))
-        return self._product(x[None], max(peak, LEAST) / STEPS)[0]
+        return self._product(x, max(peak, LEAST) / STEPS)
 
-    def add_row(self, x: Float[Tensor, "I"], to: Float[Tensor, "O"]) -> Float[Tensor, "O"]:
-        """Return ``to`` + W x."""
+    def add_row(self, x: Float[Tensor, "1 I"], to: Float[Tensor, "1 O"]) -> Float[Tensor, "1 O"]:
+        """Return ``to`` + x W^T."""
         return self.row(x).add_(to)
 
     def _product(self, x: Tensor, scale: float) -> Tensor:
