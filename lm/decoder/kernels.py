@@ -64,11 +64,13 @@ class PackedMatrix:
 
     def row(self, x: Float[Tensor, "1 I"]) -> Float[Tensor, "1 O"]:
         """Return x W^T of a single row."""
-        return self(x) if self._plain is None else torch.mm(x, self._plain.t())
+        return self(x) if self._plain is None else torch.mv(self._plain, x.view(-1)).view(1, -1)
 
     def add_row(self, x: Float[Tensor, "1 I"], to: Float[Tensor, "1 O"]) -> Float[Tensor, "1 O"]:
         """Return ``to`` + x W^T."""
-        return self.add(x, to) if self._plain is None else torch.addmm(to, x, self._plain.t())
+        if self._plain is None:
+            return self.add(x, to)
+        return torch.addmv(to.view(-1), self._plain, x.view(-1)).view(1, -1)
 
 
 @functools.cache
