@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from unitone import program
 from unitone.config import command_line, option_value
 from unitone.lm import families
-from unitone.lm.options import MAX_TOKENS, Precision, SourceConfig
+from unitone.lm.options import MAX_TOKENS, DecodingPrecision, SourceConfig
 
 Decoding = TypeVar("Decoding")
 """The search settings of a model family, its ``DecodingConfig``."""
@@ -43,8 +43,9 @@ class DecodeConfig(Generic[Decoding]):
     batch_tokens: int = MAX_TOKENS
     """Positions that are in memory at a time: prompts and new tokens, padding included, of every
     beam, candidate and twin (--guidance). What is decoded doesn't depend on it."""
-    precision: Precision = "fp32"
-    """fp32 or bf16, which is faster where the processor has it and rounds differently."""
+    precision: DecodingPrecision = "fp32"
+    """fp32; bf16, which is faster where the processor has it; or int8, on a CPU: weights and, as
+    they come, the rows they are multiplied with. The latter two round differently."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     seed: int = 0

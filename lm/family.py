@@ -32,7 +32,7 @@ from unitone.lm import families, model_card
 from unitone.lm.data.fields import UNKNOWN, CodesOfModel, Fields, Learnt
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.model_card import Card
-from unitone.lm.options import Precision
+from unitone.lm.options import DecodingPrecision
 from unitone.lm.predictor import Predictor
 from unitone.lm.tasks import Task
 from unitone.model_dir import CARD, CONFIG, CURE, WEIGHTS
@@ -48,7 +48,7 @@ DECODER = "decoder"
 TOKENIZER_FILES = ("passport.json", "kmeans.safetensors", "units.model", "text.model", "build.json")
 """What of a tokenizer directory goes into a model directory; its logs and reports don't."""
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,8 @@ class LoadedModel:
     None: not known."""
     learnt: Learnt = UNKNOWN
     """What training has seen."""
+    int8: bool = False
+    """Whether it is to generate with matrices in int8."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -215,13 +217,15 @@ def _check_parts(model: Any, vocabulary: Vocabulary, tokenizer: Path | None) -> 
     return context
 
 
-def load(folder: Path | str, *, device: str = "auto", precision: Precision = "fp32") -> LoadedModel:
+def load(
+    folder: Path | str, *, device: str = "auto", precision: DecodingPrecision = "fp32"
+) -> LoadedModel:
     """Read a model directory, or the best one of a run, and check that its parts belong together.
 
     Args:
         folder: what `save` wrote.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: of the weights in memory.
+        precision: of the weights in memory, or int8 for what generates, on a CPU.
 
     Raises:
         ConfigError: there is no such directory or device, or the tokenizer is another one's.
@@ -268,6 +272,7 @@ def load(folder: Path | str, *, device: str = "auto", precision: Precision = "fp
         codes=stored.codes,
         null_share=stored.null_share,
         learnt=stored.learnt,
+        int8=precision == "int8",
     )
 
 

@@ -26,7 +26,7 @@ from unitone.lm.data.fields import unlearnt_message
 from unitone.lm.data.sources import runs
 from unitone.lm.data.waveforms import SPOKEN, SpeechDecoder, codec_of
 from unitone.lm.family import LoadedModel
-from unitone.lm.options import Precision
+from unitone.lm.options import DecodingPrecision
 from unitone.lm.predictor import Prediction, Predictor, predict_all
 from unitone.lm.tasks import select
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
@@ -42,7 +42,7 @@ def load(
     *,
     decoder: str | Path | None = None,
     device: str = "auto",
-    precision: Precision = "fp32",
+    precision: DecodingPrecision = "fp32",
 ) -> "UnifiedModel":
     """Read a model directory.
 
@@ -50,7 +50,7 @@ def load(
         path: what training wrote, ``exp/run/best``.
         decoder: directory of a unit decoder or of the model's codec; default: the one in ``path``.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: fp32, or bf16, which is faster where the processor has it.
+        precision: fp32; bf16, which is faster where the processor has it; or int8, on a CPU.
 
     Raises:
         ConfigError: there is no such directory or device.
@@ -296,7 +296,11 @@ class UnifiedModel:
 
 
 def open_model(
-    path: Path | None, *, device: str = "auto", decoder: Path | None = None
+    path: Path | None,
+    *,
+    device: str = "auto",
+    decoder: Path | None = None,
+    precision: DecodingPrecision = "fp32",
 ) -> UnifiedModel:
     """Load what a command's ``--model`` names, or the tour's.
 
@@ -308,7 +312,7 @@ def open_model(
             f"name a model with --model; the default, {DEFAULT_MODEL}, is not there: "
             "`unitone tour` (or `make tour`) makes it"
         )
-    return load(path or DEFAULT_MODEL, device=device, decoder=decoder)
+    return load(path or DEFAULT_MODEL, device=device, decoder=decoder, precision=precision)
 
 
 def _name(recording: Recording) -> str:

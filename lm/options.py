@@ -11,7 +11,9 @@ from unitone.train.config import TrainConfig
 Options = TypeVar("Options")
 """A family's own options of ``lm.train``."""
 Precision = Literal["fp32", "bf16"]
-"""Of weights in memory."""
+"""Of weights on disk or in memory."""
+DecodingPrecision = Literal["fp32", "bf16", "int8"]
+"""int8: fp32 in memory, of which what generates makes matrices in int8."""
 Pattern = Literal["delay", "flat"]
 """How codes lie in a sequence: side by side, each level a step later, or one after the other."""
 

@@ -9,6 +9,7 @@ import tyro
 from unitone import program
 from unitone.config import command_line
 from unitone.errors import ConfigError
+from unitone.lm.options import DecodingPrecision
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class SpeakConfig:
     """Directory of a unit decoder or of the model's codec; default: the model's own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    precision: DecodingPrecision = "fp32"
+    """fp32, bf16 where the processor has it, or int8, on a CPU."""
 
 
 def speak(config: SpeakConfig) -> None:
@@ -40,7 +43,9 @@ def speak(config: SpeakConfig) -> None:
     from unitone.codecs.codec import write_wave
     from unitone.lm.inference import open_model
 
-    model = open_model(config.model, device=config.device, decoder=config.decoder)
+    model = open_model(
+        config.model, device=config.device, decoder=config.decoder, precision=config.precision
+    )
     sound = model.speak(
         config.text, speaker=config.speaker, language=config.language, prompt=config.prompt
     )

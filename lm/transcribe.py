@@ -14,6 +14,7 @@ import tyro
 from unitone import program
 from unitone.config import command_line
 from unitone.errors import ConfigError, CorpusError
+from unitone.lm.options import DecodingPrecision
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ class TranscribeConfig:
     """Model directory; default: the tour's, exp/tour/lm/best."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    precision: DecodingPrecision = "fp32"
+    """fp32, bf16 where the processor has it, or int8, on a CPU."""
 
 
 def transcribe(config: TranscribeConfig) -> None:
@@ -34,7 +37,7 @@ def transcribe(config: TranscribeConfig) -> None:
         raise ConfigError("name the recordings: unitone transcribe a.wav b.wav")
     from unitone.lm.inference import open_model
 
-    model = open_model(config.model, device=config.device)
+    model = open_model(config.model, device=config.device, precision=config.precision)
     bad = 0
     for recording in config.recordings:
         text = ""

@@ -8,6 +8,7 @@ import tyro
 
 from unitone import program
 from unitone.config import command_line
+from unitone.lm.options import DecodingPrecision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +21,15 @@ class TranslateConfig:
     """Model directory; default: the tour's, exp/tour/lm/best."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    precision: DecodingPrecision = "fp32"
+    """fp32, bf16 where the processor has it, or int8, on a CPU."""
 
 
 def translate(config: TranslateConfig) -> None:
     """Write the translation."""
     from unitone.lm.inference import open_model
 
-    model = open_model(config.model, device=config.device)
+    model = open_model(config.model, device=config.device, precision=config.precision)
     sys.stdout.write(model.translate(config.source, to=config.to) + "\n")
 
 

@@ -5,10 +5,12 @@ written once and loaded by both. Engines take turns over the same utterances, on
 and without padding; the medians of their times are compared. Needs ``pip install 'unitone[hf]'``.
 
 Columns: seconds of audio per second; the ratio to Transformers with all layers and to Transformers
-cut to the layer; the mean and least cosine of a frame with Transformers' float32 feature; and the
+cut to the layer; the share of what lone products of the model's shapes reach in that precision; the
+mean and least cosine of a frame with Transformers' float32 feature; and the
 share of frames whose unit is that of our float32 features, for codebooks of other frames.
 """
 
+import math
 import os
 import statistics
 import sys
@@ -28,6 +30,8 @@ from unitone.errors import ConfigError
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from unitone.eval.bench.limits import Product
 
 SAMPLE_RATE = 16_000
 SIZES: dict[str, dict[str, Any]] = {
@@ -68,7 +72,7 @@ class BenchConfig:
     manifest: Path | None = None
     """JSONL of real speech, read in order; default: modulated noise."""
     device: str = "cpu"
-    """cpu or cuda; on a GPU the table adds the share of the measured bf16 matrix peak."""
+    """cpu or cuda; on a GPU the limit is that of large bf16 products."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +126,7 @@ def _bench(model: str, config: BenchConfig, folder: Path) -> str:
     speeds = {name: audio_seconds / statistics.median(times[name]) for name in times}
     agreements = _agreements(engines, utterances, config)
     lines = _table(model, speeds, outputs, agreements, config)
-    if device.type == "cuda":
-        lines += _gpu_lines(reference.config, layer, speeds)
+    lines += _limit_lines(reference.config, layer, speeds, config)
     return "\n".join(["", *lines])
 
 
@@ -297,8 +300,8 @@ def _table(
     return lines
 
 
-def _gpu_lines(sizes: Any, layer: int, speeds: dict[str, float]) -> list[str]:
-    """Return audio hours per second, and the share of the bf16 peak measured here."""
+def _gpu_rate() -> float:
+    """Return the bf16 operations per second of large products on the GPU."""
     import torch
 
     square = torch.ones(8192, 8192, dtype=torch.bfloat16, device="cuda")
@@ -308,33 +311,59 @@ def _gpu_lines(sizes: Any, layer: int, speeds: dict[str, float]) -> list[str]:
             started = time.perf_counter()
         _ = square @ square
     torch.cuda.synchronize()
-    peak = 10 * 2 * 8192**3 / (time.perf_counter() - started)
-    work = flops_per_second(sizes, layer)
-    return [
-        f"{name}: {speed / 3600:.3f} audio hours/s, {speed * work / peak:.1%} of {peak / 1e12:.0f} "
-        "TFLOP/s"
-        for name, speed in speeds.items()
-    ]
+    return 10 * 2 * 8192**3 / (time.perf_counter() - started)
 
 
-def flops_per_second(sizes: Any, layer: int) -> float:
-    """Return the floating-point operations of one second of audio, attention itself left out.
+def _limit_lines(
+    sizes: Any, layer: int, speeds: dict[str, float], config: BenchConfig
+) -> list[str]:
+    """Return the share of what lone products reach; attention's arithmetic is not counted."""
+    import torch
+
+    from unitone.eval.bench.limits import product_rate
+
+    wanted = products(sizes, layer, seconds=config.utterance)
+    work = sum(one.flops for one in wanted) / config.utterance
+    if config.device == "cuda":
+        rates = dict.fromkeys((torch.float32, torch.bfloat16), _gpu_rate())
+    else:
+        rates = {dtype: product_rate(wanted, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    lines = [""]
+    for name, speed in list(speeds.items())[1:]:  # the first computes more layers
+        rate = rates[torch.bfloat16 if name == "ours bf16" else torch.float32]
+        lines.append(
+            f"{name}: {work * speed / 1e12:.3f} TFLOP/s, {work * speed / rate:.0%} of the "
+            f"{rate / 1e12:.3f} of lone products"
+        )
+    return lines
+
+
+def products(sizes: Any, layer: int, *, seconds: float) -> "list[Product]":
+    """Return the products of an utterance, convolutions as products, attention itself left out.
 
     Args:
         sizes: the Transformers configuration.
         layer: the last block computed.
+        seconds: length of the utterance.
     """
-    rate, front, before = float(SAMPLE_RATE), 0.0, 1
-    for channels, kernel, stride in zip(
-        sizes.conv_dim, sizes.conv_kernel, sizes.conv_stride, strict=True
-    ):
-        rate /= stride
-        front += 2 * rate * channels * before * kernel
-        before = channels
-    dim, ffn = sizes.hidden_size, sizes.intermediate_size
-    position = dim * dim // sizes.num_conv_pos_embedding_groups * sizes.num_conv_pos_embeddings
-    blocks = layer * (4 * dim * dim + 2 * dim * ffn)
-    return front + 2 * rate * float(before * dim + position + blocks)
+    from unitone.eval.bench.limits import Product
+
+    frames = round(seconds * SAMPLE_RATE / math.prod(sizes.conv_stride))
+    dim, ffn, channels = sizes.hidden_size, sizes.intermediate_size, sizes.conv_dim
+    groups = sizes.num_conv_pos_embedding_groups
+    position = (dim // groups * sizes.num_conv_pos_embeddings, dim // groups, float(groups))
+    found = [(channels[-1], dim, 1.0), position]
+    for number, kernel in enumerate(sizes.conv_kernel):  # each has more rows than frames
+        before = channels[number - 1] if number else 1
+        found.append(
+            (before * kernel, channels[number], math.prod(sizes.conv_stride[number + 1 :]))
+        )
+    blocks = ((dim, 3 * dim), (dim, dim), (dim, ffn), (ffn, dim))
+    found += [(inputs, outputs, float(layer)) for inputs, outputs in blocks]
+    return [
+        Product(rows=frames, inputs=inputs, outputs=outputs, count=count)
+        for inputs, outputs, count in found
+    ]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,11 @@
 number of threads and of new tokens, and take turns; the table shows the median and the ratio.
 Tokens are compared one by one. In bf16 the two round differently, and after the first tie that
 falls the other way the rest differs, so what is compared there is what came before.
+
+In int8 ours is timed against Transformers in bf16, and its tokens are compared with ours in fp32.
+
+A step can't be shorter than reading its weights takes; the last column says how much of a step that
+is (`unitone.eval.bench.limits`).
 """
 
 import statistics
@@ -19,14 +24,17 @@ from torch import Tensor
 
 from unitone import seeding
 from unitone.config import command_line
+from unitone.eval.bench.limits import read_rate
 from unitone.lm.decoder.generation import generate, prepare
 from unitone.lm.decoder.layout import Example
 from unitone.lm.decoder.model import LanguageModel, size
 from unitone.lm.decoder.template import Decoding
 from unitone.lm.interop.llama import to_llama
+from unitone.nn.int8 import has_int8
 
 GOAL = 2.0
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
+"""Of Transformers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +60,8 @@ class Row:
     theirs: float
     """Seconds of a run, median."""
     ours: float
+    reading: float
+    """Seconds of reading the weights once."""
     same: float
     """Share of the tokens that are equal, up to the first that differs in each row."""
 
@@ -65,14 +75,15 @@ def main(argv: list[str] | None = None) -> int:
         f"greedy decoding, {config.size}, prompts of {config.prompt}, {config.new} new tokens, "
         f"{config.threads} threads, torch {torch.__version__}, median of {config.repeats}"
     )
-    print("precision  batch  transformers    unitone   ratio  tokens equal")
-    for precision in DTYPES:
+    print("precision  batch  transformers    unitone   ratio  tokens equal  reading weights")
+    for precision in DTYPES if has_int8() else ("fp32", "bf16"):
         for batch in config.batches:
             row = measure(config, precision=precision, batch=batch)
             per = 1000 / config.new
             print(
                 f"{precision:9}  {batch:5}  {row.theirs * per:9.2f} ms  {row.ours * per:6.2f} ms"
                 f"  {row.theirs / row.ours:6.2f}  {row.same:12.1%}"
+                f"  {row.reading * 1000:5.2f} ms {row.reading * config.new / row.ours:5.0%}"
             )
     print(f"milliseconds a step of the whole batch; the goal is a ratio of {GOAL:g}")
     return 0
@@ -81,10 +92,13 @@ def main(argv: list[str] | None = None) -> int:
 def measure(config: BenchConfig, *, precision: str, batch: int) -> Row:
     """Let the two take turns."""
     model, reference = _models(config, DTYPES[precision])
+    int8 = precision == "int8"
+    if not int8:
+        model = model.to(DTYPES[precision])
     drawn = seeding.stream(0, "prompts").integers(0, config.vocab_size, (batch, config.prompt))
     sides: dict[str, Callable[[int], list[list[int]]]] = {
         "theirs": _theirs(reference, torch.from_numpy(drawn)),
-        "ours": _ours(model, drawn.astype(np.int32), vocab_size=config.vocab_size),
+        "ours": _ours(model, drawn.astype(np.int32), vocab_size=config.vocab_size, int8=int8),
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     generated: dict[str, list[list[int]]] = {}
@@ -95,12 +109,18 @@ def measure(config: BenchConfig, *, precision: str, batch: int) -> Row:
             started = time.perf_counter()
             generated[name] = side(config.new)
             seconds[name].append(time.perf_counter() - started)
+    expected = generated["theirs"]
+    if int8:
+        expected = _ours(model, drawn.astype(np.int32), vocab_size=config.vocab_size)(config.new)
+    width = 1 if int8 else DTYPES[precision].itemsize
+    num_bytes = sum(one.numel() * width for one in model.parameters())
     return Row(
+        reading=num_bytes / read_rate(num_bytes),
         precision=precision,
         batch=batch,
         theirs=statistics.median(seconds["theirs"]),
         ours=statistics.median(seconds["ours"]),
-        same=_same(generated["theirs"], generated["ours"]),
+        same=_same(expected, generated["ours"]),
     )
 
 
@@ -130,7 +150,7 @@ def _models(config: BenchConfig, dtype: torch.dtype) -> tuple[LanguageModel, Any
     )
     assert not unexpected, unexpected
     assert set(missing) <= {"lm_head.weight"}, missing
-    return model.to(dtype).eval(), reference.to(dtype).eval()
+    return model.eval(), reference.to(dtype).eval()
 
 
 def _theirs(reference: Any, prompts: Tensor) -> Callable[[int], list[list[int]]]:
@@ -152,9 +172,9 @@ def _theirs(reference: Any, prompts: Tensor) -> Callable[[int], list[list[int]]]
 
 
 def _ours(
-    model: LanguageModel, prompts: np.ndarray, *, vocab_size: int
+    model: LanguageModel, prompts: np.ndarray, *, vocab_size: int, int8: bool = False
 ) -> Callable[[int], list[list[int]]]:
-    prepared = prepare(model)
+    prepared = prepare(model, int8=int8)
     examples = [Example(tokens=prompt, target=np.zeros(len(prompt), bool)) for prompt in prompts]
     allowed = torch.ones(vocab_size, dtype=torch.bool)
 

@@ -25,10 +25,10 @@ import tyro
 from unitone import program
 from unitone.config import command_line, option_value
 from unitone.errors import ConfigError, UnitoneError, choices
-from unitone.lm import family
+from unitone.lm import families
 from unitone.lm.certify import losses, saving, targets
 from unitone.lm.certify.setup import LmSetUp, described, set_up
-from unitone.lm.training import LmConfig, Options
+from unitone.lm.options import LmConfig, Options
 from unitone.logs import Progress
 from unitone.train.certify import course, processes, states, weights
 from unitone.train.certify.setup import Finding
@@ -85,7 +85,7 @@ def certify(config: CertifyConfig[Any], *, say: Callable[[str], None] = print) -
     Raises:
         ConfigError, CorpusError, CheckpointError: the set-up can't be trained at all.
     """
-    name = family.of_size(config.config)
+    name = families.of_size(config.config)
     # imported once for all processes that the checks start
     multiprocessing.set_forkserver_preload(
         ["unitone.lm.certify.setup", f"unitone.lm.{name}.training"]
@@ -154,8 +154,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def run() -> None:
         nonlocal status
-        name = family.of_size(size)
-        options = family.module(name, "training").Options
+        name = families.of_size(size)
+        options = families.module(name, "options").Options
         kind: Any = CertifyConfig
         config = command_line(kind[options], argv, __doc__)
         logging.getLogger("unitone").setLevel(logging.ERROR)  # of runs that nobody will keep

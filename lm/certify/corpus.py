@@ -20,7 +20,8 @@ from safetensors.numpy import save_file
 from unitone import files, seeding
 from unitone.config import to_dict
 from unitone.lm.data import splits
-from unitone.lm.training import LmConfig
+from unitone.lm.options import LmConfig
+from unitone.tokenizers.parts import CODES, SCHEMA
 from unitone.tokenizers.passport import (
     CodecPassport,
     EncoderPassport,
@@ -29,7 +30,7 @@ from unitone.tokenizers.passport import (
     Passport,
     SubwordsPassport,
 )
-from unitone.tokenizers.shards import CODES, INDEX, SCHEMA, Codes, TokenShards
+from unitone.tokenizers.shards import INDEX, Codes, TokenShards
 from unitone.tokenizers.text.text import ByteText
 from unitone.tokenizers.tokenizer import FOLDER
 

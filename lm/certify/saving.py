@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from unitone.lm import family
+from unitone.lm import families, family
 from unitone.lm.certify.losses import CLOSE, Measured, off
 from unitone.lm.certify.setup import NETWORK, LmSetUp
 from unitone.train import checkpoint
@@ -21,7 +21,7 @@ def saving(setup: LmSetUp) -> Finding:
     folder = setup.folder / "model"
     family.save(
         folder,
-        family=family.of_size(setup.lm.config),
+        family=families.of_size(setup.lm.config),
         model=made.model,
         vocabulary=made.words.vocabulary,
         table=made.table,
@@ -32,7 +32,7 @@ def saving(setup: LmSetUp) -> Finding:
     loaded = family.load(folder, device="cpu")
     rows = [[item] for item in setup.assorted]
     before = measured.total(rows)
-    to_tensors = family.module(loaded.family, "weights").to_tensors  # without unused rows
+    to_tensors = families.module(loaded.family, "weights").to_tensors  # without unused rows
     weights = [to_tensors(model) for model in (made.model, loaded.model)]
     apart = farthest(*weights)
     tied = [_shared(model) for model in (made.model, loaded.model)]

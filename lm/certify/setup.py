@@ -16,11 +16,12 @@ from torch import nn
 
 from unitone.config import to_dict
 from unitone.errors import ConfigError
-from unitone.lm import family
+from unitone.lm import families
 from unitone.lm.certify import corpus
 from unitone.lm.data.mixture import Item, Mixture, examples, total
+from unitone.lm.jobs.training import Training
+from unitone.lm.options import LmConfig
 from unitone.lm.tasks import Task
-from unitone.lm.training import LmConfig, Training
 from unitone.train.certify.setup import SetUp, silent, small
 from unitone.train.distributed import World
 
@@ -42,9 +43,9 @@ class LmSetUp(SetUp):
 
     def prepared(self) -> Training:
         """Return the family's parts, new ones at every call."""
-        name = family.of_size(self.lm.config)
+        name = families.of_size(self.lm.config)
         with silent():
-            made: Training = family.module(name, "training").prepare(self.lm, ALONE)
+            made: Training = families.module(name, "training").prepare(self.lm, ALONE)
         return made
 
     @cached_property

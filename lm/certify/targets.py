@@ -57,7 +57,10 @@ class Records:
     def _record(self, item: Item) -> dict[str, Any]:
         fields = self.batching.fields(item.task)
         prompting = seeding.stream(0, "certify") if "prompt_units" in fields else None
-        return self.setup.made.train.record(item.row, to=item.to, prompting=prompting)
+        found: dict[str, Any] = self.setup.made.train.record(
+            item.row, to=item.to, prompting=prompting
+        )
+        return found
 
     def batch(self, number: int, record: dict[str, Any]) -> Any:
         """Return the batch of one record."""

@@ -76,6 +76,7 @@ def open_predictor(
         table=loaded.table,
         formatter=open_formatter(loaded),
         seed=seed,
+        int8=loaded.int8,
     )
 
 
@@ -110,11 +111,13 @@ class DecoderPredictor:
         table: Sequence[DecoderTask],
         formatter: PromptFormatter,
         seed: int = 0,
+        int8: bool = False,
     ) -> None:
         """Check that the model can do the task of ``row``, as its ``decoding`` says.
 
         Raises:
-            ConfigError: the vocabulary has not its tokens, or the settings can't work.
+            ConfigError: the vocabulary has not its tokens, the settings can't work, or there is no
+                int8 here.
         """
         self.row, self.task, self.decoding = row, row.task, row.decoding
         self.formatter = formatter
@@ -122,7 +125,7 @@ class DecoderPredictor:
         self._levels = formatter.levels(row)
         generation.check(self.decoding, levels=self._levels)
         self._allowed = formatter.allowed(row)
-        self._model = generation.prepare(model)
+        self._model = generation.prepare(model, int8=int8)
         self._seed = seed
         self._reranker: DecoderTask | None = None
         if self.decoding.candidates > 1:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unitone.lm.decoder.codes import Levels, widen
-from unitone.lm.decoder.kernels import Model, PackedLinear
+from unitone.lm.decoder.kernels import Model, head
 from unitone.lm.decoder.layout import Example
 from unitone.lm.decoder.model import NONE, Vectors
 
@@ -41,12 +41,11 @@ class Stepper:
         guidance: float,
     ) -> None:
         """Lay the prompts out; ``nulls`` are their twins, needed where ``guidance`` isn't 1."""
-        weight = model.embedding.weight if model.output is None else model.output.weight
-        device = weight.device
+        device = model.embedding.weight.device
         self.tokens = allowed.nonzero()[:, 0].to(device)
         """The token of each column, (A,)."""
         self._model, self._guidance = model, guidance
-        self._head = PackedLinear(weight.detach()[self.tokens], None)
+        self._head = head(model, self.tokens)
         self._guided = guidance != 1.0
         if self._guided and nulls is None:
             raise ValueError("guidance needs the prompts without their conditions, nulls")

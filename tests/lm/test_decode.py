@@ -130,6 +130,7 @@ def test_options_replace_the_tasks_own(world: Any, tmp_path: Path) -> None:
         "draw": ["--temperature", 0.9, "--top-k", 5, "--top-p", 0.9],
         "guided": ["--guidance", 2.0, "--no-repeat", 3, "--repetition-penalty", 1.2],
         "bf16": ["--precision", "bf16", "--max-ratio", 0.5],
+        "int8": ["--precision", "int8", "--beam", 2],
     }.items():
         assert run(world, "asr", tmp_path / f"{name}.jsonl", *options) == 0
         assert len(lines_of(tmp_path / f"{name}.jsonl")) == 6

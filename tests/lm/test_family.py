@@ -161,6 +161,10 @@ def test_the_folder_of_a_run_stands_for_its_best_model(saved: Path, tmp_path: Pa
 def test_loading_in_bf16_and_by_auto(saved: Path) -> None:
     loaded = load(saved, device="cpu", precision="bf16")
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.bfloat16}
+    assert not loaded.int8
+    loaded = load(saved, device="cpu", precision="int8")  # rounded where it generates
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
+    assert loaded.int8
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import soundfile
 import unitone
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm import decode, inference, speak, transcribe, translate
+from unitone.lm.family import DecodingPrecision
 from unitone.lm.inference import UnifiedModel
 
 
@@ -36,12 +37,14 @@ def test_load_is_there_without_torch() -> None:
     assert unitone.load is inference.load
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_transcripts_are_those_of_the_corpus(
-    world: Any, model: UnifiedModel, tmp_path: Path
+    world: Any, precision: DecodingPrecision, tmp_path: Path
 ) -> None:
+    model = inference.load(world.model, device="cpu", precision=precision)
     out = tmp_path / "hyp.jsonl"
     options = ["--model", world.model, "--task", "asr", "--tokens", world.tokens, "--out", out]
-    assert decode.main([*map(str, options), "--device", "cpu"]) == 0
+    assert decode.main([*map(str, options), "--device", "cpu", "--precision", precision]) == 0
     expected = [json.loads(line)["text"] for line in out.read_text().splitlines()]
     paths = [recording(world, number) for number in range(6)]
     assert model.transcribe_all(paths) == expected

@@ -77,6 +77,10 @@ class AttentionContext:
     """A position sees itself and what is before it. A single query, after a cache, sees all."""
 
 
+Stored = tuple[Float[Tensor, "B _ L K"], Float[Tensor, "B G S K"], Float[Tensor, "B G S K"]]
+"""Of a layer: where keys and values of new positions go, and the keys and the values of all."""
+
+
 class Cache:
     """Keys and values of the positions seen so far; rows end at the same slot (left padding)."""
 
@@ -95,7 +99,7 @@ class Cache:
         """
         if device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
             dtype = torch.float32
-        shape = (config.layers, 2, rows, config.kv_heads, slots, config.head_dim)
+        shape = (config.layers, rows, 2 * config.kv_heads, slots, config.head_dim)
         self._store = torch.empty(shape, device=device, dtype=dtype)
         self.filled = 0
         """Slots in use."""
@@ -103,20 +107,27 @@ class Cache:
     @property
     def slots(self) -> int:
         """Slots there are."""
-        return self._store.shape[4]
+        return self._store.shape[3]
 
     def extend(
         self, layer: int, key: Float[Tensor, "B G L K"], value: Float[Tensor, "B G L K"]
     ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S K"]]:
         """Put the keys and values of L new positions after the others; return all of them."""
-        end = self.filled + key.shape[2]
+        new, keys, values = self.reserve(key.shape[2])[layer]
+        new[:, : key.shape[1]] = key
+        new[:, key.shape[1] :] = value
+        return keys, values
+
+    def reserve(self, length: int) -> "list[Stored]":
+        """Make room for ``length`` new positions; return the views of each layer."""
+        end, groups = self.filled + length, self._store.shape[2] // 2
         if end > self.slots:
-            filled = self._store[:, :, :, :, : self.filled]
+            filled = self._store[:, :, :, : self.filled]
             self._move(filled, slots=max(end, self.slots * 3 // 2))
-        keys, values = self._store[layer]
-        keys[:, :, self.filled : end] = key
-        values[:, :, self.filled : end] = value
-        return keys[:, :, :end], values[:, :, :end]
+        new = self._store[:, :, :, self.filled : end].unbind()
+        keys = self._store[:, :, :groups, :end].unbind()
+        values = self._store[:, :, groups:, :end].unbind()
+        return list(zip(new, keys, values, strict=True))
 
     def select(self, rows: Int[Tensor, "B"], *, start: int = 0) -> None:
         """Make row ``rows[b]`` the new row b: beams that go on, sequences that are not finished.
@@ -124,17 +135,17 @@ class Cache:
         Where the number of rows stays, the slots before ``start`` stay too: those of a prompt that
         the old and the new row share.
         """
-        if len(rows) == self._store.shape[2]:
+        if len(rows) == self._store.shape[1]:
             moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
-            filled = self._store[:, :, :, :, start : self.filled]
-            filled[:, :, moved] = filled.index_select(2, rows[moved])
+            filled = self._store[:, :, :, start : self.filled]
+            filled[:, moved] = filled.index_select(1, rows[moved])
             return
-        self._move(self._store[:, :, :, :, : self.filled].index_select(2, rows), slots=self.slots)
+        self._move(self._store[:, :, :, : self.filled].index_select(1, rows), slots=self.slots)
 
     def _move(self, filled: Tensor, *, slots: int) -> None:
-        layers, two, rows, groups, count, width = filled.shape
-        self._store = filled.new_empty((layers, two, rows, groups, slots, width))
-        self._store[:, :, :, :, :count] = filled
+        layers, rows, heads, count, width = filled.shape
+        self._store = filled.new_empty((layers, rows, heads, slots, width))
+        self._store[:, :, :, :count] = filled
 
 
 def rotate(
