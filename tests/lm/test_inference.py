@@ -14,8 +14,8 @@ import soundfile
 import unitone
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm import decode, inference, speak, transcribe, translate
-from unitone.lm.family import DecodingPrecision
 from unitone.lm.inference import UnifiedModel
+from unitone.lm.options import DecodingPrecision
 
 
 @pytest.fixture

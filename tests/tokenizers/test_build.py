@@ -18,9 +18,9 @@ from unitone.eval.bench.sampling import compare, features_of, split_off
 from unitone.resume import Journal
 from unitone.tokenizers import build
 from unitone.tokenizers.build import BuildConfig
-from unitone.tokenizers.extract import ExtractorConfig
 from unitone.tokenizers.kmeans import kmeans, sampling
 from unitone.tokenizers.kmeans.reservoir import Reservoir
+from unitone.tokenizers.options import ExtractorConfig
 from unitone.tokenizers.passport import Passport
 
 Speech = Callable[..., np.ndarray]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.lm.conftest import rows
 from unitone.errors import ConfigError
-from unitone.lm import family
+from unitone.lm import families
 from unitone.lm.certify import command
 from unitone.lm.certify.command import CHECKS, main
 from unitone.lm.certify.setup import LmSetUp
@@ -18,7 +18,7 @@ from unitone.train.certify.setup import Finding
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICK = ["--device", "cpu", "--threads", "1"]
-SMALLEST = [next(iter(family.module(name, "model").SIZES)) for name in family.names()]
+SMALLEST = [next(iter(families.module(name, "model").SIZES)) for name in families.names()]
 
 
 @pytest.mark.parametrize("size", SMALLEST)

@@ -12,11 +12,10 @@ import pytest
 
 from tests.lm.test_family_seam import FILES
 from tests.lm.test_family_seam import toy as toy
-from unitone.lm import family
+from unitone.lm import families
 from unitone.lm.certify.command import CHECKS, checked
 from unitone.lm.certify.setup import LmSetUp, set_up
-from unitone.lm.data.mixture import MixtureConfig
-from unitone.lm.training import LmConfig
+from unitone.lm.options import LmConfig, MixtureConfig
 from unitone.train.certify.setup import Finding
 from unitone.train.config import TrainConfig
 
@@ -24,11 +23,11 @@ IN_THIS_PROCESS = [name for name in CHECKS if name not in ("order", "ddp", "fsdp
 """Others don't know the families of this file."""
 
 CONVOLUTIONS = {
+    "options": FILES["options"].replace("toy-unigram", "toy-conv"),
     "model": """
 from dataclasses import dataclass
 import torch
 from torch import nn
-SIZES = ("toy-conv",)
 @dataclass(frozen=True, kw_only=True)
 class Config:
     vocab_size: int
@@ -108,7 +107,7 @@ def conv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[[str], LmSetUp]:
     def made(size: str) -> LmSetUp:
-        options: Any = importlib.import_module("unitone.lm.toy.training").Options()
+        options: Any = importlib.import_module("unitone.lm.toy.options").Options()
         config = LmConfig(
             tokens=Path("none"),
             out=Path("none"),
@@ -137,7 +136,7 @@ def test_a_family_brings_nothing_for_it(toy: None, make: Callable[[str], LmSetUp
 def test_13_padding_in_batch_norm(
     conv: None, make: Callable[[str], LmSetUp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert family.names()["toy"] == "toy-"
+    assert families.names()["toy"] == "toy-"
     found = findings(make("toy-conv"))
     assert {name: one.figure for name, one in found.items() if one.passed is False} == {}
     assert found["padding"].passed is True

@@ -19,16 +19,15 @@ from torch import Tensor, nn
 from unitone.lm import family
 from unitone.lm.certify.command import checked
 from unitone.lm.certify.setup import LmSetUp, set_up
-from unitone.lm.data.mixture import Mixture, MixtureConfig
+from unitone.lm.data.mixture import Mixture
 from unitone.lm.decoder import batch as decoder_batch
-from unitone.lm.decoder import model as decoder_model
 from unitone.lm.decoder import weights as decoder_weights
-from unitone.lm.decoder.batch import Batch, BatchConfig
+from unitone.lm.decoder.batch import Batch
 from unitone.lm.decoder.model import NONE
 from unitone.lm.decoder.objective import NextToken
-from unitone.lm.decoder.training import Options
+from unitone.lm.decoder.options import BatchConfig, Options
 from unitone.lm.interop.opt import OptConfig, OptModel
-from unitone.lm.training import TRAINING, LmConfig
+from unitone.lm.options import TRAINING, LmConfig, MixtureConfig
 from unitone.nn import transformer
 from unitone.nn.transformer import TransformerConfig
 from unitone.train import distributed
@@ -47,7 +46,7 @@ Make = Callable[..., LmSetUp]
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Return the set-up of a very small model; keywords are options of the family."""
-    monkeypatch.setitem(decoder_model.SIZES, "lm-nano", NANO)
+    monkeypatch.setitem(decoder_options.SIZES, "lm-nano", NANO)
 
     def made(
         *, size: str = "lm-nano", precision: Any = "fp32", folder: str = "certified", **options: Any

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from unitone.corpus.reading import ReadingConfig
 from unitone.errors import CorpusError
-from unitone.tokenizers.extract import ExtractorConfig
 from unitone.tokenizers.kmeans import sampling
 from unitone.tokenizers.kmeans.reservoir import Reservoir, even_priorities
 from unitone.tokenizers.kmeans.sampling import Sample
+from unitone.tokenizers.options import ExtractorConfig
 
 Speech = Callable[..., np.ndarray]
 EXTRACTOR = ExtractorConfig(ssl="mfcc")
