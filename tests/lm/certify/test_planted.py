@@ -21,6 +21,7 @@ from unitone.lm.certify.command import checked
 from unitone.lm.certify.setup import LmSetUp, set_up
 from unitone.lm.data.mixture import Mixture
 from unitone.lm.decoder import batch as decoder_batch
+from unitone.lm.decoder import options as decoder_options
 from unitone.lm.decoder import weights as decoder_weights
 from unitone.lm.decoder.batch import Batch
 from unitone.lm.decoder.model import NONE
