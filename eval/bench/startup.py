@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,10 +39,6 @@ class BenchConfig:
     repeats: int = 3
 
 
-def _unitone(words: Callable[[], list[str]]) -> Callable[[], list[str]]:
-    return lambda: [*_UNITONE, *words()]
-
-
 def main(argv: list[str] | None = None) -> int:
     """Print the table; return 1 if a goal is missed."""
     config = command_line(BenchConfig, argv, __doc__)
@@ -52,14 +48,14 @@ def main(argv: list[str] | None = None) -> int:
     good = True
     with tempfile.TemporaryDirectory() as name:
         for command, words in _commands(config.tour, _Fresh(Path(name))).items():
-            seconds = _median(config, _unitone(words))
+            seconds = _median(config, words, before=_UNITONE)
             work = _work(words)
             ratio = seconds / (torch + work)
             good &= ratio <= GOAL
             print(f"{command:12}{seconds:9.2f}{work:7.2f}{ratio:7.2f}")
     print(f"{'--help of':12}{'seconds':>9}")
     for command in HELPED:
-        seconds = _median(config, _unitone(partial(list, (command, "--help"))))
+        seconds = _median(config, partial(list, (*_UNITONE, command, "--help")))
         good &= seconds <= HELP_GOAL
         print(f"{command:12}{seconds:9.2f}")
     return int(not good)
@@ -107,10 +103,10 @@ def _commands(tour: Path, fresh: _Fresh) -> dict[str, Words]:
     }
 
 
-def _median(config: BenchConfig, command: Words) -> float:
+def _median(config: BenchConfig, command: Words, *, before: Sequence[str] = ()) -> float:
     taken = []
     for _ in range(config.repeats):
-        words = command()
+        words = [*before, *command()]
         started = time.perf_counter()
         subprocess.run(words, check=True, capture_output=True)
         taken.append(time.perf_counter() - started)

@@ -304,8 +304,8 @@ def test_decoding_says_what_is_too_faint_or_too_short(
     words = ["--model", str(world.model), "--task", "asr", "--device", "cpu"]
     out = ["--out", str(tmp_path / "hyp.jsonl")]
     assert decode.main([*words, "--manifest", str(manifest), *out]) == 0
-    told = capsys.readouterr().err.splitlines()
-    (said,) = [line for line in told if "not to be relied on" in line]
+    heard = capsys.readouterr().err.splitlines()
+    (said,) = [line for line in heard if "not to be relied on" in line]
     assert said.startswith("1 recordings are too short or too quiet for words, faint for one")
 
 
