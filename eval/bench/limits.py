@@ -21,7 +21,7 @@ from unitone.config import command_line
 from unitone.nn.int8 import Int8Matrix, has_int8
 from unitone.nn.linear import multiply, pack
 
-SECONDS = 0.3
+SECONDS = 0.2
 """Measured for so long, in runs of which the fastest counts: others can only slow a run down."""
 
 

@@ -122,7 +122,7 @@ def prepare(model: Model, *, int8: bool = False) -> Model:
         _require_int8(model)
     with torch.no_grad():
         copied = _copy(model, int8=int8).eval()
-    copied.__dict__["int8"] = int8
+    copied.__dict__ |= {"int8": int8, "heads": {}}
     return copied
 
 
@@ -143,9 +143,16 @@ def is_prepared(model: nn.Module) -> bool:
 
 
 def head(model: Model, tokens: Int[Tensor, "A"]) -> PackedLinear:
-    """Return what makes the logits of some tokens out of a prepared model's last states."""
-    weight = model.embedding.weight if model.output is None else model.output.weight
-    return PackedLinear(weight.detach()[tokens], None, int8=model.__dict__.get("int8", False))
+    """Return what makes the logits of some tokens out of a prepared model's last states.
+
+    The model keeps it: a task's tokens are the same in every batch.
+    """
+    kept: dict[bytes, PackedLinear] = model.__dict__["heads"]
+    key = tokens.cpu().numpy().tobytes()
+    if key not in kept:
+        weight = model.embedding.weight if model.output is None else model.output.weight
+        kept[key] = PackedLinear(weight.detach()[tokens], None, int8=model.__dict__["int8"])
+    return kept[key]
 
 
 def _copy(module: AnyModule, *, int8: bool) -> AnyModule:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from unitone import seeding
 from unitone.errors import ConfigError
-from unitone.lm.decoder import kernels
 from unitone.lm.decoder.generation import Hypothesis, check, generate, groups, prepare, stream
 from unitone.lm.decoder.kernels import is_prepared
 from unitone.lm.decoder.layout import Example
@@ -398,55 +397,6 @@ def test_preparing_changes_nothing_but_speed(dtype: torch.dtype, shape: Transfor
         assert torch.allclose(one.float(), other.float(), rtol=tolerance, atol=tolerance)
     assert any(isinstance(module, torch.nn.Linear) for module in model.modules())
     assert not any(isinstance(module, torch.nn.Linear) for module in ready.modules())
-
-
-@pytest.mark.parametrize("kind", ["llama", "opt"])
-def test_int8_is_near_and_searches_alike(kind: str) -> None:
-    model: LanguageModel | OptModel = tiny(scale=6.0, shape=replace(SHAPE, dim=64, ffn=128))
-    if kind == "opt":
-        shape = replace(SHAPE, dim=64, ffn=128, kv_heads=SHAPE.heads)
-        config = OptConfig(transformer=shape, vocab_size=VOCAB, context=64, embed_dim=32)
-        model = OptModel(config, generator=torch.Generator().manual_seed(1)).eval()
-    ready = prepare(model, int8=True)
-    tokens = torch.arange(4, 20).repeat(2, 1)
-    with torch.inference_mode():
-        expected, found = model(tokens), ready(tokens)
-        cache = ready.cache(rows=1, slots=4)
-        parts = [ready(tokens[:1, place : place + 1], cache=cache) for place in range(16)]
-    for states in (found, torch.cat(parts, 1)):
-        assert torch.cosine_similarity(states, expected[: len(states)], dim=-1).min() > 0.995
-    assert not torch.equal(found, expected)
-
-    prompts = random_prompts(3, [4, 9, 2, 6])
-
-    def said(prompts: list[Example], beam: int = 1) -> list[list[int]]:
-        decoding = Decoding(max_tokens=15, beam=beam)
-        made = generate(ready, prompts, allowed=every(), eos=EOS, decoding=decoding)
-        return [one.tokens for one in made]
-
-    assert said(prompts) == [said([one])[0] for one in prompts]
-    assert said(prompts, beam=3) == [said([one], beam=3)[0] for one in prompts]
-
-
-def test_int8_is_for_fp32() -> None:
-    with pytest.raises(ConfigError, match="fp32 on a CPU"):
-        prepare(tiny().to(torch.bfloat16), int8=True)
-
-
-def test_without_its_products_int8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "has_int8", lambda: False)
-    with pytest.raises(ConfigError, match="use --precision fp32"):
-        prepare(tiny(), int8=True)
-
-
-@pytest.mark.parametrize("plain", [True, False])
-def test_a_single_row_is_multiplied_either_way(
-    plain: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kernels, "plain_is_faster", lambda dtype: plain)
-    model = tiny()
-    (found,) = run(model, [prompt(5, 6, 7)], Decoding(max_tokens=20))
-    assert found.tokens == slow_greedy(model, prompt(5, 6, 7), 20)
 
 
 def test_opt_generates_too() -> None:
