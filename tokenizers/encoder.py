@@ -2,7 +2,8 @@
 
 The folder ``encoders/`` is the registry: each public module there is a family. A family either has
 ``load() -> Encoder`` and goes by its module's name (``mfcc``), or it is a transformer and offers
-``PUBLISHED`` (names and hub repositories), ``recognizes``, ``describe`` and ``build``.
+``PUBLISHED`` (names and hub repositories), ``recognizes``, ``describe`` and ``build``; and, if it
+is to be had as a Python package, ``PACKAGED`` (names, and where their files lie).
 
 Axes: B batch, N samples (16 kHz), T frames, D width.
 """
@@ -10,6 +11,7 @@ Axes: B batch, N samples (16 kHz), T frames, D width.
 import importlib
 import pkgutil
 from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
@@ -21,7 +23,7 @@ from torch import Tensor
 from unitone.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from unitone.tokenizers.encoders._architecture import Architecture
+    from unitone.tokenizers.encoders._architecture import Sizes
     from unitone.tokenizers.encoders._weights import Checkpoint
 
 
@@ -38,7 +40,9 @@ class Encoder(Protocol):
     hop: int
     """Samples from one frame to the next (320 = 20 ms; MFCC 160 = 10 ms)."""
     receptive_field: int
-    """Samples that one frame of the front end sees; the shortest usable utterance (400 = 25 ms)."""
+    """Samples that the first frame needs; the shortest usable utterance (400 = 25 ms)."""
+    longest: int | None
+    """Samples that can be seen at once (Whisper: 30 s); None: any number."""
     normalize: bool
     """Whether the caller has to give the waveform zero mean and unit variance, per utterance."""
     weight_hash: str
@@ -53,7 +57,7 @@ class Encoder(Protocol):
         ``(lengths[b] - receptive_field) // hop + 1`` valid frames; what follows is zero.
 
         Raises:
-            ValueError: a length is below ``receptive_field`` or above N.
+            ValueError: a length is below ``receptive_field`` or above N or ``longest``.
         """
         ...
 
@@ -66,12 +70,12 @@ class _Family(Protocol):
 
     def recognizes(self, names: Collection[str]) -> bool: ...
 
-    def describe(self, checkpoint: "Checkpoint") -> tuple[str, "Architecture"]: ...
+    def describe(self, checkpoint: "Checkpoint") -> tuple[str, "Sizes"]: ...
 
     def build(
         self,
         checkpoint: "Checkpoint",
-        architecture: "Architecture",
+        architecture: "Sizes",
         num_blocks: int,
         *,
         name: str,
@@ -91,8 +95,8 @@ def load_encoder(
 
     Args:
         ssl: a name (``mfcc``, ``hubert-base``, ``wavlm-large``, …), a hub repository ``org/name``
-            (from the local cache, else downloaded), a local Hugging Face directory, or a fairseq,
-            unilm or s3prl ``.pt`` file. Nothing in a file is ever executed.
+            (from the local cache, else downloaded), a local Hugging Face or CTranslate2 directory,
+            or a fairseq, unilm, s3prl or OpenAI ``.pt`` file. Nothing in a file is ever executed.
         layer: the last block to build; all weights are checked and hashed in any case.
         precision: of weights and matrix products; the features are float32 either way.
         device: where the encoder computes and its features lie.
@@ -110,7 +114,8 @@ def load_encoder(
     families = [cast("_Family", m) for m in modules.values() if hasattr(m, "PUBLISHED")]
     published = {name: repo for family in families for name, repo in family.PUBLISHED.items()}
 
-    checkpoint = _weights.read(_locate(ssl, published, standalone=standalone))
+    place = packaged(str(ssl)) or _locate(ssl, published, standalone=standalone)
+    checkpoint = _weights.read(place)
     for family in families:
         if family.recognizes(checkpoint.weights.keys()):
             break
@@ -134,6 +139,15 @@ def load_encoder(
 def is_standalone(ssl: str) -> bool:
     """Tell whether ``ssl`` names an encoder without weights, which has no layers to choose from."""
     return ssl in _family_names() and hasattr(_module(ssl), "load")
+
+
+def packaged(ssl: str) -> Path | None:
+    """Return where an installed Python package has the encoder ``ssl``; None if there is none."""
+    for name in _family_names():
+        package, folder = getattr(_module(name), "PACKAGED", {}).get(ssl, ("", ""))
+        if package and (found := find_spec(package)) and found.submodule_search_locations:
+            return Path(found.submodule_search_locations[0]) / folder
+    return None
 
 
 def local_path(ssl: str) -> Path | None:
@@ -175,5 +189,5 @@ def _locate(ssl: str | Path, published: Mapping[str, str], *, standalone: Collec
     choices = ", ".join(sorted({*published, *standalone}))
     raise ConfigError(
         f"there is no encoder {name!r}: give one of {choices}, a hub repository org/name, "
-        "or a path to a Hugging Face directory or a fairseq .pt file"
+        "or a path to a Hugging Face or CTranslate2 directory or a fairseq .pt file"
     )

@@ -18,8 +18,9 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "model.bin",
 )
-"""Names under which a directory can hold its weights, the preferred one first."""
+"""Names under which a directory can hold its weights, the preferred first; CTranslate2's last."""
 
 
 def cache_dir() -> Path:
