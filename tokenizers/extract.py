@@ -5,10 +5,11 @@ On a CPU each utterance goes through the encoder by itself: there is no padding 
 nothing a neighbor could change. On a GPU utterances of like length share a batch that is planned
 from the manifest alone, so a resumed run forms the same batches.
 
-A recording longer than the window goes through window by window, each with ``context`` on both
-sides of the frames it contributes. Windows start on the encoder's frame grid, so the frame count is
-that of the whole recording. Waveform mean and variance are always those of the whole utterance; the
-statistics inside a group-norm front end are those of the window.
+A recording longer than the window, or than the encoder can see at once, goes through window by
+window, each with ``context`` on both sides of the frames it contributes. Windows start on the
+encoder's frame grid, so the frame count is that of the whole recording. Waveform mean and variance
+are always those of the whole utterance; the statistics inside a group-norm front end, and the
+loudest band of Whisper's, are those of the window.
 
 Axes: B batch, N samples, T frames, D width.
 """
@@ -65,7 +66,8 @@ class Extractor:
     @property
     def window_samples(self) -> int:
         """Samples up to which an utterance goes through whole."""
-        return round(self.frames.window * SAMPLE_RATE)
+        samples = round(self.frames.window * SAMPLE_RATE)
+        return min(samples, self.encoder.longest or samples)
 
     def num_frames(self, num_samples: int) -> int:
         """Return how many frames an utterance of ``num_samples`` has under the frame policy."""
@@ -94,7 +96,10 @@ class Extractor:
         context = round(self.frames.context * SAMPLE_RATE / hop)
         core = self._whole_frames(self.window_samples) - 2 * context
         if core < 1:
-            raise ConfigError(f"--window {self.frames.window} s is too short for its context")
+            raise ConfigError(
+                f"a window of {self.window_samples / SAMPLE_RATE:g} s is too short for twice the "
+                f"context of {self.frames.context:g} s; lower --context"
+            )
         samples = _Cursor(self._padded(utterance, known, left, total))
         for first in range(0, num_frames, core):
             last = min(first + core, num_frames)

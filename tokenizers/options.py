@@ -18,7 +18,8 @@ class FrameConfig:
     """exact: whole frames only, as fairseq and Hugging Face. ceil: one frame per started hop, the
     last one repeated, as s3prl and ESPnet. pad_to_hop: the waveform is zero-padded instead."""
     window: float = 60.0
-    """Seconds of audio the encoder sees at once; shorter recordings are never cut."""
+    """Seconds of audio the encoder sees at once (Whisper: 30 at most); shorter recordings are never
+    cut."""
     context: float = 5.0
     """Seconds on both sides of a window that are seen but contribute no frames."""
 

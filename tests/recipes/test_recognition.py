@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from unitone.recipes import an4, fsdd
+from unitone.recipes import an4, fsdd, recognition
 
 SMALL = [
     *("--config", "lm-tiny", "--steps", "2", "--k", "8", "--unit-subwords", "0", "--speeds", "1.1"),
-    *("--max-tokens", "512", "--threads", "1", "--no-compile"),
+    *("--max-tokens", "512", "--threads", "1", "--no-compile", "--ssl", "mfcc"),
 ]
 
 
@@ -20,6 +20,18 @@ def test_one_of_root_and_manifest_is_required(
     with pytest.raises(SystemExit, match="2"):
         an4.main([*given, "--out", str(tmp_path / "out")])
     assert "--root or --manifest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_units_are_of_the_encoder_that_is_installed(
+    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recognition, "packaged", lambda name: tmp_path if installed else None)
+    config = recognition.RecognitionConfig(root=tmp_path, out=tmp_path)
+    _, tokenizer, *_ = recognition.steps(config, manifest=tmp_path / "manifest.jsonl")
+    extractor = tokenizer.config.extractor
+    found = (extractor.ssl, extractor.layer, tokenizer.config.k)
+    assert found == (("whisper-tiny.en", 4, 500) if installed else ("mfcc", None, 200))
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 """The sizes of an encoder, inferred from its weights, and the exact set of weights they imply.
 
-Both HuBERT (Hsu et al. 2021, arXiv 2106.07447) and WavLM (Chen et al. 2022, arXiv 2110.13900) are a
-convolutional front end, a convolutional position embedding and a stack of transformer blocks. They
-come in two styles: *group norm* after the first convolution with post-LN blocks (base models) and
-*layer norm* after every convolution with pre-LN blocks (large models).
+All are transformer blocks (``Sizes``); what Whisper has besides is in its own module. Both HuBERT
+(Hsu et al. 2021, arXiv 2106.07447) and WavLM (Chen et al. 2022, arXiv 2110.13900) are a
+convolutional front end, a convolutional position embedding and the blocks. They come in two styles:
+*group norm* after the first convolution with post-LN blocks (base models) and *layer norm* after
+every convolution with pre-LN blocks (large models).
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -22,15 +24,39 @@ _MAX_DISTANCE = 800  # WavLM §3.1; frames
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture:
+class Sizes(ABC):
+    """Of the blocks, which every family has, and of the frames that come to them."""
+
     dim: int
     ffn_dim: int
     num_layers: int
     num_heads: int
     pre_norm: bool
     """Layer norm before attention and feed-forward (large models) instead of after each sum."""
+    epsilon: float
     normalize: bool
     """Whether the model was trained on waveforms of zero mean and unit variance."""
+
+    @property
+    @abstractmethod
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+
+    @property
+    @abstractmethod
+    def receptive_field(self) -> int:
+        """Samples that the first frame needs."""
+
+    @property
+    def longest(self) -> int | None:
+        """Samples that the model can see at once; None: any number."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(Sizes):
+    """Of HuBERT and WavLM."""
+
     front_norm: Literal["group", "layer"]
     channels: tuple[int, ...]
     """Output channels of each convolution of the front end."""
@@ -46,18 +72,17 @@ class Architecture:
     """Buckets of the relative position bias; 0 for HuBERT, which has none."""
     max_distance: int
     """Distance in frames from which on all positions share a bucket."""
-    epsilon: float
     position_norm: bool = False
     """Whether a batch norm comes before the position convolution (mHuBERT)."""
 
     @property
     def hop(self) -> int:
-        """Samples from one frame to the next."""
+        """The strides of all convolutions."""
         return math.prod(self.strides)
 
     @property
     def receptive_field(self) -> int:
-        """Samples that one frame of the front end sees."""
+        """Samples that one frame of the convolutions sees."""
         samples = 1
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
             samples = (samples - 1) * stride + kernel
@@ -78,7 +103,13 @@ def infer(checkpoint: Checkpoint, *, num_heads: int | None = None) -> Architectu
             f"{checkpoint.where} has not all weights of a HuBERT or WavLM encoder, first of all "
             f"{error}; it has {listing(shapes) or 'none'}"
         ) from None
-    expected = expected_shapes(architecture)
+    require(checkpoint, expected_shapes(architecture))
+    return architecture
+
+
+def require(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise a CheckpointError that names all weights that are missing, left over or misshapen."""
+    shapes = {name: tuple(weight.shape) for name, weight in checkpoint.weights.items()}
     problems = {
         "missing": expected.keys() - shapes.keys(),
         "left over": shapes.keys() - expected.keys(),
@@ -87,7 +118,6 @@ def infer(checkpoint: Checkpoint, *, num_heads: int | None = None) -> Architectu
     if any(problems.values()):
         found = "; ".join(f"{what}: {listing(names)}" for what, names in problems.items() if names)
         raise CheckpointError(f"{checkpoint.where} does not fit its own sizes: {found}")
-    return architecture
 
 
 def _sizes(
@@ -150,18 +180,25 @@ def expected_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
     if a.position_norm:
         shapes |= _affine("position.input", a.dim)
         shapes |= {f"position.input.running_{what}": (a.dim,) for what in ("mean", "var")}
-    shapes |= _affine("norm", a.dim)
-    for i in range(a.num_layers):
-        for part in ("q", "k", "v", "out"):
-            shapes |= _linear(f"block.{i}.{part}", a.dim, a.dim)
-        shapes |= _affine(f"block.{i}.norm1", a.dim) | _affine(f"block.{i}.norm2", a.dim)
-        shapes |= _linear(f"block.{i}.up", a.dim, a.ffn_dim)
-        shapes |= _linear(f"block.{i}.down", a.ffn_dim, a.dim)
-        if a.num_buckets:
+    shapes |= block_shapes(a)
+    if a.num_buckets:
+        for i in range(a.num_layers):
             shapes |= _linear(f"block.{i}.gate", a.dim // a.num_heads, 8)
             shapes[f"block.{i}.gate.scale"] = (1, a.num_heads, 1, 1)
-    if a.num_buckets:
         shapes["bias.weight"] = (a.num_buckets, a.num_heads)
+    return shapes
+
+
+def block_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Return the weights of plain blocks, and of the norm that follows the last or precedes all."""
+    dim, ffn_dim = sizes.dim, sizes.ffn_dim
+    shapes = _affine("norm", dim)
+    for i in range(sizes.num_layers):
+        for part in ("q", "k", "v", "out"):
+            shapes |= _linear(f"block.{i}.{part}", dim, dim)
+        shapes |= _affine(f"block.{i}.norm1", dim) | _affine(f"block.{i}.norm2", dim)
+        shapes |= _linear(f"block.{i}.up", dim, ffn_dim)
+        shapes |= _linear(f"block.{i}.down", ffn_dim, dim)
     return shapes
 
 

@@ -1,10 +1,11 @@
-"""Front end, projection and transformer as one ``Encoder``.
+"""What precedes the blocks, and the blocks, as one ``Encoder``.
 
-Axes: B batch, N samples (16 kHz), T frames, D width.
+Axes: B batch, N samples (16 kHz), T frames, M frames of all utterances, D width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -12,49 +13,50 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from unitone.errors import ConfigError
-from unitone.nn.linear import LayerNorm, Linear, Precision
-from unitone.tokenizers.encoders._architecture import Architecture
-from unitone.tokenizers.encoders._frontend import FrontEnd
+from unitone.nn.linear import Precision
+from unitone.tokenizers.encoders._architecture import Sizes
 from unitone.tokenizers.encoders._transformer import Attention, Transformer
 from unitone.tokenizers.encoders._weights import Checkpoint
 
 
+@runtime_checkable
+class Stem(Protocol):
+    """From waveforms to the input of the blocks, which is packed.
+
+    An utterance can have more rows than frames: what it was followed by for the attention to see.
+    """
+
+    def __call__(
+        self, waveforms: Sequence[Float[Tensor, "_"]]
+    ) -> tuple[Float[Tensor, "M D"], list[int]]: ...
+
+
 class SpeechEncoder:
-    """A frozen HuBERT or WavLM up to the last block that was asked for."""
+    """A frozen transformer up to the last block that was asked for."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        architecture: Architecture,
-        attentions: list[Attention],
+        sizes: Sizes,
+        stem: Stem,
+        attentions: Sequence[Attention],
         *,
         name: str,
         precision: Precision,
         device: torch.device,
     ) -> None:
         self.name = name
-        self.dim = architecture.dim
-        self.num_layers = architecture.num_layers
-        self.hop = architecture.hop
-        self.receptive_field = architecture.receptive_field
-        self.normalize = architecture.normalize
+        self.dim = sizes.dim
+        self.num_layers = sizes.num_layers
+        self.hop = sizes.hop
+        self.receptive_field = sizes.receptive_field
+        self.longest = sizes.longest
+        self.normalize = sizes.normalize
         self.weight_hash = checkpoint.weight_hash()
         self.device = device
-        weights = checkpoint.weights
-        self._front_end = FrontEnd(checkpoint, architecture, precision=precision, device=device)
-        self._norm = LayerNorm(
-            weights, "projection.norm", epsilon=architecture.epsilon, device=device
-        )
-        self._projection = (
-            Linear(
-                weights["projection.weight"], weights["projection.bias"],
-                precision=precision, device=device,
-            )
-            if architecture.projects
-            else None
-        )  # fmt: skip
+        self._stem = stem
         self._transformer = Transformer(
-            checkpoint, architecture, attentions, precision=precision, device=device
+            checkpoint, sizes, attentions, precision=precision, device=device
         )
 
     def features(
@@ -79,39 +81,43 @@ class SpeechEncoder:
         if final_norm and not (self._transformer.pre_norm and layer == self.num_layers):
             raise ConfigError(f"{self.name} has no final layer norm after layer {layer}")
         with torch.no_grad():
-            rows, spans = self._frames(waveforms, lengths)
+            rows, spans, counts = self._rows(waveforms, lengths)
             state = next(islice(self._transformer.states(rows, spans), layer, None))
             state = self._transformer.norm(state) if final_norm else state
-            return pad_sequence(list(state.split(spans)), batch_first=True)
+            return _padded(state, spans, counts)
 
     @torch.no_grad()
     def states(
         self, waveforms: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
     ) -> Iterator[Float[Tensor, "B T D"]]:
         """Yield h_0, h_1, … of every block that was built, padded with zeros."""
-        rows, spans = self._frames(waveforms, lengths)
+        rows, spans, counts = self._rows(waveforms, lengths)
         for state in self._transformer.states(rows, spans):
-            yield pad_sequence(list(state.split(spans)), batch_first=True)
+            yield _padded(state, spans, counts)
 
-    def _frames(
+    def _rows(
         self, waveforms: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
-    ) -> tuple[Float[Tensor, "M D"], list[int]]:
-        """Return the projected frames of all utterances, packed, and how many each has."""
+    ) -> tuple[Float[Tensor, "M D"], list[int], list[int]]:
+        """Return the rows of all utterances, packed, and how many rows and frames each has."""
         samples = waveforms.to(self.device, torch.float32)
-        frames = [
-            self._front_end(row[:length])
-            for row, length in zip(samples, self._checked(lengths, samples), strict=True)
-        ]
-        rows = self._norm(torch.cat(frames))
-        rows = rows if self._projection is None else self._projection(rows)
-        return rows.float(), [len(one) for one in frames]
+        sizes = self._checked(lengths, samples)
+        rows, spans = self._stem([row[:n] for row, n in zip(samples, sizes, strict=True)])
+        return rows, spans, [(size - self.receptive_field) // self.hop + 1 for size in sizes]
 
     def _checked(self, lengths: Int[Tensor, "B"], samples: Float[Tensor, "B N"]) -> list[int]:
         numbers = [int(length) for length in lengths.tolist()]
+        most = min(samples.shape[1], self.longest or samples.shape[1])
         for row, number in enumerate(numbers):
-            if not self.receptive_field <= number <= samples.shape[1]:
+            if not self.receptive_field <= number <= most:
                 raise ValueError(
                     f"utterance {row} of the batch has {number} samples; {self.name} needs "
-                    f"{self.receptive_field}..{samples.shape[1]}"
+                    f"{self.receptive_field}..{most}"
                 )
         return numbers
+
+
+def _padded(
+    state: Float[Tensor, "M D"], spans: Sequence[int], counts: Sequence[int]
+) -> Float[Tensor, "B T D"]:
+    parts = zip(state.split(list(spans)), counts, strict=True)
+    return pad_sequence([part[:count] for part, count in parts], batch_first=True)

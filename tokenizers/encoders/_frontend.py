@@ -1,4 +1,6 @@
-"""The convolutional front end: waveform to frames, one utterance at a time, without padding.
+"""What precedes the blocks of HuBERT and WavLM: convolutions, projection and positions.
+
+The convolutional front end takes one utterance at a time, without padding.
 
 Seven convolutions of kernels 10 3 3 3 3 2 2 and strides 5 2 2 2 2 2 2, each followed by GELU
 (wav2vec 2.0, arXiv 2006.11477, §2). Every convolution is a matrix product over rows that lie in
@@ -10,8 +12,10 @@ w . E[x] and w^T Cov[x] w: they come from ten sums of the waveform, and the norm
 convolution's weights. What remains is local in time, so that both styles of front end can work
 through the utterance in tiles that stay in the cache.
 
-Axes: N samples, T frames, C channels.
+Axes: N samples, T frames of one utterance, M of all, C channels, D width.
 """
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from einops import rearrange
@@ -19,11 +23,50 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitone.nn.linear import LayerNorm, Linear, Precision
+from unitone.nn.linear import DTYPES, LayerNorm, Linear, Precision
 from unitone.tokenizers.encoders._architecture import Architecture
 from unitone.tokenizers.encoders._weights import Checkpoint
 
 _TILE = 128  # frames of output computed at a time on a CPU
+
+
+class Stem:
+    """Front end, projection and position: from waveforms to the input of the blocks."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        architecture: Architecture,
+        *,
+        precision: Precision,
+        device: torch.device,
+    ) -> None:
+        weights = checkpoint.weights
+        self.front_end = FrontEnd(checkpoint, architecture, precision=precision, device=device)
+        self.norm = LayerNorm(
+            weights, "projection.norm", epsilon=architecture.epsilon, device=device
+        )
+        self.projection = (
+            Linear(
+                weights["projection.weight"], weights["projection.bias"],
+                precision=precision, device=device,
+            )
+            if architecture.projects
+            else None
+        )  # fmt: skip
+        self.position = PositionConvolution(
+            checkpoint, architecture, precision=precision, device=device
+        )
+
+    def __call__(
+        self, waveforms: Sequence[Float[Tensor, "_"]]
+    ) -> tuple[Float[Tensor, "M D"], list[int]]:
+        """Return the frames of all utterances, packed, float32, and how many each has."""
+        frames = [self.front_end(waveform) for waveform in waveforms]
+        rows = self.norm(torch.cat(frames))
+        rows = rows if self.projection is None else self.projection(rows)
+        spans = [len(one) for one in frames]
+        return self.position(rows.float(), spans), spans
 
 
 class FrontEnd:
@@ -110,3 +153,48 @@ def windows(
     return torch.as_strided(
         rows, (count, kernel * width), (stride * width, 1), rows.storage_offset()
     )
+
+
+class PositionConvolution:
+    """x + GELU(conv(x)): a grouped convolution over 128 frames (wav2vec 2.0, §2)."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        architecture: Architecture,
+        *,
+        precision: Precision,
+        device: torch.device,
+    ) -> None:
+        # On a CPU grouped convolutions are fast in float32, not in bfloat16, and channels last.
+        dtype = torch.float32 if device.type == "cpu" else DTYPES[precision]
+        weight = checkpoint.weights["position.weight"].unsqueeze(2).to(device, dtype)
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.bias = checkpoint.weights["position.bias"].to(device, dtype)
+        self.input = _input_norm(checkpoint.weights, device) if architecture.position_norm else None
+        self.groups = architecture.position_groups
+        self.kernel = architecture.position_kernel
+
+    def __call__(self, rows: Float[Tensor, "M D"], spans: Sequence[int]) -> Float[Tensor, "M D"]:
+        """Return ``rows`` plus their position embedding, float32."""
+        return torch.cat([self._one(part) for part in rows.split(list(spans))])
+
+    def _one(self, rows: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+        given = rows if self.input is None else rows * self.input[0] + self.input[1]
+        columns = given.T[None, :, None].to(self.weight.dtype)  # (1, D, 1, T), channels last
+        position = F.conv2d(
+            columns, self.weight, self.bias, padding=(0, self.kernel // 2), groups=self.groups
+        )
+        return rows + F.gelu(position[0, :, 0, : len(rows)].T)
+
+
+def _input_norm(
+    weights: Mapping[str, Tensor], device: torch.device
+) -> tuple[Float[Tensor, "D"], Float[Tensor, "D"]]:
+    """Return the batch norm before the convolution, with the statistics of training, as s x + t."""
+    weight, bias, mean, variance = (
+        weights[f"position.input.{name}"]
+        for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = weight / (variance + 1e-5).sqrt()
+    return scale.to(device), (bias - mean * scale).to(device)

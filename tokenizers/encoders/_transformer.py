@@ -1,8 +1,8 @@
-"""The transformer of HuBERT and WavLM, on packed frames: no padding, no masks.
+"""The transformer blocks of all families, on packed frames: no padding, no masks.
 
 The valid frames of all utterances of a batch are the rows of one matrix, so that every linear map
-is one product and no row knows another utterance; only the position convolution and the attention
-look at rows together, utterance by utterance (``spans`` are their lengths, in order).
+is one product and no row knows another utterance; only the attention looks at rows together,
+utterance by utterance (``spans`` are their lengths, in order).
 
 Axes: M rows (frames of all utterances), T frames of one utterance, D width, H heads, E = 3 D.
 """
@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitone.nn.linear import DTYPES, LayerNorm, Linear, Precision, product
-from unitone.tokenizers.encoders._architecture import Architecture, weights_of
+from unitone.nn.linear import LayerNorm, Linear, Precision, product
+from unitone.tokenizers.encoders._architecture import Sizes, weights_of
 from unitone.tokenizers.encoders._weights import Checkpoint
 
 _LOGITS = 1 << 20  # logits computed at a time on a CPU: 4 MB of float32
@@ -40,51 +40,6 @@ class HeadBias:
     gate: Float[Tensor, "H T 1"]
     distances: Float[Tensor, "H T T"]
     """For each query in order, and the keys in *reverse* order (see ``wavlm.RelativeBias``)."""
-
-
-class PositionConvolution:
-    """x + GELU(conv(x)): a grouped convolution over 128 frames (wav2vec 2.0, §2)."""
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        architecture: Architecture,
-        *,
-        precision: Precision,
-        device: torch.device,
-    ) -> None:
-        # On a CPU grouped convolutions are fast in float32, not in bfloat16, and channels last.
-        dtype = torch.float32 if device.type == "cpu" else DTYPES[precision]
-        weight = checkpoint.weights["position.weight"].unsqueeze(2).to(device, dtype)
-        self.weight = weight.contiguous(memory_format=torch.channels_last)
-        self.bias = checkpoint.weights["position.bias"].to(device, dtype)
-        self.input = _input_norm(checkpoint.weights, device) if architecture.position_norm else None
-        self.groups = architecture.position_groups
-        self.kernel = architecture.position_kernel
-
-    def __call__(self, rows: Float[Tensor, "M D"], spans: Sequence[int]) -> Float[Tensor, "M D"]:
-        """Return ``rows`` plus their position embedding, float32."""
-        return torch.cat([self._one(part) for part in rows.split(list(spans))])
-
-    def _one(self, rows: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
-        given = rows if self.input is None else rows * self.input[0] + self.input[1]
-        columns = given.T[None, :, None].to(self.weight.dtype)  # (1, D, 1, T), channels last
-        position = F.conv2d(
-            columns, self.weight, self.bias, padding=(0, self.kernel // 2), groups=self.groups
-        )
-        return rows + F.gelu(position[0, :, 0, : len(rows)].T)
-
-
-def _input_norm(
-    weights: Mapping[str, Tensor], device: torch.device
-) -> tuple[Float[Tensor, "D"], Float[Tensor, "D"]]:
-    """Return the batch norm before the convolution, with the statistics of training, as s x + t."""
-    weight, bias, mean, variance = (
-        weights[f"position.input.{name}"]
-        for name in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = weight / (variance + 1e-5).sqrt()
-    return scale.to(device), (bias - mean * scale).to(device)
 
 
 class SelfAttention:
@@ -112,14 +67,33 @@ class SelfAttention:
         return self.out(torch.cat(parts))
 
 
+def self_attentions(
+    checkpoint: Checkpoint,
+    sizes: Sizes,
+    num_blocks: int,
+    *,
+    precision: Precision,
+    device: torch.device,
+) -> list[Attention]:
+    """Return plain self-attention for the first ``num_blocks`` blocks."""
+    return [
+        SelfAttention(checkpoint, block, sizes.num_heads, precision=precision, device=device)
+        for block in range(num_blocks)
+    ]
+
+
 def projections(
     weights: Mapping[str, Tensor], num_heads: int, *, precision: Precision, device: torch.device
 ) -> Linear:
-    """Return q, k and v of a block as one map, with the scale of the logits folded into q."""
+    """Return q, k and v of a block as one map, with the scale of the logits folded into q.
+
+    A bias of k is optional: it adds the same to all logits of a query.
+    """
     scale = (len(weights["q.bias"]) // num_heads) ** -0.5
+    key_bias = weights.get("k.bias", torch.zeros_like(weights["v.bias"]))
     return Linear(
         torch.cat([weights["q.weight"] * scale, weights["k.weight"], weights["v.weight"]]),
-        torch.cat([weights["q.bias"] * scale, weights["k.bias"], weights["v.bias"]]),
+        torch.cat([weights["q.bias"] * scale, key_bias, weights["v.bias"]]),
         precision=precision,
         device=device,
     )
@@ -177,15 +151,15 @@ class Block:
         self,
         checkpoint: Checkpoint,
         block: int,
-        architecture: Architecture,
+        sizes: Sizes,
         attention: Attention,
         *,
         precision: Precision,
         device: torch.device,
     ) -> None:
         weights = weights_of(checkpoint, f"block.{block}")
-        epsilon = architecture.epsilon
-        self.pre_norm = architecture.pre_norm
+        epsilon = sizes.epsilon
+        self.pre_norm = sizes.pre_norm
         self.attention = attention
         self.norm1 = LayerNorm(weights, "norm1", epsilon=epsilon, device=device)
         self.norm2 = LayerNorm(weights, "norm2", epsilon=epsilon, device=device)
@@ -210,26 +184,21 @@ class Block:
 
 
 class Transformer:
-    """Position embedding and blocks; yields the residual stream as it grows."""
+    """The blocks and a norm; yields the residual stream as it grows."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        architecture: Architecture,
+        sizes: Sizes,
         attentions: Sequence[Attention],
         *,
         precision: Precision,
         device: torch.device,
     ) -> None:
-        self.pre_norm = architecture.pre_norm
-        self.position = PositionConvolution(
-            checkpoint, architecture, precision=precision, device=device
-        )
-        self.norm = LayerNorm(
-            checkpoint.weights, "norm", epsilon=architecture.epsilon, device=device
-        )
+        self.pre_norm = sizes.pre_norm
+        self.norm = LayerNorm(checkpoint.weights, "norm", epsilon=sizes.epsilon, device=device)
         self.blocks = [
-            Block(checkpoint, i, architecture, attention, precision=precision, device=device)
+            Block(checkpoint, i, sizes, attention, precision=precision, device=device)
             for i, attention in enumerate(attentions)
         ]
 
@@ -238,9 +207,12 @@ class Transformer:
     ) -> Iterator[Float[Tensor, "M D"]]:
         """Yield h_0 (the input of block 1), then the output of each block, float32.
 
+        Args:
+            rows: frames with their positions; post-LN models normalize them first.
+            spans: frames of each utterance.
+
         Pre-LN models: never with the final layer norm, which ``norm`` is.
         """
-        rows = self.position(rows, spans)
         if not self.pre_norm:
             rows = self.norm(rows)
         yield rows

@@ -1,8 +1,10 @@
 """Read an SSL encoder's weights from any of their published forms, under one set of names.
 
 Forms: a Hugging Face directory (``config.json`` beside safetensors or ``pytorch_model.bin``, whole
-or in shards) and a fairseq, unilm or s3prl ``.pt`` file. The same weights give the same
-``Checkpoint``, bit for bit, whatever form they come from, so features and ``weight_hash`` agree.
+or in shards), a fairseq, unilm, s3prl or OpenAI ``.pt`` file, and a directory of CTranslate2 with
+its ``model.bin``. The same weights give the same ``Checkpoint``, bit for bit, whatever form they
+come from, so features and ``weight_hash`` agree; of weights that a conversion has rounded
+(CTranslate2's int8, or float16 of what was float32) the hash is another.
 
 What the tensors do not say is taken from the checkpoint's own configuration where it has one
 (``Hints``); where it has none, the family's rule applies.
@@ -20,54 +22,12 @@ from torch import Tensor
 from unitone import files
 from unitone.errors import CheckpointError
 from unitone.safe_pickle import load_torch, plain
-from unitone.tokenizers.encoders import _hub
+from unitone.tokenizers.encoders import _ctranslate2, _hub
+from unitone.tokenizers.encoders._names import rename
 from unitone.train.checkpoint import weight_hash
 
-PREFIXES = (
-    *("w2v_encoder.w2v_model.", "hubert.", "wavlm."),
-    *("wav2vec2.", "unispeech.", "unispeech_sat."),
-)
-"""What wraps the encoder's names: fairseq's CTC models, and Hugging Face's task heads."""
-
-FAMILIES = ("hubert", "wavlm", "wav2vec2", "unispeech-sat", "unispeech")
-"""Kinds of models with this architecture, as Transformers calls them; fairseq says the same."""
-
-_DROPPED = (  # parts of pre-training or of a task head, which no feature depends on
-    r"mask_emb|masked_spec_embed",
-    r"final_proj\..*|label_embs_concat|target_glu\..*",
-    r"quantizer\..*|project_q\..*|project_hid\..*|dropout_features\..*",
-    r"(w2v_encoder\.)?proj\..*|lm_head\..*",
-    r"projector\..*|classifier\..*|layer_weights",
-    r"speaker_proj\..*|label_embeddings_concat|layer_norm_for_extract\..*|ctc_proj\..*",
-    r"encoder\.pos_conv_embed\.batch_norm\.num_batches_tracked",
-)
-
-_CONV, _BLOCK = r"feature_extractor\.conv_layers\.(\d+)", r"encoder\.layers\.(\d+)"
-_ATTN, _WB = r"(?:self_attn|attention)", r"(weight|bias)"
-_PARAM = r"encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original"
-
-_NAMES = (  # fairseq and unilm | Hugging Face                                  -> canonical
-    (rf"{_CONV}\.(?:0|conv)\.{_WB}",                                      r"conv.\1.\2"),
-    (rf"{_CONV}\.(?:2|2\.1|layer_norm)\.{_WB}",                           r"conv.\1.norm.\2"),
-    (rf"(?:feature_projection\.)?layer_norm\.{_WB}",                      r"projection.norm.\1"),
-    (rf"(?:post_extract_proj|feature_projection\.projection)\.{_WB}",     r"projection.\1"),
-    (r"encoder\.(?:pos_conv\.0|pos_conv_embed\.conv)\.(bias|weight)",     r"position.\1"),
-    (r"encoder\.(?:pos_conv\.0|pos_conv_embed\.conv)\.weight_([gv])",     r"position.\1"),
-    (r"encoder\.pos_conv_embed\.batch_norm\.(weight|bias|running_mean|running_var)",
-                                                                          r"position.input.\1"),
-    (rf"{_PARAM}0",                                                       r"position.g"),
-    (rf"{_PARAM}1",                                                       r"position.v"),
-    (rf"encoder\.layer_norm\.{_WB}",                                      r"norm.\1"),
-    (rf"{_BLOCK}\.{_ATTN}\.(q|k|v|out)_proj\.{_WB}",                      r"block.\1.\2.\3"),
-    (rf"{_BLOCK}\.{_ATTN}\.(?:grep_linear|gru_rel_pos_linear)\.{_WB}",    r"block.\1.gate.\2"),
-    (rf"{_BLOCK}\.{_ATTN}\.(?:grep_a|gru_rel_pos_const)",                 r"block.\1.gate.scale"),
-    (rf"{_BLOCK}\.(?:self_attn_layer_norm|layer_norm)\.{_WB}",            r"block.\1.norm1.\2"),
-    (rf"{_BLOCK}\.(?:fc1|feed_forward\.intermediate_dense)\.{_WB}",       r"block.\1.up.\2"),
-    (rf"{_BLOCK}\.(?:fc2|feed_forward\.output_dense)\.{_WB}",             r"block.\1.down.\2"),
-    (rf"{_BLOCK}\.final_layer_norm\.{_WB}",                               r"block.\1.norm2.\2"),
-    (r"encoder\.layers\.0\.self_attn\.relative_attention_bias\.weight",   r"bias.weight"),
-    (r"encoder\.layers\.0\.attention\.rel_attn_embed\.weight",            r"bias.weight"),
-)  # fmt: skip
+FAMILIES = ("hubert", "wavlm", "wav2vec2", "unispeech-sat", "unispeech", "whisper")
+"""Kinds of models that are read, as Transformers calls them; fairseq says the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,20 +59,25 @@ class Checkpoint:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read the checkpoint at ``path``: a Hugging Face directory or a fairseq or unilm file.
+    """Read the checkpoint at ``path``, a directory or a file.
 
     Raises:
         CheckpointError: it is absent, unreadable, of an unknown form, or holds a foreign weight.
     """
     if path.is_dir():
         raw, hints = _read_directory(path)
+    elif path.name == _ctranslate2.FILE and path.exists():
+        raw, hints = _read_ctranslate2(path)
     elif path.suffix == ".safetensors":
         raise CheckpointError(f"{path}: pass the directory, which holds its config.json too")
     elif path.exists():
-        raw, hints = _read_fairseq(path)
+        raw, hints = _read_pickle(path)
     else:
         raise CheckpointError(f"there is no checkpoint at {path}")
-    return Checkpoint(weights=canonical(raw, where=str(path)), hints=hints, where=str(path))
+    weights = canonical(raw, where=str(path))
+    if not weights:
+        raise CheckpointError(f"{path} holds no encoder, only what belongs to a decoder or a head")
+    return Checkpoint(weights=weights, hints=hints, where=str(path))
 
 
 def canonical(raw: Mapping[str, object], *, where: str) -> dict[str, Tensor]:
@@ -124,7 +89,7 @@ def canonical(raw: Mapping[str, object], *, where: str) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     unknown: list[str] = []
     for raw_name, value in raw.items():
-        name = _rename(raw_name)
+        name = rename(raw_name)
         if name is None:
             unknown.append(raw_name)
         elif name and isinstance(value, Tensor):
@@ -154,32 +119,24 @@ def listing(names: Iterable[str], *, most: int = 12) -> str:
     return ", ".join(ordered[:most]) + rest
 
 
-def _rename(name: str) -> str | None:
-    """Return the canonical name; empty if the weight is to be dropped, ``None`` if unknown."""
-    bare = name
-    for prefix in PREFIXES:
-        bare = bare.removeprefix(prefix)
-    if any(re.fullmatch(pattern, bare) for pattern in _DROPPED):
-        return ""
-    for pattern, replacement in _NAMES:
-        match = re.fullmatch(pattern, bare)
-        if match:
-            return match.expand(replacement)
-    return None
-
-
 def _read_directory(path: Path) -> tuple[dict[str, object], Hints]:
+    held = [path / name for name in _hub.WEIGHT_FILES if (path / name).exists()]
+    if not held:
+        raise CheckpointError(f"{path} holds none of {', '.join(_hub.WEIGHT_FILES)}")
+    if held[0].name == _ctranslate2.FILE:
+        return _read_ctranslate2(held[0])
     config_file = path / "config.json"
     if not config_file.exists():
         raise CheckpointError(f"{path} has no config.json; pass a Hugging Face model directory")
     config = files.read_json(config_file, cure="fetch it again")
     if not isinstance(config, dict):
         raise CheckpointError(f"{config_file} is damaged: it holds no object; fetch it again")
-    for name in _hub.WEIGHT_FILES:
-        file = path / name
-        if file.exists():
-            return _read_weights(file), _hugging_face_hints(config, where=path)
-    raise CheckpointError(f"{path} holds none of {', '.join(_hub.WEIGHT_FILES)}")
+    return _read_weights(held[0]), _hugging_face_hints(config, where=path)
+
+
+def _read_ctranslate2(file: Path) -> tuple[dict[str, object], Hints]:
+    weights, num_heads = _ctranslate2.read(file)
+    return weights, checked(where=file, num_heads=num_heads, family="whisper")
 
 
 def _read_weights(file: Path) -> dict[str, object]:
@@ -210,7 +167,7 @@ def _state_dict(value: object, *, where: Path) -> dict[str, object]:
 
 
 def _hugging_face_hints(config: Mapping[str, Any], *, where: Path) -> Hints:
-    for field in ("hidden_act", "feat_extract_activation"):
+    for field in ("hidden_act", "feat_extract_activation", "activation_function"):
         if config.get(field, "gelu") != "gelu":
             raise CheckpointError(f"{where}: {field} = {config[field]!r} is not supported")
     family = config.get("model_type")
@@ -222,7 +179,7 @@ def _hugging_face_hints(config: Mapping[str, Any], *, where: Path) -> Hints:
     strides = config.get("conv_stride")
     return checked(
         where=where,
-        num_heads=config.get("num_attention_heads"),
+        num_heads=config.get("encoder_attention_heads", config.get("num_attention_heads")),
         pre_norm=config.get("do_stable_layer_norm"),
         # The published hubert-base's preprocessor asks for a normalized waveform, its training did
         # not do it: normalization goes with the layer-norm front end, as in fairseq.
@@ -258,15 +215,20 @@ def checked(*, where: Path, **hints: Any) -> Hints:
     return Hints(**hints)
 
 
-def _read_fairseq(path: Path) -> tuple[dict[str, object], Hints]:
+def _read_pickle(path: Path) -> tuple[dict[str, object], Hints]:
     top = load_torch(path)
     if not isinstance(top, dict):
-        raise CheckpointError(f"{path} is no fairseq, unilm or s3prl checkpoint")
+        raise CheckpointError(f"{path} is no fairseq, unilm or s3prl checkpoint, nor OpenAI's")
+    if isinstance(top.get("model_state_dict"), dict) and isinstance(top.get("dims"), dict):
+        heads = top["dims"].get("n_audio_head")
+        hints = checked(where=path, num_heads=heads, family="whisper")
+        return _state_dict(top["model_state_dict"], where=path), hints
     for key in ("model", "model_weight"):
         if isinstance(top.get(key), dict):
             return _state_dict(top[key], where=path), _fairseq_hints(top)
     raise CheckpointError(
-        f"{path} holds neither 'model' nor 'model_weight'; its keys are {listing(map(str, top))}"
+        f"{path} holds no 'model', 'model_weight' or 'model_state_dict'; its keys are "
+        + listing(map(str, top))
     )
 
 

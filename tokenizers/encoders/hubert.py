@@ -16,7 +16,8 @@ import torch
 from unitone.nn.linear import Precision
 from unitone.tokenizers.encoders._architecture import Architecture, infer
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
-from unitone.tokenizers.encoders._transformer import Attention, SelfAttention
+from unitone.tokenizers.encoders._frontend import Stem
+from unitone.tokenizers.encoders._transformer import self_attentions
 from unitone.tokenizers.encoders._weights import Checkpoint
 
 PUBLISHED = {
@@ -30,8 +31,8 @@ _SIZES = {(12, 768): "hubert-base", (24, 1024): "hubert-large", (48, 1280): "hub
 
 
 def recognizes(names: Collection[str]) -> bool:
-    """Say whether weights of these canonical names are a HuBERT: no relative position bias."""
-    return "bias.weight" not in names
+    """Say whether weights of these canonical names are a HuBERT: with no table of positions."""
+    return "bias.weight" not in names and "positions.weight" not in names
 
 
 def describe(checkpoint: Checkpoint) -> tuple[str, Architecture]:
@@ -49,22 +50,6 @@ def describe(checkpoint: Checkpoint) -> tuple[str, Architecture]:
     return (_SIZES.get(size, own) if family == "hubert" else own), architecture
 
 
-def attentions(
-    checkpoint: Checkpoint,
-    architecture: Architecture,
-    num_blocks: int,
-    *,
-    precision: Precision,
-    device: torch.device,
-) -> list[Attention]:
-    """Return plain self-attention for the first ``num_blocks`` blocks."""
-    heads = architecture.num_heads
-    return [
-        SelfAttention(checkpoint, block, heads, precision=precision, device=device)
-        for block in range(num_blocks)
-    ]
-
-
 def build(
     checkpoint: Checkpoint,
     architecture: Architecture,
@@ -75,7 +60,10 @@ def build(
     device: torch.device,
 ) -> SpeechEncoder:
     """Build the first ``num_blocks`` blocks of a HuBERT."""
-    parts = attentions(checkpoint, architecture, num_blocks, precision=precision, device=device)
+    parts = self_attentions(
+        checkpoint, architecture, num_blocks, precision=precision, device=device
+    )
+    stem = Stem(checkpoint, architecture, precision=precision, device=device)
     return SpeechEncoder(
-        checkpoint, architecture, parts, name=name, precision=precision, device=device
+        checkpoint, architecture, stem, parts, name=name, precision=precision, device=device
     )

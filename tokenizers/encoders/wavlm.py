@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from unitone.nn.linear import Linear, Precision
 from unitone.tokenizers.encoders._architecture import Architecture, infer, weights_of
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
+from unitone.tokenizers.encoders._frontend import Stem
 from unitone.tokenizers.encoders._transformer import Attention, HeadBias, attend, projections
 from unitone.tokenizers.encoders._weights import Checkpoint
 
@@ -161,6 +162,7 @@ def build(
         GatedAttention(checkpoint, block, bias, precision=precision, device=device)
         for block in range(num_blocks)
     ]
+    stem = Stem(checkpoint, architecture, precision=precision, device=device)
     return SpeechEncoder(
-        checkpoint, architecture, attentions, name=name, precision=precision, device=device
+        checkpoint, architecture, stem, attentions, name=name, precision=precision, device=device
     )

@@ -19,7 +19,7 @@ from unitone.tokenizers.encoder import load_encoder
 from unitone.tokenizers.encoders import hubert, wavlm
 from unitone.tokenizers.encoders._architecture import Architecture, expected_shapes
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
-from unitone.tokenizers.encoders._frontend import FrontEnd, windows
+from unitone.tokenizers.encoders._frontend import FrontEnd, Stem, windows
 from unitone.tokenizers.encoders._transformer import HeadBias, attend
 from unitone.tokenizers.encoders._weights import Checkpoint, Hints
 
@@ -143,8 +143,8 @@ def test_long_utterances_are_cut_into_tiles_without_a_seam(encoder: SpeechEncode
     """The front end works in tiles; a frame must not know where its tile began."""
     waveforms, lengths = noise(60_000)
     whole = encoder.features(waveforms, lengths, layer=0)
-    front_end = encoder._front_end
-    assert isinstance(front_end, FrontEnd)
+    assert isinstance(encoder._stem, Stem)
+    front_end = encoder._stem.front_end
     frames = front_end(waveforms[0])
     assert len(frames) == whole.shape[1] > 128
     first = front_end._folded(waveforms[0]) if front_end.norms[0] is None else front_end.convs[0]
