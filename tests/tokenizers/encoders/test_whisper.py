@@ -24,7 +24,8 @@ from unitone.tokenizers.encoder import load_encoder
 from unitone.tokenizers.encoders import whisper
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
 from unitone.tokenizers.encoders._weights import Checkpoint, Hints
-from unitone.tokenizers.extract import Extractor, Features, FrameConfig, extract
+from unitone.tokenizers.extract import Extractor, Features, extract
+from unitone.tokenizers.options import FrameConfig
 
 CPU = torch.device("cpu")
 DIM, HEADS, LAYERS, MELS, POSITIONS = 32, 2, 2, 80, 150
@@ -37,7 +38,8 @@ def openai(*, seed: int = 0, mels: int = MELS) -> Weights:
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator) / max(1, shape[-1] ** 0.5)
+        drawn = torch.randn(shape, generator=generator)
+        return drawn / max(1.0, shape[-1] ** 0.5)
 
     weights: Weights = {"encoder.positional_embedding": draw(POSITIONS, DIM)}
 
