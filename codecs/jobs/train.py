@@ -43,9 +43,8 @@ def train(config: DecoderTrainConfig) -> None:
     """Train, or go on training, as ``config`` says."""
     config = replace(config, train=config.train.resolved())
     shards = TokenShards(config.tokens)
-    tokenizer = None
-    if config.tokenizer is not None:
-        tokenizer = Tokenizer.load(config.tokenizer)
+    tokenizer = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
+    if tokenizer is not None:
         require_same(tokenizer.passport, shards.passport, what=str(config.tokens))
     material = read_material(shards, config.manifest, split=config.split)
     embeddings = _embeddings(config.speaker_embeddings, material)
