@@ -144,9 +144,10 @@ def is_standalone(ssl: str) -> bool:
 def packaged(ssl: str) -> Path | None:
     """Return where an installed Python package has the encoder ``ssl``; None if there is none."""
     for name in _family_names():
-        package, folder = getattr(_module(name), "PACKAGED", {}).get(ssl, ("", ""))
+        known: Mapping[str, tuple[str, str]] = getattr(_module(name), "PACKAGED", {})
+        package, folder = known.get(ssl, ("", ""))
         if package and (found := find_spec(package)) and found.submodule_search_locations:
-            return Path(found.submodule_search_locations[0]) / folder
+            return Path(next(iter(found.submodule_search_locations))) / folder
     return None
 
 
