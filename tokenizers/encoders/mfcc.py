@@ -42,7 +42,7 @@ class MFCC:
     num_layers = 0
     hop = HOP
     receptive_field = FRAME
-    longest = None
+    longest: int | None = None
     normalize = False
     weight_hash = hashlib.sha256(b"mfcc 39, Kaldi conventions, version 1").hexdigest()
 
