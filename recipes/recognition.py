@@ -23,9 +23,24 @@ from unitone.tokenizers.encoders._hub import packaged
 from unitone.tokenizers.options import ExtractorConfig
 
 WHISPER = "whisper-tiny.en"
-LAYERS = {WHISPER: 4}
-"""The layer to take where none is said."""
 RENAMED = {"--switch-penalty": "--duration-penalty", "--pieces": "--unit-subwords"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suited:
+    """What an encoder's units want where the command line says nothing."""
+
+    layer: int | None
+    k: int
+    speeds: tuple[float, ...]
+    steps: int
+
+
+SUITED = {
+    "mfcc": Suited(layer=None, k=200, speeds=(0.82, 0.88, 0.94, 1.06, 1.12, 1.18), steps=2000),
+    WHISPER: Suited(layer=4, k=500, speeds=(0.9, 1.1), steps=900),
+}
+OTHERS = Suited(layer=None, k=500, speeds=(0.9, 1.1), steps=900)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +57,14 @@ class RecognitionConfig:
     layer: int | None = None
     """Its layer; default 4 of whisper-tiny.en; MFCC has none."""
     k: int | None = None
-    """Number of units; default 200 of MFCC, else 500."""
+    """Number of units; default 500, of MFCC 200."""
     duration_penalty: float = 0.0
     """Price of a change of unit; see ``tokenizers.build``."""
     unit_subwords: int | None = 0
     """Subwords over the units; 0 = none, as ``ctc`` wants it: speech may not be shorter than its
     text; None: as many as the data hold."""
-    speeds: tuple[float, ...] = (0.82, 0.88, 0.94, 1.06, 1.12, 1.18)
-    """Speeds of the copies of the training recordings."""
+    speeds: tuple[float, ...] | None = None
+    """Speeds of the copies of the training recordings; default 0.9 and 1.1, with MFCC six."""
     unit_mask: float = 0.2
     """Share of unit tokens hidden in training."""
     ctc: float = 1.0
@@ -63,8 +78,8 @@ class RecognitionConfig:
     init: Path | None = None
     """Start from this model of ours and keep its size and its tokenizer; the options of size and
     units have no effect then."""
-    steps: int = 2000
-    """Optimizer steps."""
+    steps: int | None = None
+    """Optimizer steps; default 900, with MFCC 2000."""
     lr: float = 2e-3
     """Peak learning rate."""
     max_tokens: int = 4096
@@ -80,11 +95,17 @@ class RecognitionConfig:
         if (self.root is None) == (self.manifest is None):
             raise ConfigError("give the corpus: either --root or --manifest")
 
+    @property
+    def suited(self) -> Suited:
+        """What takes the place of options that aren't given."""
+        return SUITED.get(self.ssl, OTHERS)
+
 
 def steps(config: RecognitionConfig, *, manifest: Path) -> Iterator[Step[Any]]:
     """Yield the commands in order, for the corpus of ``manifest``."""
     out = config.out
-    copies = perturb.PerturbConfig(manifest=manifest, out=out / "corpus", speeds=config.speeds)
+    speeds = config.suited.speeds if config.speeds is None else config.speeds
+    copies = perturb.PerturbConfig(manifest=manifest, out=out / "corpus", speeds=speeds)
     yield Step(copies, perturb.perturb)
     manifest, tokenizer, tokens = copies.out / "manifest.jsonl", out / "tokenizer", out / "tokens"
     if config.init is None:
@@ -118,8 +139,8 @@ def _tokenizer(config: RecognitionConfig, *, manifest: Path, out: Path) -> build
     return build.BuildConfig(
         out=out,
         reading=ReadingConfig(manifest=manifest, split="train"),
-        extractor=ExtractorConfig(ssl=config.ssl, layer=config.layer or LAYERS.get(config.ssl)),
-        k=config.k or (200 if config.ssl == "mfcc" else 500),
+        extractor=ExtractorConfig(ssl=config.ssl, layer=config.layer or config.suited.layer),
+        k=config.k or config.suited.k,
         duration_penalty=config.duration_penalty,
         unit_subwords=config.unit_subwords,
         text="characters",
@@ -127,7 +148,7 @@ def _tokenizer(config: RecognitionConfig, *, manifest: Path, out: Path) -> build
 
 
 def _model(config: RecognitionConfig, *, tokens: Path, out: Path) -> DecoderConfig:
-
+    steps = config.suited.steps if config.steps is None else config.steps
     return DecoderConfig(
         tokens=tokens,
         out=out,
@@ -144,11 +165,11 @@ def _model(config: RecognitionConfig, *, tokens: Path, out: Path) -> DecoderConf
         mixture=MixtureConfig(max_tokens=config.max_tokens),
         train=replace(
             TRAINING,
-            steps=config.steps,
+            steps=steps,
             lr=config.lr,
             precision="auto",
             best="asr/wer",
-            validate_every=max(1, config.steps // 15),
+            validate_every=max(1, steps // 15),
             warmup_steps=50,
             decay_share=0.5,
             threads=config.threads,

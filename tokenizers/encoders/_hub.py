@@ -33,7 +33,7 @@ def packaged(ssl: str) -> Path | None:
     package, folder = PACKAGED.get(ssl, ("", ""))
     found = find_spec(package) if package else None
     places = found.submodule_search_locations if found else None
-    return Path(places[0]) / folder if places else None
+    return Path(next(iter(places))) / folder if places else None
 
 
 def cache_dir() -> Path:

@@ -1,6 +1,7 @@
 """Whisper: every form of its weights, its arithmetic, long recordings, and real features."""
 
 import json
+import math
 import re
 import struct
 from collections.abc import Callable
@@ -38,8 +39,7 @@ def openai(*, seed: int = 0, mels: int = MELS) -> Weights:
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        drawn: Tensor = torch.randn(shape, generator=generator) / max(1, shape[-1] ** 0.5)
-        return drawn
+        return torch.randn(shape, generator=generator) / math.sqrt(shape[-1])
 
     weights: Weights = {"encoder.positional_embedding": draw(POSITIONS, DIM)}
 
