@@ -21,7 +21,7 @@ from jaxtyping import Float32
 from torch import nn
 
 from unitone import config as configs
-from unitone import program, seeding
+from unitone import files, program, seeding
 from unitone.codecs.nn.backbone import BackboneConfig
 from unitone.codecs.nn.crops import CropSource, Material, read_material, speaker_of
 from unitone.codecs.nn.discriminators import Discriminators
@@ -180,6 +180,8 @@ def train(config: DecoderTrainConfig) -> None:
             "losses": configs.to_dict(config.losses),
             "crop_frames": config.crop_frames,
             "batch_crops": config.batch_crops,
+            "speaker_embeddings": config.speaker_embeddings
+            and files.sha256(config.speaker_embeddings),
             "train": configs.to_dict(training),
         },
     ).run()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unitone import config as configs
-from unitone import files, program, seeding
+from unitone import program, seeding
 from unitone.config import command_line
 from unitone.eval.judge.augment import AugmentConfig
 from unitone.eval.judge.data import (
@@ -106,7 +106,7 @@ def train(config: JudgeTrainConfig) -> None:
         out=config.out,
         save_model=judge.save,
         settings={
-            "manifest": files.sha256(config.manifest),
+            "manifest": recordings.sha256,
             "split": config.split,
             "normalizer": config.normalizer,
             "network": configs.to_dict(settings),

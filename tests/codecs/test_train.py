@@ -77,6 +77,8 @@ def test_external_embeddings_are_trained_with(train_tiny: Train, tmp_path: Path)
     decoder = load(tmp_path / "run")
     wave, _ = decoder.decode(np.array([0, 1], np.int32), speaker=vectors["anna"])
     assert len(wave) == 320
+    save_file({name: -vector for name, vector in vectors.items()}, option[1])
+    assert train_tiny(tmp_path / "run", *option) == 2  # another voice is another run
     save_file({"anna": vectors["anna"]}, tmp_path / "one.safetensors")
     assert train_tiny(tmp_path / "no", "--speaker-embeddings", tmp_path / "one.safetensors") == 2
     assert train_tiny(tmp_path / "no", "--speaker-embeddings", tmp_path / "none") == 1

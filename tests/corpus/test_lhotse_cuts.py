@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from lhotse.supervision import AlignmentItem
 
+from unitone.corpus import corpus
 from unitone.corpus.corpus import read_corpus
 from unitone.corpus.cuts import cut_of
 from unitone.corpus.lhotse_cuts import utterance_of_cut
@@ -197,6 +199,22 @@ def test_noise_has_no_say_in_the_fields_of_a_mixed_cut(
     noise.custom = {"split": "noise"}
     (found,) = read_back([whole.mix(noise, snr=10)], tmp_path)
     assert (found.split, found.translation) == (split, {"de": "zwei"})
+
+
+def test_the_audio_of_a_shar_archive_belongs_to_its_identity(
+    whole: MonoCut, tmp_path: Path, speech: Speech, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = tmp_path / "first", tmp_path / "other"
+    for seed, folder in ((0, first), (1, other)):
+        recording(tmp_path / "r.wav", speech(6.0, seed))  # of the same name, length and cut
+        folder.mkdir()
+        CutSet.from_cuts([whole]).to_shar(folder, fields={"recording": "wav"})
+    shutil.copy(first / "cuts.000000.jsonl.gz", other)
+    for size in (corpus.BLOCK, 1024):  # all of the archive, and blocks of a larger one
+        monkeypatch.setattr(corpus, "BLOCK", size)
+        assert read_corpus(first).sha256 != read_corpus(other).sha256
+    shutil.copy(first / "recording.000000.tar", other)
+    assert read_corpus(first).sha256 == read_corpus(other).sha256
 
 
 def test_a_cutset_is_not_made_of_a_shar_archive(whole: MonoCut, tmp_path: Path) -> None:
