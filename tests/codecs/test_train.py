@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from unitone.codecs import synthesize, train
 from unitone.codecs.unit_decoder import UnitDecoder, load
 from unitone.errors import ConfigError
+from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import Tokenizer
 
 Train = Callable[..., int]
@@ -137,4 +138,24 @@ def test_synthesis_writes_waveforms_and_a_manifest(
     assert "was begun with speaker = " in capsys.readouterr().err
     assert synthesize.main([*options, "--out", str(out), "--speaker", "carl"]) == 2
     assert "anna, bert" in capsys.readouterr().err
+
+
+def test_a_row_without_a_speaker_has_no_voice_of_several(
+    decoder: UnitDecoder,
+    stages: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [row | {"speaker": None} for row in TokenShards(stages.tokens).rows()]
+    monkeypatch.setattr(TokenShards, "rows", lambda _: iter(rows))
+    options = ["--model", str(tmp_path / "decoder"), "--tokens", str(stages.tokens)]
+    options += ["--out", str(tmp_path / "out")]
+    assert synthesize.main(options) == 2
+    assert "has no speaker, the decoder has anna, bert; give one" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*.wav"))
+    assert synthesize.main([*options, "--speaker", "bert"]) == 0
+    rows.reverse()  # files are known by number: other rows are other sound
+    assert synthesize.main([*options, "--speaker", "bert"]) == 2
+    assert "ids_sha256" in capsys.readouterr().err
     logging.getLogger("unitone").setLevel(logging.NOTSET)
