@@ -138,7 +138,8 @@ def test_from_shards_to_a_model_that_loads(
     assert loaded.tokenizer is not None
     seen = [row for row in rows(40) if row["split"] == "train"]
     texts = [row["text"] + row["translation"][0]["text"] for row in seen]
-    assert loaded.learnt == Learnt.of({*"".join(texts).encode()}, ("ann", "bob"))
+    said = "".join(texts)
+    assert loaded.learnt == Learnt.of({*said.encode()}, ("ann", "bob"), said)
     assert (
         "lm.train" in (out / "last" / "README.md").read_text()
         or (out / "last" / "README.md").is_file()
@@ -191,7 +192,9 @@ def test_a_pretrained_start_takes_the_options_of_training(
     options += ["--steps", "2", "--dropout", "0.1", "--threads", "1", "--device", "cpu"]
     assert lm_train.main([*options, "--context", "4096"]) == 0
     loaded = family.load(out / "last", device="cpu")
-    assert loaded.learnt.text is None  # what the text model knows, nobody says
+    assert (
+        loaded.learnt.text is loaded.learnt.characters is None
+    )  # what the text model knows, nobody says
     assert loaded.learnt.speakers == ("ann", "bob")
     shape = loaded.model.config
     assert shape.transformer.dim == 32
