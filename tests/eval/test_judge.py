@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from unitone.errors import CheckpointError, ConfigError, CorpusError
 from unitone.eval import judge_train
-from unitone.eval.judge import judge
+from unitone.eval.judge import judge, transcripts
 from unitone.eval.judge.augment import AugmentConfig, _times, augmented
 from unitone.eval.judge.data import Recordings, RecordingSource, drop_too_short
 from unitone.eval.judge.model import (
@@ -31,6 +31,7 @@ from unitone.eval.judge.model import (
     outputs_of,
     padded,
 )
+from unitone.eval.pairs import read_references
 
 RATE = 16_000
 TONES = {"a": 300.0, "b": 700.0, "c": 1500.0, "d": 3000.0}
@@ -247,6 +248,21 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     whole = train("whole", 6)
     assert train("whole", 6) == whole
     assert judge.main(["train", *common, "--out", str(tmp_path / "whole"), "--lr", "1.0"]) == 2
+
+
+def test_hypotheses_with_their_speaker_before_the_id_are_heard(
+    trained: Path, judged: Path, tmp_path: Path
+) -> None:
+    references = read_references(judged / "corpus" / "manifest.jsonl")
+    rows = [json.loads(line) for line in (judged / "hyp.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["id"] = f"v2-{row['id']}"
+        row["audio"] = row["audio"] and str(judged / row["audio"])
+    path = write_lines(tmp_path / "hyp.jsonl", rows)
+    found = judge.load(trained)
+    expected = transcripts.of_hypotheses(found, judged / "hyp.jsonl", references)
+    assert any(expected)
+    assert transcripts.of_hypotheses(found, path, references) == expected
 
 
 def test_the_ground_truth_stands_beside_the_score(

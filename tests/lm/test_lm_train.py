@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -271,6 +272,20 @@ def test_other_settings_are_refused_before_anything_is_written(
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert lm_train.main([*options, "--split", "train", "dev"]) == 2
     assert "was begun with split" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_run_without_its_checkpoints_is_refused_before_anything_is_written(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    options = ["--out", str(out), *SMALL, "--steps", "1"]
+    assert lm_train.main(["--tokens", str(make_shards(rows(24))), *options]) == 0
+    shutil.rmtree(out / "checkpoints")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    other = make_shards(rows(30), folder="other")
+    assert lm_train.main(["--tokens", str(other), *options]) == 2
+    assert "none of its checkpoints" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
