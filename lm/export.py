@@ -2,9 +2,8 @@
 
 Transformers loads a model directory as it is. What is written here holds nothing else: Llama's (or
 OPT's) own weights, for engines that refuse unknown tensors, in the precision of your choice. The
-ids are ours: ``vocabulary.json`` and ``tokenizer/`` come along, and an engine has to take ids (vLLM
-with ``--skip-tokenizer-init``); converters that want a text tokenizer, such as llama.cpp's, have
-none here.
+ids are ours: ``vocabulary.json`` and ``tokenizer/`` come along, and an engine has to take ids: what
+wants a text tokenizer has none here. Tested is Transformers, and no other engine.
 """
 
 import logging
@@ -42,8 +41,8 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 
 ## Token ids
 
-There is no `tokenizer.json`: speech has no characters to make tokens of. An engine has to take ids;
-vLLM is told so by `--skip-tokenizer-init`. `vocabulary.json` lists
+There is no `tokenizer.json`: speech has no characters to make tokens of. An engine has to take ids
+and do without a tokenizer; tested is Transformers. `vocabulary.json` lists
 the blocks of ids, one after the other: a token's id is its block's `start` plus its number in the
 block. Numbers of text come from the text model in `tokenizer/` (of the kind that `passport.json`
 names: bytes, characters or SentencePiece), numbers of speech from the units of the same directory:

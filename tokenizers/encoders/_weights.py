@@ -264,13 +264,13 @@ def _read_fairseq(path: Path) -> tuple[dict[str, object], Hints]:
         raise CheckpointError(f"{path} is no fairseq, unilm or s3prl checkpoint")
     for key in ("model", "model_weight"):
         if isinstance(top.get(key), dict):
-            return _state_dict(top[key], where=path), _fairseq_hints(top)
+            return _state_dict(top[key], where=path), _fairseq_hints(top, where=path)
     raise CheckpointError(
         f"{path} holds neither 'model' nor 'model_weight'; its keys are {listing(map(str, top))}"
     )
 
 
-def _fairseq_hints(top: Mapping[str, Any]) -> Hints:
+def _fairseq_hints(top: Mapping[str, Any], *, where: Path) -> Hints:
     """Read ``cfg`` (fairseq: model and task; unilm: flat), legacy ``args``, or s3prl's two."""
     config = plain(top.get("cfg") or top.get("args") or {})
     config = config if isinstance(config, dict) else {}
@@ -287,7 +287,8 @@ def _fairseq_hints(top: Mapping[str, Any]) -> Hints:
     family = str(model.get("_name") or model.get("arch") or "")
     if family.startswith("data2vec"):
         raise CheckpointError(f"{family} is not supported; supported are {', '.join(FAMILIES)}")
-    return Hints(
+    return checked(
+        where=where,
         family=next((name for name in FAMILIES if family.startswith(name)), None),
         num_heads=model.get("encoder_attention_heads"),
         pre_norm=model.get("layer_norm_first"),

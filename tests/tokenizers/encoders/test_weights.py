@@ -363,6 +363,40 @@ def test_a_damaged_configuration_or_index_is_named(tmp_path: Path, name: str, co
         load(folder)
 
 
+@pytest.mark.parametrize("value", ["x", "2", [], {}, 1.5, -1])
+@pytest.mark.parametrize("name", ["encoder_attention_heads", "max_distance"])
+def test_a_field_of_another_type_in_a_fairseq_configuration_is_named(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    path = fairseq_file(tmp_path / "m.pt", fairseq(wavlm=True), **{name: value})
+    with pytest.raises(CheckpointError, match=rf"{path}: its configuration says"):
+        load(path)
+
+
+@pytest.mark.parametrize("front_end", [{}, {"do_stable_layer_norm": True}], ids=["post", "pre"])
+@pytest.mark.parametrize("more", [{}, {"layer_norm_eps": 0.1}, {"conv_pos_batch_norm": True}])
+def test_what_a_configuration_says_is_done_as_in_transformers(
+    tmp_path: Path, front_end: dict[str, object], more: dict[str, object]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": HEADS}
+    sizes |= {"intermediate_size": FFN, "conv_dim": [CHANNELS] * 7}
+    sizes |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+    front_end = front_end and front_end | {"feat_extract_norm": "layer"}
+    generator = torch.Generator().manual_seed(0)
+    model = transformers.HubertModel(transformers.HubertConfig(**sizes, **front_end, **more)).eval()
+    for tensor in model.state_dict().values():  # no norm or statistic as it begins
+        if tensor.is_floating_point():
+            tensor.add_(0.2 * torch.rand(tensor.shape, generator=generator))
+    model.save_pretrained(tmp_path)
+    waveform = torch.randn(1, 6000, generator=generator)
+    with torch.no_grad():
+        expected = model(waveform).last_hidden_state
+    encoder = load(tmp_path)
+    found = encoder.features(waveform, torch.tensor([6000]), layer=2, final_norm=bool(front_end))
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("layer", [-1, 3, 42])
 def test_layers_out_of_range_are_refused(tmp_path: Path, layer: int) -> None:
     path = fairseq_file(tmp_path / "m.pt", fairseq())
