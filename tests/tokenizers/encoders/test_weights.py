@@ -379,7 +379,11 @@ def test_what_a_configuration_says_is_done_as_in_transformers(
     tmp_path: Path, front_end: dict[str, object], more: dict[str, object]
 ) -> None:
     transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": HEADS}
+    sizes: dict[str, object] = {
+        "hidden_size": DIM,
+        "num_hidden_layers": 2,
+        "num_attention_heads": HEADS,
+    }
     sizes |= {"intermediate_size": FFN, "conv_dim": [CHANNELS] * 7}
     sizes |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
     front_end = front_end and front_end | {"feat_extract_norm": "layer"}
