@@ -193,9 +193,8 @@ def test_a_pretrained_start_takes_the_options_of_training(
     options += ["--steps", "2", "--dropout", "0.1", "--threads", "1", "--device", "cpu"]
     assert lm_train.main([*options, "--context", "4096"]) == 0
     loaded = family.load(out / "last", device="cpu")
-    assert (
-        loaded.learnt.text is loaded.learnt.characters is None
-    )  # what the text model knows, nobody says
+    assert loaded.learnt.text is None  # what the text model knows, nobody says
+    assert loaded.learnt.characters is None
     assert loaded.learnt.speakers == ("ann", "bob")
     shape = loaded.model.config
     assert shape.transformer.dim == 32
