@@ -178,14 +178,16 @@ def train(config: DecoderTrainConfig) -> None:
             "split": config.split,
             "network": configs.to_dict(settings),
             "losses": configs.to_dict(config.losses),
-            "crop_frames": config.crop_frames,
-            "batch_crops": config.batch_crops,
-            "speaker_embeddings": config.speaker_embeddings
-            and files.sha256(config.speaker_embeddings),
+            **{name: getattr(config, name) for name in ("crop_frames", "batch_crops")},
+            **_voices(config.speaker_embeddings),
             "train": configs.to_dict(training),
         },
     ).run()
     logger.info("next: python -m unitone.codecs.synthesize %s", shlex.join(_next(config)))
+
+
+def _voices(path: Path | None) -> dict[str, str | None]:
+    return {"speaker_embeddings": None if path is None else files.sha256(path)}
 
 
 def _next(config: DecoderTrainConfig) -> list[str]:

@@ -192,9 +192,7 @@ def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLo
         batch_seconds=batch_seconds,
         engine=config.engine,
         strict=config.reading.strict,
-        identity=json.dumps(
-            [config.sampling_identity, corpus.sha256, extractor.encoder.weight_hash]
-        ),
+        identity=_sampling_identity(config, corpus, extractor),
     )
     work = config.out / ".build"
     sample = sampling.load_or_draw(
@@ -236,6 +234,10 @@ def _build(config: BuildConfig, corpus: Corpus, extractor: Extractor, log: RunLo
     made.save(config.out)  # last: its presence says that everything else is there
     sampling.forget(work)
     logger.info("tokenizer in %s; open %s", config.out, config.out / "report.html")
+
+
+def _sampling_identity(config: BuildConfig, corpus: Corpus, extractor: Extractor) -> str:
+    return json.dumps([config.sampling_identity, corpus.sha256, extractor.encoder.weight_hash])
 
 
 def _journal_key(centroids: Float32[np.ndarray, "K D"], extractor: Extractor) -> str:
