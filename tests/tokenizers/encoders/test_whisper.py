@@ -38,8 +38,8 @@ def openai(*, seed: int = 0, mels: int = MELS) -> Weights:
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        drawn = torch.randn(shape, generator=generator)
-        return drawn / max(1.0, shape[-1] ** 0.5)
+        drawn: Tensor = torch.randn(shape, generator=generator) / max(1, shape[-1] ** 0.5)
+        return drawn
 
     weights: Weights = {"encoder.positional_embedding": draw(POSITIONS, DIM)}
 
