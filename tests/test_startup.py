@@ -16,8 +16,10 @@ HEAVY = (
     *("torch", "faiss", "lhotse", "matplotlib", "pyarrow", "ray", "sacrebleu", "scipy", "sklearn"),
     *("soundfile", "soxr", "sympy", "transformers"),
 )
-MEASURES_TORCH = {"unitone.eval.bench.generate"}
-"""Its functions are written in torch's types, and it has nothing else."""
+MEASURES_TORCH = {
+    f"unitone.eval.bench.{name}" for name in ("generate", "limits", "train", "encoders")
+}
+"""Benchmarks whose functions are written in torch's types, and that have nothing else."""
 
 PROBE = f"""
 import contextlib, importlib, io, json, sys

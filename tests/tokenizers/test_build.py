@@ -18,6 +18,7 @@ from unitone.eval.bench.sampling import compare, features_of, split_off
 from unitone.resume import Journal
 from unitone.tokenizers import build
 from unitone.tokenizers.build import BuildConfig
+from unitone.tokenizers.jobs import build as build_job
 from unitone.tokenizers.kmeans import kmeans, sampling
 from unitone.tokenizers.kmeans.reservoir import Reservoir
 from unitone.tokenizers.options import ExtractorConfig
@@ -120,9 +121,9 @@ def test_other_hours_are_refused_by_name(
     [
         (Reservoir, "add", 3),
         (kmeans, "train", 0),
-        (build, "collect_units", 0),
+        (build_job, "collect_units", 0),
         (Journal, "append", 5),
-        (build, "write_report", 0),
+        (build_job, "write_report", 0),
         (Passport, "save", 0),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from tests.lm.test_family_seam import FILES
 from tests.lm.test_family_seam import toy as toy
 from unitone.lm import families
-from unitone.lm.certify.command import CHECKS, checked
+from unitone.lm.certify.certificate import CHECKS, checked
 from unitone.lm.certify.setup import LmSetUp, set_up
 from unitone.lm.options import LmConfig, MixtureConfig
 from unitone.train.certify.setup import Finding

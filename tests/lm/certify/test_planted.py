@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unitone.lm import family
-from unitone.lm.certify.command import checked
+from unitone.lm.certify.certificate import checked
 from unitone.lm.certify.setup import LmSetUp, set_up
 from unitone.lm.data.mixture import Mixture
 from unitone.lm.decoder import batch as decoder_batch

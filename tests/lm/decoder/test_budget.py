@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch import Tensor
 
 from tests.lm.conftest import World
 from unitone.lm import family
@@ -14,7 +13,7 @@ from unitone.lm.decoder.layout import Example
 from unitone.lm.decoder.options import DecodingConfig
 from unitone.lm.decoder.predictor import open_predictor
 from unitone.lm.predictor import Prediction, predict_all
-from unitone.nn.transformer import Cache
+from unitone.nn.transformer import Cache, Stored
 from unitone.tokenizers.shards import TokenShards
 
 SEARCHES = {
@@ -31,17 +30,18 @@ BUDGET = 1000
 def peaks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Positions of every cache and of every batch that is scored."""
     found: list[int] = []
-    extend, likelihoods = Cache.extend, decoder_predictor.log_likelihoods
+    reserve, likelihoods = Cache.reserve, decoder_predictor.log_likelihoods
 
-    def extended(self: Cache, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        found.append(key.shape[0] * (self.filled + key.shape[2]))
-        return extend(self, layer, key, value)
+    def reserved(self: Cache, length: int) -> list[Stored]:
+        views = reserve(self, length)
+        found.append(views[0][1].shape[0] * (self.filled + length))
+        return views
 
     def scored(model: Any, examples: Sequence[Example]) -> list[float]:
         found.append(len(examples) * max(map(len, examples)))
         return likelihoods(model, examples)
 
-    monkeypatch.setattr(Cache, "extend", extended)
+    monkeypatch.setattr(Cache, "reserve", reserved)
     monkeypatch.setattr(decoder_predictor, "log_likelihoods", scored)
     return found
 
