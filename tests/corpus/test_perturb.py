@@ -84,3 +84,16 @@ def test_a_recording_that_is_gone(tmp_path: Path) -> None:
     manifest = corpus(tmp_path)
     (tmp_path / "a.wav").unlink()
     assert perturb.main(["--manifest", str(manifest), "--out", str(tmp_path / "out")]) == 1
+
+
+def test_a_run_killed_at_its_first_copy_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["--manifest", str(corpus(tmp_path)), "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(soundfile, "write", killed)
+        assert perturb.main(arguments) == 130
+    assert perturb.main(arguments) == 0

@@ -62,6 +62,7 @@ def perturb(config: PerturbConfig) -> Path:
         raise ConfigError(f"{config.manifest}: its cuts aren't plain files; export them first")
     with files.locked(config.out):
         files.require_own(config.out, MADE)
+        (config.out / MADE).touch()  # before any copy: a killed run must know its folder
         journal = Journal(config.out / MADE)
         made = {record["copy"]: record["of"] for record in journal.records()}
         jobs = [(one, speed) for one in chosen for speed in config.speeds]
