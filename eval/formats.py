@@ -1,8 +1,9 @@
 """Files of texts with ids, from this toolkit and others: each line as a JSON-like record.
 
 - JSON lines, with an ``id``, or NeMo's with ``audio_filepath`` (whose id is the corpus reader's).
-- sclite's trn (``two dogs (ann-001)``): a name in ``.trn``, or lines that end with an id.
-- Kaldi's text (``ann-001 two dogs``): any other name; a text may be empty.
+- sclite's trn (``two dogs (ann-001)``): a name in ``.trn``, or lines that all end with an id.
+- Kaldi's text (``ann-001 two dogs``): a name that begins with ``text``, or any other; a text may be
+  empty.
 """
 
 import gzip
@@ -17,6 +18,7 @@ from unitone.errors import ConfigError, CorpusError
 Record = dict[str, Any]
 _JSON = (".jsonl", ".json")
 _TRN = re.compile(r"^(.*?)\s*\(([^()\s]+)\)\s*$")
+_KALDI = re.compile(r"text([^a-z]|$)")
 _ALTERNATION = re.compile(r"\{[^{}]*/[^{}]*\}")
 
 
@@ -54,13 +56,19 @@ def records(path: Path) -> Iterator[tuple[int, Record]]:
     if not is_text(path):
         yield from _with_nemo_ids(path)
         return
-    first = next(_lines(path), (0, ""))[1]
-    trn = path.name.removesuffix(".gz").endswith(".trn") or bool(_TRN.match(first))
+    trn = _is_trn(path)
     for line, text in _lines(path):
         where = f"{path} line {line}"
         if trn and text.startswith(";;"):
             continue
         yield line, _of_trn(text, where=where) if trn else _of_kaldi(text)
+
+
+def _is_trn(path: Path) -> bool:
+    """Tell trn from Kaldi's text, in which a sentence may end in parentheses too."""
+    if path.name.removesuffix(".gz").endswith(".trn"):
+        return True
+    return not _KALDI.match(path.name) and all(_TRN.match(text) for _, text in _lines(path))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unitone.errors import ConfigError, CorpusError
 from unitone.eval import formats
@@ -66,6 +66,9 @@ class Reference:
         """Return the value of ``field`` as the name of a group."""
         value = self.fields.get(field)
         return "(none)" if value is None else str(value)
+
+
+_Line = TypeVar("_Line", Hypothesis, Reference)
 
 
 class References(list[Reference]):
@@ -166,9 +169,9 @@ def composed(name: str) -> str:
 
 
 def matched(
-    references: Sequence[Reference], hypotheses: Sequence[Hypothesis], *, where: Path
-) -> list[Hypothesis]:
-    """Return the hypotheses of ``references``, their ids spelled as there.
+    references: Sequence[Reference], hypotheses: Sequence[_Line], *, where: Path
+) -> list[_Line]:
+    """Return the hypotheses (or their lines as they stand) of ``references``, ids spelled as there.
 
     Those of the other splits of the file of the references, or past its ``--limit``, are left out.
     Ids that differ only in how accents are composed (NFC, NFD) are the same; so is one with the

@@ -2,9 +2,8 @@
 
 Transformers loads a model directory as it is. What is written here holds nothing else: Llama's (or
 OPT's) own weights, for engines that refuse unknown tensors, in the precision of your choice. The
-ids are ours: ``vocabulary.json`` and ``tokenizer/`` come along, and an engine has to take ids (vLLM
-with ``--skip-tokenizer-init``); converters that want a text tokenizer, such as llama.cpp's, have
-none here.
+ids are ours: ``vocabulary.json`` and ``tokenizer/`` come along, and an engine has to take ids: what
+wants a text tokenizer has none here. Tested is Transformers, and no other engine.
 """
 
 from dataclasses import dataclass

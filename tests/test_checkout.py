@@ -1,5 +1,6 @@
 """A bare checkout: our folder ``tokenizers`` and Hugging Face's package of that name coexist."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -65,18 +66,23 @@ if __name__ == "__main__":
     assert run("-c", code) == "Tokenizer ours\n"
 
 
-def test_of_two_checkouts_one_is_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [1, 0])
+def test_of_two_checkouts_the_first_is_used(tmp_path: Path, place: int) -> None:
     for part in ("unitone", "tokenizers"):
         (tmp_path / part).mkdir()
         for path in (ROOT / part).glob("*.py"):
             shutil.copy(path, tmp_path / part)
     code = """
-import sys
-sys.path.insert(1, sys.argv[1])
+import json, sys
+sys.path.insert(int(sys.argv[2]), sys.argv[1])
 import tokenizers
-print(len(tokenizers.__path__))
+print(json.dumps(list(tokenizers.__path__)))
 """
-    assert run("-c", code, str(tmp_path)).strip() in ("1", "2")
+    first, second = (ROOT, tmp_path) if place else (tmp_path, ROOT)
+    *installed, ours = json.loads(run("-c", code, str(tmp_path), str(place)))
+    assert ours == str(first / "tokenizers")
+    assert str(second / "tokenizers") not in installed
+    assert len(installed) == (find_spec("transformers") is not None)
 
 
 def test_the_standard_library_keeps_its_codecs() -> None:

@@ -1,5 +1,6 @@
 """The work of ``unitone.codecs.synthesize``."""
 
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -8,6 +9,7 @@ import numpy as np
 
 from unitone import files
 from unitone.codecs.codec import Codec, Sound, load, passport_of, write_wave
+from unitone.codecs.nn.crops import NOBODY
 from unitone.codecs.synthesize import SynthesizeConfig
 from unitone.codecs.unit_decoder import UnitDecoder
 from unitone.errors import ConfigError
@@ -49,10 +51,13 @@ class _Units:
 
     def speaker(self, row: Mapping[str, Any]) -> str:
         known = self._decoder.speakers
-        speaker = self._config.speaker or row["speaker"] or known[0]
+        speaker = self._config.speaker or row["speaker"]
+        if not speaker:  # in training, those without a speaker are one
+            speaker = known[0] if len(known) == 1 else NOBODY
         if speaker not in known:
+            has = "no speaker" if speaker == NOBODY else f"speaker {speaker!r}"
             raise ConfigError(
-                f"utterance {row['id']!r} has speaker {speaker!r}, the decoder has "
+                f"utterance {row['id']!r} has {has}, the decoder has "
                 f"{', '.join(known)}; give one of them with --speaker"
             )
         return str(speaker)
@@ -98,25 +103,30 @@ def synthesize(config: SynthesizeConfig) -> None:
         passport = passport_of(config.model, codec)
         require_same(passport, shards.require_codes().codec, what=str(config.tokens))
         decoder = _Codes(config, codec)
-    rows = list(_rows(shards, split=config.split))[: config.limit]
+    every = list(_rows(shards, split=config.split))
+    rows = every[: config.limit]
     if not rows:
         raise ConfigError(f"--split {config.split}: no row of {config.tokens} has it")
     for row in rows:
         decoder.speaker(row)  # an unknown one before the work, not in the middle of it
     with files.locked(config.out):
-        _check_folder(config, shards)
+        _check_folder(config, shards, decoder, ids=[row["id"] for row in every])
         records, loudest = _write_all(config, decoder, rows)
         files.write_json_lines(config.out / MANIFEST, records)
     logger.info("%d waveforms in %s; the loudest sample %.2f", len(rows), config.out, loudest)
 
 
-def _check_folder(config: SynthesizeConfig, shards: TokenShards) -> None:
-    """Refuse a folder with the waveforms of another model, other units or another voice."""
+def _check_folder(
+    config: SynthesizeConfig, shards: TokenShards, decoder: Decoder, *, ids: list[str]
+) -> None:
+    """Refuse a folder with the waveforms of another model, other tokens or another voice."""
     model = resolve(config.model)
     weights = model / (WEIGHTS if (model / WEIGHTS).is_file() else CONFIG)  # of a codec with none
     ours = {
         "weights": files.sha256(weights),
         "manifest_sha256": shards.index["manifest_sha256"],
+        "code_levels": shards.require_codes().levels if isinstance(decoder, _Codes) else None,
+        "ids_sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest(),  # files have numbers
         "split": config.split,
         "speaker": config.speaker,
         "predict_durations": config.predict_durations,
@@ -125,7 +135,8 @@ def _check_folder(config: SynthesizeConfig, shards: TokenShards) -> None:
     files.require_own(config.out, MADE_BY)
     if not path.is_file():
         files.write_json(path, ours)
-    require_unchanged(files.read_json(path), ours, where=config.out)
+    older = {"ids_sha256": ours["ids_sha256"]}  # of folders from before it was recorded
+    require_unchanged(older | files.read_json(path), ours, where=config.out)
 
 
 def _rows(shards: TokenShards, *, split: str | None) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from torch import nn
 
 from unitone import config as configs
-from unitone import seeding
+from unitone import files, seeding
 from unitone.codecs.nn.crops import CropSource, Material, read_material, speaker_of
 from unitone.codecs.nn.discriminators import Discriminators
 from unitone.codecs.nn.losses import (
@@ -93,12 +93,16 @@ def train(config: DecoderTrainConfig) -> None:
             "split": config.split,
             "network": configs.to_dict(settings),
             "losses": configs.to_dict(config.losses),
-            "crop_frames": config.crop_frames,
-            "batch_crops": config.batch_crops,
+            **{name: getattr(config, name) for name in ("crop_frames", "batch_crops")},
+            **_voices(config.speaker_embeddings),
             "train": configs.to_dict(training),
         },
     ).run()
     logger.info("next: python -m unitone.codecs.synthesize %s", shlex.join(_next(config)))
+
+
+def _voices(path: Path | None) -> dict[str, str | None]:
+    return {"speaker_embeddings": None if path is None else files.sha256(path)}
 
 
 def _next(config: DecoderTrainConfig) -> list[str]:

@@ -118,9 +118,13 @@ class Material:
         return tuple(sorted({speaker_of(utterance) for utterance in self.utterances}))
 
 
+NOBODY = "speaker"
+"""The speaker of utterances that have none."""
+
+
 def speaker_of(utterance: Utterance) -> str:
     """Return the speaker's name; where the manifest has none, all are one speaker."""
-    return utterance.speaker or "speaker"
+    return utterance.speaker or NOBODY
 
 
 def read_material(shards: TokenShards, manifest: Path, *, split: str | None) -> Material:

@@ -118,7 +118,7 @@ def _systems(
     for name in pairs:
         path = paths[name]
         assert path is not None
-        recognized[name] = transcripts.of_hypotheses(judge, path, ids)
+        recognized[name] = transcripts.of_hypotheses(judge, path, references)
     spoken = [str(one.fields["text"]) for one in references]
     languages = [scoring.language(one) for one in pairs[SYNTHESIZED]]
     texts = {

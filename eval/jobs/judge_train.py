@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 
 from unitone import config as configs
-from unitone import files, seeding
+from unitone import seeding
 from unitone.eval.judge.data import (
     Recordings,
     RecordingSource,
@@ -61,7 +61,7 @@ def train(config: JudgeTrainConfig) -> None:
         out=config.out,
         save_model=judge.save,
         settings={
-            "manifest": files.sha256(config.manifest),
+            "manifest": recordings.sha256,
             "split": config.split,
             "normalizer": config.normalizer,
             "network": configs.to_dict(settings),

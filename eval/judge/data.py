@@ -44,6 +44,8 @@ class Recordings:
     speakers: tuple[str, ...]
     """Names, sorted."""
     seconds: float
+    sha256: str
+    """Of the corpus: everything the texts come from."""
 
 
 def read_recordings(
@@ -77,6 +79,7 @@ def read_recordings(
         texts=tuple(texts),
         speakers=tuple(sorted(speakers - {""})),
         seconds=samples / 16_000,
+        sha256=corpus.sha256,
     )
 
 
@@ -149,6 +152,7 @@ def drop_too_short(
     chosen = Recordings(
         features=tuple(recordings.features[row] for row in kept),
         texts=tuple(recordings.texts[row] for row in kept),
+        sha256=recordings.sha256,
         speakers=recordings.speakers,
         seconds=recordings.seconds,
     )

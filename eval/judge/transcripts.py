@@ -13,7 +13,7 @@ from unitone.corpus.corpus import read_corpus
 from unitone.corpus.waveforms import load_ahead
 from unitone.errors import CorpusError
 from unitone.eval.judge.judge import Judge
-from unitone.eval.pairs import composed, read_references
+from unitone.eval.pairs import Reference, matched, read_references
 from unitone.logs import Progress
 
 logger = logging.getLogger(__name__)
@@ -49,13 +49,14 @@ def of_recordings(judge: Judge, manifest: Path, ids: Sequence[str]) -> list[str]
     return texts + judge.transcribe(waves)
 
 
-def of_hypotheses(judge: Judge, path: Path, ids: Sequence[str]) -> list[str]:
-    """Return the transcripts of the hypotheses' audio; empty where there is none.
+def of_hypotheses(judge: Judge, path: Path, references: Sequence[Reference]) -> list[str]:
+    """Return the transcripts of the audio of the references' hypotheses; empty where there is none.
 
     Raises:
         CorpusError: a hypothesis has no field "audio", or its file can't be read.
     """
-    fields = {composed(one.id): one.fields for one in read_references(path)}
+    lines = matched(references, read_references(path), where=path)
+    fields, ids = {one.id: one.fields for one in lines}, [one.id for one in references]
     texts: list[str] = []
     silent = 0
     with Progress("judge: synthesized", total=float(len(ids)), unit="utt") as progress:
@@ -73,9 +74,9 @@ def _waveform(
     path: Path, fields: Mapping[str, Mapping[str, object]], name: str
 ) -> Float[np.ndarray, "N"]:
     nothing = np.zeros(0, np.float32)
-    if composed(name) not in fields:  # --allow-missing
+    if name not in fields:  # --allow-missing
         return nothing
-    where = fields[composed(name)].get("audio", ...)
+    where = fields[name].get("audio", ...)
     if where is None:
         return nothing
     if not isinstance(where, str):

@@ -46,13 +46,17 @@ class Learnt:
     text: tuple[int, ...] | None = None
     """First and last of every run of consecutive text ids."""
     speakers: tuple[str, ...] | None = None
+    characters: str | None = None
+    """Of the texts, sorted: ids may be bytes, of which another character has none that is new."""
 
     @classmethod
-    def of(cls, text: Iterable[int], speakers: Iterable[str]) -> "Learnt":
-        """Return what these text ids and speakers are.
+    def of(
+        cls, text: Iterable[int], speakers: Iterable[str], characters: Iterable[str] | None = None
+    ) -> "Learnt":
+        """Return what these text ids, speakers and characters are.
 
         >>> Learnt.of({7, 1, 2, 3}, ["bob", "ann"])
-        Learnt(text=(1, 3, 7, 7), speakers=('ann', 'bob'))
+        Learnt(text=(1, 3, 7, 7), speakers=('ann', 'bob'), characters=None)
         """
         edges: list[int] = []
         for one in sorted(text):
@@ -60,7 +64,11 @@ class Learnt:
                 edges[-1] = one
             else:
                 edges += [one, one]
-        return cls(text=tuple(edges), speakers=tuple(sorted(speakers)))
+        return cls(
+            text=tuple(edges),
+            speakers=tuple(sorted(speakers)),
+            characters=None if characters is None else "".join(sorted({*characters})),
+        )
 
     def ids(self) -> frozenset[int] | None:
         """Return the text ids."""
@@ -74,14 +82,16 @@ class Learnt:
         both = self.of(
             (self.ids() or frozenset()) | (before.ids() or frozenset()),
             {*(self.speakers or ()), *(before.speakers or ())},
+            (self.characters or "") + (before.characters or ""),
         )
         return Learnt(
             text=None if before.text is None else both.text,
             speakers=None if before.speakers is None else both.speakers,
+            characters=None if before.characters is None else both.characters,
         )
 
 
-UNKNOWN, NOTHING = Learnt(), Learnt(text=(), speakers=())
+UNKNOWN, NOTHING = Learnt(), Learnt(text=(), speakers=(), characters="")
 """Of models that don't say; of a model before its training."""
 
 
@@ -112,6 +122,7 @@ class Fields:
                 )
         self.vocabulary, self.text, self.subwords = vocabulary, text, subwords
         self._learnt = learnt.ids()
+        self._characters = None if learnt.characters is None else frozenset(learnt.characters)
 
     @classmethod
     def open(
@@ -170,20 +181,27 @@ class Fields:
         return self.vocabulary.block("text").encode(ids)
 
     def unlearnt(self, text: str) -> list[str]:
-        """Return the characters, or the subwords, of ``text`` whose tokens training never saw.
+        """Return the characters, or the subwords, of ``text`` that training never saw.
 
         Raises:
             CorpusError: they are half of it or more, so that nothing can come of it.
         """
-        if self._learnt is None:
-            return []
         ids = self.text.encode(text)
-        missing = {*ids} - self._learnt
-        if not missing:
+        missing = set() if self._learnt is None else {*ids} - self._learnt
+        strange = set() if self._characters is None else {*text} - self._characters
+        if not missing and not strange:
             return []
-        found = [one for one in dict.fromkeys(text) if missing & {*self.text.encode(one)}]
+        found = [
+            one
+            for one in dict.fromkeys(text)
+            if one in strange or missing & {*self.text.encode(one)}
+        ]
         found = found or [self.text.decode([one]) for one in sorted(missing)]
-        if 2 * sum(one in missing for one in ids) >= len(ids):
+        shares = (
+            sum(one in missing for one in ids) / len(ids),
+            sum(one in strange for one in text) / len(text),
+        )
+        if max(shares) >= 0.5:
             raise CorpusError(f"{unlearnt_message(found)}: write it as the corpus does")
         return found
 

@@ -16,7 +16,7 @@ A field is ``units``, ``text``, ``codes`` or ``translation.<language>``.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -313,14 +313,16 @@ class TokenStore:
             record["translation"] = self._field(f"translation.{self.languages[to]}", row)
         return record
 
-    def tokens_of_text(self) -> set[int]:
-        """Return every token of a text or a translation."""
-        seen: set[int] = set()
+    def tokens_of_text(self) -> Iterator[Int[np.ndarray, "L"]]:
+        """Yield the tokens of whole texts and translations, many of them together."""
         for name, tokens in self._tokens.items():
             if name == "text" or name.startswith("translation."):
-                for first in range(0, len(tokens), BLOCK):
-                    seen.update(np.unique(tokens[first : first + BLOCK]).tolist())
-        return seen
+                offsets, row = self._offsets[name], 0
+                while row + 1 < len(offsets):
+                    end = int(np.searchsorted(offsets, offsets[row] + BLOCK, side="right")) - 1
+                    end = max(end, row + 1)
+                    yield np.asarray(tokens[offsets[row] : offsets[end]])
+                    row = end
 
     def _field(self, name: str, row: int) -> np.ndarray:
         start, end = self._offsets[name][row : row + 2]

@@ -32,8 +32,8 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 
 ## Token ids
 
-There is no `tokenizer.json`: speech has no characters to make tokens of. An engine has to take ids;
-vLLM is told so by `--skip-tokenizer-init`. `vocabulary.json` lists
+There is no `tokenizer.json`: speech has no characters to make tokens of. An engine has to take ids
+and do without a tokenizer; tested is Transformers. `vocabulary.json` lists
 the blocks of ids, one after the other: a token's id is its block's `start` plus its number in the
 block. Numbers of text come from the text model in `tokenizer/` (of the kind that `passport.json`
 names: bytes, characters or SentencePiece), numbers of speech from the units of the same directory:

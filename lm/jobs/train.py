@@ -51,8 +51,10 @@ def train(config: LmConfig[Any]) -> None:
         if world.first:  # before anything is written: another process may train here
             stack.enter_context(files.locked(config.out))
             files.require_own(config.out, *MARKS)
-        if checkpoint.found(config.out / "checkpoints"):
-            run = RunDir(config.out)
+        run = RunDir(config.out)
+        if not checkpoint.found(run.checkpoints):  # before the store is made anew
+            run.require_unlost(save_every=config.train.save_every)
+        else:
             run.check(to_dict(config), may_differ=MAY_DIFFER | MAY_CHANGE, whole=False)
         _train(config, world)
 

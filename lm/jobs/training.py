@@ -94,9 +94,14 @@ class Training:
 
     def learnt(self) -> Learnt:
         """Return what is learnt at the end."""
-        start = self.words.vocabulary.block("text").start
-        text = (token - start for token in self.train.tokens_of_text())
-        return Learnt.of(text, self.train.labels["speaker"]).after(self.before)
+        block, text = self.words.vocabulary.block("text"), self.words.fields.text
+        ids: set[int] = set()
+        characters: set[str] = set()
+        for tokens in self.train.tokens_of_text():
+            found = block.decode(tokens).tolist()
+            ids.update(found)
+            characters.update(text.decode(found))
+        return Learnt.of(ids, self.train.labels["speaker"], characters).after(self.before)
 
 
 def open_words(

@@ -172,6 +172,10 @@ def test_codes_become_the_sound_that_the_codec_makes(
     capsys.readouterr()
     assert synthesize.main(["--model", str(encodec), *given, "--speaker", "anna"]) == 2
     assert "hold voice and timing" in capsys.readouterr().err
+    assert run(stages, encodec, tmp_path / "coarse", "--levels", "1") == 0
+    coarse = ["--tokens", str(tmp_path / "coarse"), *given[2:]]
+    assert synthesize.main(["--model", str(encodec), *coarse]) == 2
+    assert "was begun with code_levels = 3, now it is 1" in capsys.readouterr().err
     other = make_encodec(tmp_path / "other", seed=1)
     assert synthesize.main(["--model", str(other), *given]) == 2
     assert "differ in weight_hash" in capsys.readouterr().err

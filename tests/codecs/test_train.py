@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from unitone.codecs import synthesize, train
 from unitone.codecs.unit_decoder import UnitDecoder, load
 from unitone.errors import ConfigError
+from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import Tokenizer
 
 Train = Callable[..., int]
@@ -77,6 +78,8 @@ def test_external_embeddings_are_trained_with(train_tiny: Train, tmp_path: Path)
     decoder = load(tmp_path / "run")
     wave, _ = decoder.decode(np.array([0, 1], np.int32), speaker=vectors["anna"])
     assert len(wave) == 320
+    save_file({name: -vector for name, vector in vectors.items()}, option[1])
+    assert train_tiny(tmp_path / "run", *option) == 2  # another voice is another run
     save_file({"anna": vectors["anna"]}, tmp_path / "one.safetensors")
     assert train_tiny(tmp_path / "no", "--speaker-embeddings", tmp_path / "one.safetensors") == 2
     assert train_tiny(tmp_path / "no", "--speaker-embeddings", tmp_path / "none") == 1
@@ -135,6 +138,26 @@ def test_synthesis_writes_waveforms_and_a_manifest(
     assert "was begun with speaker = " in capsys.readouterr().err
     assert synthesize.main([*options, "--out", str(out), "--speaker", "carl"]) == 2
     assert "anna, bert" in capsys.readouterr().err
+
+
+def test_a_row_without_a_speaker_has_no_voice_of_several(
+    decoder: UnitDecoder,
+    stages: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [row | {"speaker": None} for row in TokenShards(stages.tokens).rows()]
+    monkeypatch.setattr(TokenShards, "rows", lambda _: iter(rows))
+    options = ["--model", str(tmp_path / "decoder"), "--tokens", str(stages.tokens)]
+    options += ["--out", str(tmp_path / "out")]
+    assert synthesize.main(options) == 2
+    assert "has no speaker, the decoder has anna, bert; give one" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*.wav"))
+    assert synthesize.main([*options, "--speaker", "bert"]) == 0
+    rows.reverse()  # files are known by number: other rows are other sound
+    assert synthesize.main([*options, "--speaker", "bert"]) == 2
+    assert "ids_sha256" in capsys.readouterr().err
     logging.getLogger("unitone").setLevel(logging.NOTSET)
 
 

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from unitone.corpus import audio, mpeg
+from unitone.corpus import audio, lengths
 from unitone.corpus.audio import Clip
 from unitone.corpus.corpus import read_corpus
 from unitone.corpus.cuts import CutsConfig, write_cuts
@@ -38,7 +39,7 @@ def mp3(tmp_path: Path, speech: Speech) -> Path:
 
 
 def test_frames_of_an_mp3_are_counted(mp3: Path) -> None:
-    assert abs(mpeg.num_samples(mp3) - 24 * 16_000) < 4 * 1152
+    assert abs(lengths.num_samples(mp3) - 24 * 16_000) < 4 * 1152
     assert len(audio.read(Clip(path=mp3))) == pytest.approx(24 * 16_000, abs=2 * 1152)
 
 
@@ -65,6 +66,51 @@ def test_a_file_cut_off_after_its_header_is_listed(tmp_path: Path, speech: Speec
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CorpusError):
         audio.read(Clip(path=path))
+
+
+def with_length(path: Path, seconds: float) -> None:
+    """Make the header of a file of 10 s at 16 kHz, 16 bit, say another length."""
+    data = path.read_bytes()
+    order, more = {".wav": ("little", 0), ".aiff": ("big", 8), ".au": ("big", 0)}[path.suffix]
+    old, new = (
+        (round(s * 32_000) + more).to_bytes(4, "big" if order == "big" else "little")
+        for s in (10.0, seconds)
+    )
+    assert data.count(old, 0, 100) == 1
+    path.write_bytes(data[:100].replace(old, new) + data[100:])
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.au"])
+@pytest.mark.parametrize("clip", [{}, {"start": 0.5, "duration": 0.25}])
+def test_a_header_that_says_another_length_than_the_file_has_is_listed(
+    tmp_path: Path, speech: Speech, name: str, clip: dict[str, Any]
+) -> None:
+    path = tmp_path / name
+    for said in (1.0, 20.0):
+        soundfile.write(path, speech(10.0), 16_000, subtype="PCM_16")
+        assert len(audio.read(Clip(path=path))) == 160_000
+        with_length(path, said)
+        with pytest.raises(CorpusError, match=rf"header says {said:.2f} s, the file holds 10.00 s"):
+            audio.read(Clip(path=path, **clip))
+
+
+def test_chunks_after_the_samples_are_no_samples(tmp_path: Path, speech: Speech) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speech(2.0)[:-1], 16_000, subtype="PCM_U8")  # odd: a byte of padding
+    extra = b"LIST" + (40_000).to_bytes(4, "little") + bytes(40_000)
+    path.write_bytes(path.read_bytes() + extra + b"id3 " + (3).to_bytes(4, "little") + b"abc\0")
+    assert len(audio.read(Clip(path=path))) == 31_999
+
+
+@pytest.mark.parametrize("length", [0xFFFF_FFFF, 0x7FFF_FFFF])
+def test_a_length_that_a_pipe_left_open_is_that_of_the_file(
+    tmp_path: Path, speech: Speech, length: int
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speech(2.0), 16_000, subtype="PCM_16")
+    data = path.read_bytes()
+    path.write_bytes(data[:40] + length.to_bytes(4, "little") + data[44:])
+    assert len(audio.read(Clip(path=path))) == 32_000
 
 
 def test_segments_that_lie_in_no_recording_are_listed_by_cuts(

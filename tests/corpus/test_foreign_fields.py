@@ -1,16 +1,23 @@
 """Any field of a foreign record may have any type: a row or a listed reason, never a traceback."""
 
+import contextlib
 import copy
+import itertools
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from unitone.corpus.corpus import read_corpus
+from unitone.corpus.cuts import cut_of
 from unitone.corpus.utterance import Skipped, Utterance
+from unitone.corpus.waveforms import load
+from unitone.errors import CorpusError
 
 GOOD: dict[str, dict[str, Any]] = {
     "plain": {
@@ -140,6 +147,42 @@ def test_a_field_of_any_type_is_a_row_or_a_listed_reason(form: str, tmp_path: Pa
     assert entries[0].id == "good"
     assert all(isinstance(one, Skipped) or well_typed(one) for one in entries)
     assert all(one.reason for one in entries if isinstance(one, Skipped))
+
+
+def test_a_field_of_any_type_in_a_shar_directory(tmp_path: Path) -> None:
+    good = GOOD["lhotse"]
+    recording = {"cut_id": "a", "recording": good["recording"]}
+    pairs = [(good | {"id": "good"}, recording)]
+    pairs += [(changed(good, path, value), recording) for path in places(good) for value in VALUES]
+    pairs += [
+        (good, changed(recording, path, value)) for path in places(recording) for value in VALUES
+    ]
+    for name, rows in zip(("cuts", "recording"), zip(*pairs, strict=True), strict=True):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.000000.jsonl").write_text(text)
+    entries = read_corpus(tmp_path).entries
+    assert len(entries) == len(pairs)
+    assert entries[0].id == "good"
+    assert all(isinstance(one, Skipped) or well_typed(one) for one in entries)
+
+
+@pytest.mark.parametrize("form", GOOD)
+def test_what_is_a_row_can_be_read_and_written_or_says_why_not(form: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    soundfile.write(tmp_path / "a.wav", 0.1 * draw.standard_normal(32_000), 16_000)
+    good = GOOD[form]
+    lines = [
+        json.dumps(changed(good, path, value) | {"id": str(number)})
+        for number, (path, value) in enumerate(itertools.product(places(good), VALUES))
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines) + "\n")
+    corpus = read_corpus(tmp_path / "m.jsonl")
+    assert len(corpus.utterances) > 30
+    for one in corpus.utterances:
+        loaded = load(one, longest=40_000)
+        assert (loaded.waveform is None) != (loaded.error is None)
+        with contextlib.suppress(CorpusError):
+            assert cut_of(one).id == one.id
 
 
 def test_a_number_is_a_name(tmp_path: Path) -> None:

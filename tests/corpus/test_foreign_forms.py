@@ -40,6 +40,26 @@ def test_nemo_segments_of_one_start_are_all_read(tmp_path: Path) -> None:
     assert corpus.utterances[2].channel == 1
 
 
+def test_a_second_line_of_the_same_nemo_segment_is_a_duplicate(tmp_path: Path) -> None:
+    one = {"audio_filepath": "a.wav", "offset": 1.0, "duration": 0.5}
+    other, whole = one | {"duration": 0.7}, {"audio_filepath": "b.wav"}
+    corpus = read(tmp_path, one, one, other, other, one, whole, whole)
+    assert [found.id for found in corpus.utterances] == ["a-1.000", "a-1.0-0.7", "b"]
+    assert [one.line for one in corpus.skipped] == [2, 4, 5, 7]
+    assert all("duplicate id" in one.reason for one in corpus.skipped)
+
+
+def test_a_nemo_segment_may_have_several_target_languages(tmp_path: Path) -> None:
+    line = {"audio_filepath": "a.wav", "offset": 1.0, "duration": 2, "source_lang": "en"}
+    targets = ("en", "de", "fr", "es")
+    corpus = read(tmp_path, *(line | {"target_lang": one, "text": one} for one in targets))
+    assert not corpus.skipped
+    assert [found.translation for found in corpus.utterances] == [
+        {}, {"de": "de"}, {"fr": "fr"}, {"es": "es"}
+    ]  # fmt: skip
+    assert len({found.id for found in corpus.utterances}) == 4
+
+
 def test_canary_text_in_the_target_language_is_a_translation(tmp_path: Path) -> None:
     line = {"audio_filepath": "a.wav", "text": "hallo", "source_lang": "en", "target_lang": "de"}
     found = read_one(tmp_path, line)
@@ -55,6 +75,10 @@ def test_canary_text_in_the_target_language_is_a_translation(tmp_path: Path) -> 
         {"target_lang": "de"},
         {"text_filepath": "a.txt"},
         {"channel_selector": [0, 1]},
+        {"channel": 1},
+        {"start": 1.0, "duration": 1},
+        {"start_time": 1.0, "duration": 1},
+        {"begin": 0, "end": 2},
         {"offset": 1.0, "duration": 0},
     ],
 )
@@ -90,6 +114,12 @@ def test_a_plain_segment_has_a_start_or_offset_and_a_duration_or_end(
         {"start": 1, "duration": 1, "end": 5},
         {"start": 1, "offset": 2},
         {"start_time": 1, "end_time": 2},
+        {"start_sec": 1, "end_sec": 2},
+        {"offset_ms": 1000},
+        {"onset": 1, "duration": 2},
+        {"end_sample": 16_000},
+        {"channel_id": 1},
+        {"channel_selector": 1},
         {"target_lang": "de"},
     ],
 )

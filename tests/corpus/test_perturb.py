@@ -56,3 +56,44 @@ def test_a_split_of_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_speed_that_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--speeds must be"):
         perturb.PerturbConfig(manifest=tmp_path, out=tmp_path, speeds=(1.0,))
+
+
+def test_copies_of_a_recording_that_changed_are_made_again(tmp_path: Path) -> None:
+    manifest, out = corpus(tmp_path), tmp_path / "out"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    arguments = ["--manifest", str(manifest), "--out", str(out), "--speeds", "0.5"]
+    path = out / "audio" / "sp0.5-a.flac"
+    for hertz, part, seconds in ((400, {}, 2.0), (800, {}, 2.0), (800, {"start": 0.5}, 1.0)):
+        tone(tmp_path / "a.wav", hertz=hertz, seconds=1.0)
+        manifest.write_text("".join(json.dumps(row | part) + "\n" for row in rows))
+        assert perturb.main(arguments) == 0
+        samples, rate = soundfile.read(path)
+        assert len(samples) / rate == pytest.approx(seconds, abs=0.01)
+        peak = int(np.abs(np.fft.rfft(samples)).argmax()) * rate / len(samples)
+        assert peak == pytest.approx(0.5 * hertz, rel=0.01)
+
+
+def test_a_corpus_of_the_user_is_no_folder_for_copies(tmp_path: Path) -> None:
+    manifest = corpus(tmp_path)
+    before = manifest.read_text()
+    assert perturb.main(["--manifest", str(manifest), "--out", str(tmp_path)]) == 2
+    assert manifest.read_text() == before
+
+
+def test_a_recording_that_is_gone(tmp_path: Path) -> None:
+    manifest = corpus(tmp_path)
+    (tmp_path / "a.wav").unlink()
+    assert perturb.main(["--manifest", str(manifest), "--out", str(tmp_path / "out")]) == 1
+
+
+def test_a_run_killed_at_its_first_copy_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["--manifest", str(corpus(tmp_path)), "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(soundfile, "write", killed)
+        assert perturb.main(arguments) == 130
+    assert perturb.main(arguments) == 0

@@ -1,5 +1,6 @@
 """Hypotheses and references in the forms of other toolkits."""
 
+import gzip
 import json
 import logging
 import unicodedata
@@ -80,6 +81,23 @@ def test_a_line_of_a_trn_file_that_cannot_be_used_is_named(
 def test_kaldis_text_is_read_with_empty_texts(tmp_path: Path, name: str) -> None:
     path = file(tmp_path / name, "ann-001 two  dogs\nann-002\nann-003\tyes (no)\n")
     assert texts(path) == {"ann-001": "two  dogs", "ann-002": "", "ann-003": "yes (no)"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("hyp.txt", "utt1 he said (yes)\nutt2 no\n"),
+        ("text", "utt1 he said (yes)\nutt2 so did she (no)\n"),
+        ("text.gz", "utt1 he said (yes)\n"),
+    ],
+)
+def test_a_sentence_of_kaldis_text_may_end_in_parentheses(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    expected = dict(line.split(" ", 1) for line in text.splitlines())
+    assert texts(path) == expected
 
 
 def test_texts_are_scored_from_file_to_file(tmp_path: Path) -> None:

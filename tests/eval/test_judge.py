@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitone.errors import CheckpointError, ConfigError, CorpusError
+from unitone.eval import judge_train
 from unitone.eval.judge import __main__ as command
-from unitone.eval.judge import judge
+from unitone.eval.judge import judge, transcripts
 from unitone.eval.judge.augment import AugmentConfig, _times, augmented
 from unitone.eval.judge.data import Recordings, RecordingSource, drop_too_short
 from unitone.eval.judge.model import (
@@ -31,6 +32,7 @@ from unitone.eval.judge.model import (
     outputs_of,
     padded,
 )
+from unitone.eval.pairs import read_references
 
 RATE = 16_000
 TONES = {"a": 300.0, "b": 700.0, "c": 1500.0, "d": 3000.0}
@@ -177,6 +179,7 @@ def test_batches_are_functions_of_their_spec() -> None:
         texts=WORDS,
         speakers=("v0",),
         seconds=1.0,
+        sha256="",
     )
     recordings, targets = drop_too_short(recordings, [config.encode(text) for text in WORDS])
     source = RecordingSource(recordings=recordings, targets=targets, max_frames=200, seed=3)
@@ -195,7 +198,9 @@ def test_recordings_too_short_for_their_text_are_left_out(
 ) -> None:
     config = NetworkConfig(characters="ab")
     features = tuple(np.zeros((length, 8), np.float32) for length in (40, 8))
-    recordings = Recordings(features=features, texts=("ab", "aabb"), speakers=(), seconds=1.0)
+    recordings = Recordings(
+        features=features, texts=("ab", "aabb"), speakers=(), seconds=1.0, sha256=""
+    )
     with caplog.at_level("WARNING"):
         kept, targets = drop_too_short(recordings, [config.encode(t) for t in recordings.texts])
     assert kept.texts == ("ab",)
@@ -211,6 +216,19 @@ def test_training_learns_the_sounds(trained: Path, judged: Path) -> None:
     assert found.origin.speakers == ("v0", "v1")
     assert found.transcribe([]) == []
     assert found.transcribe([np.zeros(100, np.float32)]) == [""]
+
+
+def test_words_beside_a_tsv_belong_to_the_identity_of_a_judge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "a.wav", sung("abc", 0), RATE)
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\na.wav\t{len(sung('abc', 0))}\n")
+    options = ["--manifest", str(tmp_path / "train.tsv"), "--split", "None", "--steps", "1"]
+    options += [*TINY, "--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "j")]
+    for words, status in (("abc", 0), ("abc", 0), ("cba", 2)):
+        (tmp_path / "train.wrd").write_text(f"{words}\n")
+        assert judge_train.main(options) == status
+    assert "was begun with manifest" in capsys.readouterr().err
 
 
 def test_transcripts_do_not_depend_on_their_neighbors(trained: Path) -> None:
@@ -231,6 +249,21 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     whole = train("whole", 6)
     assert train("whole", 6) == whole
     assert command.main(["train", *common, "--out", str(tmp_path / "whole"), "--lr", "1.0"]) == 2
+
+
+def test_hypotheses_with_their_speaker_before_the_id_are_heard(
+    trained: Path, judged: Path, tmp_path: Path
+) -> None:
+    references = read_references(judged / "corpus" / "manifest.jsonl")
+    rows = [json.loads(line) for line in (judged / "hyp.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["id"] = f"v2-{row['id']}"
+        row["audio"] = row["audio"] and str(judged / row["audio"])
+    path = write_lines(tmp_path / "hyp.jsonl", rows)
+    found = judge.load(trained)
+    expected = transcripts.of_hypotheses(found, judged / "hyp.jsonl", references)
+    assert any(expected)
+    assert transcripts.of_hypotheses(found, path, references) == expected
 
 
 def test_the_ground_truth_stands_beside_the_score(

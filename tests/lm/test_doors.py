@@ -139,6 +139,21 @@ def test_single_characters_that_were_never_learnt_are_named(
     assert isinstance(older.translate("TWO", to="de"), str)
 
 
+def test_a_character_of_bytes_that_were_learnt_is_none_that_was(
+    world: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "größe, ëß"  # ë is c3 ab, ß c3 9f: of ç (c3 a7) and of ɫ (c9 ab) no byte is new
+    seen = said + "ɧ"  # c9 a7
+    learnt = Learnt.of({*seen.encode()}, ("ann",), seen)
+    model = unitone.load(saved(world, tmp_path / "model", learnt=learnt), device="cpu")
+    model.translate("größe", to="de")
+    assert "never occurred" not in caplog.text
+    model.translate("größe çɫ", to="de")
+    assert "the text has 'ç' 'ɫ', which never occurred" in caplog.text
+    with pytest.raises(CorpusError, match="'ç' 'ɫ', which never occurred"):
+        model.speak("ßçɫ")
+
+
 def test_blank_text_is_no_text(model: UnifiedModel) -> None:
     for text in ("", "   ", "\n\t"):
         with pytest.raises(CorpusError, match="has no text"):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -139,7 +140,8 @@ def test_from_shards_to_a_model_that_loads(
     assert loaded.tokenizer is not None
     seen = [row for row in rows(40) if row["split"] == "train"]
     texts = [row["text"] + row["translation"][0]["text"] for row in seen]
-    assert loaded.learnt == Learnt.of({*"".join(texts).encode()}, ("ann", "bob"))
+    said = "".join(texts)
+    assert loaded.learnt == Learnt.of({*said.encode()}, ("ann", "bob"), said)
     assert (
         "lm.train" in (out / "last" / "README.md").read_text()
         or (out / "last" / "README.md").is_file()
@@ -194,6 +196,7 @@ def test_a_pretrained_start_takes_the_options_of_training(
     assert lm_train.main([*options, "--context", "4096"]) == 0
     loaded = family.load(out / "last", device="cpu")
     assert loaded.learnt.text is None  # what the text model knows, nobody says
+    assert loaded.learnt.characters is None
     assert loaded.learnt.speakers == ("ann", "bob")
     shape = loaded.model.config
     assert shape.transformer.dim == 32
@@ -270,6 +273,20 @@ def test_other_settings_are_refused_before_anything_is_written(
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert lm_train.main([*options, "--split", "train", "dev"]) == 2
     assert "was begun with split" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_run_without_its_checkpoints_is_refused_before_anything_is_written(
+    make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    options = ["--out", str(out), *SMALL, "--steps", "1"]
+    assert lm_train.main(["--tokens", str(make_shards(rows(24))), *options]) == 0
+    shutil.rmtree(out / "checkpoints")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    other = make_shards(rows(30), folder="other")
+    assert lm_train.main(["--tokens", str(other), *options]) == 2
+    assert "none of its checkpoints" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 

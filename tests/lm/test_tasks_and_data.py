@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.lm.conftest import rows
 from unitone.lm import family
 from unitone.lm import train as lm_train
+from unitone.lm.jobs.validation import Validator
 
 MakeShards = Callable[..., Path]
 
@@ -42,6 +44,12 @@ def test_a_task_that_dev_has_no_example_of_is_trained_and_not_validated(
         assert f"{task}/loss" not in validation(out)
         assert task in {one.name for one in family.load(out, device="cpu").tasks}
     assert {"loss", "asr/loss", "asr/wer", "lid/accuracy"} <= validation(out).keys()
+
+
+def test_validation_knows_of_which_of_its_metrics_more_is_better() -> None:
+    found = ("loss", "lid/loss", "asr/wer", "lid/accuracy", "gender/accuracy", "st/bleu")
+    validator = SimpleNamespace(metrics=found)
+    assert vars(Validator)["higher_is_better"].fget(validator) == found[3:]
 
 
 def test_dev_without_an_example_of_any_task_is_no_validation(

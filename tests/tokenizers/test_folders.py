@@ -10,9 +10,11 @@ import pytest
 import soundfile
 
 from unitone import files
-from unitone.errors import ConfigError
+from unitone.errors import ConfigError, CorpusError
 from unitone.tokenizers import build, encode, encoders, features
 from unitone.tokenizers.encoder import local_path
+from unitone.tokenizers.encoders.mfcc import MFCC
+from unitone.tokenizers.jobs import build as build_job
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import Tokenizer
 
@@ -38,6 +40,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
     out = tmp_path_factory.mktemp("tokenizer") / "t"
     assert run_build(manifest, out) == 0
     return out
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise CorpusError("killed")
 
 
 def run_encode(tokenizer: Path, manifest: Path, out: Path) -> int:
@@ -101,6 +107,27 @@ def test_imported_centroids_belong_to_the_identity_of_a_tokenizer(
         np.save(path, draw.standard_normal((8, 39)).astype(np.float32))
         assert run_build(manifest, tmp_path / "t", "--centroids", str(path)) == status
     assert "centroids_sha256" in capsys.readouterr().err
+
+
+def test_the_weights_of_its_encoder_belong_to_the_identity_of_a_tokenizer(
+    tmp_path: Path,
+    manifest: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_build(manifest, tmp_path / "t") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(build_job, "collect_units", _killed)
+        assert run_build(manifest, tmp_path / "killed") == 1
+    features = MFCC.features
+    monkeypatch.setattr(MFCC, "features", lambda *args, **more: -2 * features(*args, **more))
+    monkeypatch.setattr(MFCC, "weight_hash", "0" * 64)
+    assert run_build(manifest, tmp_path / "t") == 2
+    assert "encoder_weights" in capsys.readouterr().err
+    for name in ("killed", "anew"):  # a killed build goes on with nothing of the other weights
+        assert run_build(manifest, tmp_path / name) == 0
+    killed, anew = (Tokenizer.load(tmp_path / name).passport for name in ("killed", "anew"))
+    assert killed.hash == anew.hash
 
 
 @pytest.mark.parametrize(

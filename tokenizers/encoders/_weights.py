@@ -225,14 +225,14 @@ def _read_pickle(path: Path) -> tuple[dict[str, object], Hints]:
         return _state_dict(top["model_state_dict"], where=path), hints
     for key in ("model", "model_weight"):
         if isinstance(top.get(key), dict):
-            return _state_dict(top[key], where=path), _fairseq_hints(top)
+            return _state_dict(top[key], where=path), _fairseq_hints(top, where=path)
     raise CheckpointError(
         f"{path} holds no 'model', 'model_weight' or 'model_state_dict'; its keys are "
         + listing(map(str, top))
     )
 
 
-def _fairseq_hints(top: Mapping[str, Any]) -> Hints:
+def _fairseq_hints(top: Mapping[str, Any], *, where: Path) -> Hints:
     """Read ``cfg`` (fairseq: model and task; unilm: flat), legacy ``args``, or s3prl's two."""
     config = plain(top.get("cfg") or top.get("args") or {})
     config = config if isinstance(config, dict) else {}
@@ -249,7 +249,8 @@ def _fairseq_hints(top: Mapping[str, Any]) -> Hints:
     family = str(model.get("_name") or model.get("arch") or "")
     if family.startswith("data2vec"):
         raise CheckpointError(f"{family} is not supported; supported are {', '.join(FAMILIES)}")
-    return Hints(
+    return checked(
+        where=where,
         family=next((name for name in FAMILIES if family.startswith(name)), None),
         num_heads=model.get("encoder_attention_heads"),
         pre_norm=model.get("layer_norm_first"),

@@ -47,14 +47,14 @@ def build(config: BuildConfig) -> None:
     """Build the tokenizer, or what of it is missing."""
     sha256 = manifest_hash(config.reading.manifest, config.reading.split)
     with files.locked(config.out):
-        record = _record(config, sha256)
+        extractor = config.extractor.open()  # before anything is written: options may be wrong
+        record = _record(config, sha256, extractor)
         if (config.out / passport.FILE).is_file() and not (config.out / BUILD).is_file():
             raise ConfigError(f"--out {config.out} holds other artifacts; choose another --out")
         files.require_own(config.out, BUILD)
         if _is_finished(config.out, record):
             logger.info("%s is finished already; nothing to do", config.out)
             return
-        extractor = config.extractor.open()  # before anything is written: options may be wrong
         log = RunLog(config.out / "log.jsonl")
         drawn = _drawn(config, extractor)
         files.write_json(config.out / BUILD, record)
@@ -107,14 +107,14 @@ def _build(
         seed=config.seed,
         batch_seconds=batch_seconds,
         engine=config.engine,
-        identity=json.dumps([config.sampling_identity, sha256]),
+        identity=_sampling_identity(config, sha256, extractor),
     )
     work = config.out / ".build"
     sample = sampling.load_or_draw(
         known, extractor, first, work=work, skipped=config.out / "skipped.jsonl"
     )
     log.write("sampled", wall=sample.wall_seconds, **sample.summary())
-    centroids, fitted = _centroids(config, sample, extractor, work)
+    centroids, fitted = _centroids(config, sample, extractor, work, sampled=known.identity)
     log.write("fitted", **fitted)
     penalty = float(f"{config.duration_penalty * fitted['inertia']:.6g}")
     found = collect_units(
@@ -126,7 +126,7 @@ def _build(
         seed=config.seed,
         workers=config.reading.workers,
         batch_seconds=batch_seconds,
-        journal=work / f"survey-{kmeans.centroid_hash(centroids)[:16]}-{penalty:g}.jsonl",
+        journal=work / f"survey-{_journal_key(centroids, extractor)}-{penalty:g}.jsonl",
     )
     subwords = _subwords(config, [item.sequence(deduplicated=config.deduplicate) for item in found])
     clusters = KMeansPassport(
@@ -151,15 +151,26 @@ def _build(
     logger.info("tokenizer in %s; open %s", config.out, config.out / "report.html")
 
 
+def _sampling_identity(config: BuildConfig, sha256: str, extractor: Extractor) -> str:
+    return json.dumps([config.sampling_identity, sha256, extractor.encoder.weight_hash])
+
+
+def _journal_key(centroids: Float32[np.ndarray, "K D"], extractor: Extractor) -> str:
+    """Name what decides the units: a killed build may go on with others."""
+    return f"{kmeans.centroid_hash(centroids)[:16]}-{extractor.encoder.weight_hash[:16]}"
+
+
 def _centroids(
-    config: BuildConfig, sample: Sample, extractor: Extractor, work: Path
+    config: BuildConfig, sample: Sample, extractor: Extractor, work: Path, *, sampled: str
 ) -> tuple[Float32[np.ndarray, "K D"], dict[str, Any]]:
     """Return the centroids, learnt, imported or kept by a killed build, and the figures on them."""
     path, record = config.out / CENTROIDS, work / "fitted.json"
-    made_with = config.identity
+    made_with: dict[str, Any] = {"options": config.identity, "sampled": sampled}
+    if config.centroids is not None:
+        made_with["centroids_sha256"] = files.sha256(config.centroids)
     if path.is_file() and record.is_file():
         kept = files.read_json(record)
-        if kept["options"] == made_with:
+        if {name: kept.get(name) for name in made_with} == made_with:
             return kmeans.load(path), kept["figures"]
     if config.centroids is not None:
         centroids = _imported(config, config.centroids, extractor)
@@ -168,7 +179,7 @@ def _centroids(
     else:
         centroids, fitted = _trained(config, sample)
     kmeans.save(path, centroids)
-    files.write_json(record, {"options": made_with, "figures": fitted})
+    files.write_json(record, {**made_with, "figures": fitted})
     return centroids, fitted
 
 
@@ -268,13 +279,14 @@ def _passport(
     )
 
 
-def _record(config: BuildConfig, sha256: str) -> dict[str, Any]:
+def _record(config: BuildConfig, sha256: str, extractor: Extractor) -> dict[str, Any]:
     encoder, centroids = local_path(config.extractor.ssl), config.centroids
     return {
         "options": config.identity,
         "manifest": str(config.reading.manifest),
         "manifest_sha256": sha256,
         **({"encoder": str(encoder)} if encoder is not None else {}),
+        "encoder_weights": extractor.encoder.weight_hash,
         **({"centroids_sha256": files.sha256(centroids)} if centroids is not None else {}),
         "versions": _environment(),
     }
@@ -288,6 +300,7 @@ def _is_finished(out: Path, record: dict[str, Any]) -> bool:
     before, now = _settings(files.read_json(path)), _settings(record)
     # there was no penalty before there was this option, nor a hash of imported centroids
     older = {"duration_penalty": 0.0, "centroids_sha256": now.get("centroids_sha256")}
+    before["encoder_weights"] = Passport.load(out).encoder.weight_hash
     require_unchanged(older | before, now, where=out)
     return True
 
@@ -298,7 +311,8 @@ def _settings(record: dict[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = record.get("options", {})
     found = {names.get(name, name): value for name, value in options.items()}
     found["manifest_sha256"] = record.get("manifest_sha256")
-    return found | {name: record[name] for name in ("centroids_sha256",) if name in record}
+    others = ("centroids_sha256", "encoder_weights")
+    return found | {name: record[name] for name in others if name in record}
 
 
 def _environment() -> dict[str, str]:

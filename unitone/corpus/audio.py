@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from unitone.corpus import mpeg
+from unitone.corpus import lengths
 from unitone.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -264,9 +264,10 @@ def _resampled(
     rate = file.samplerate
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise CorpusError(f"{clip.path}: a sampling rate of {rate} Hz is not that of a recording")
-    remaining = _seek(clip, file)
     if file.format in ("MP3", "MPEG"):
         _check_mpeg(clip, file)
+    _check_sample_bytes(clip, file)
+    remaining = _seek(clip, file)
     total = 0
     resampler = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")
     while remaining is None or remaining > 0:
@@ -307,11 +308,29 @@ def _check_mpeg(clip: Clip, file: "soundfile.SoundFile") -> None:
     libsndfile believes the first frame of a file of variable bit rate; without one it guesses the
     length, and reads no further.
     """
-    held = mpeg.num_samples(clip.path)
-    if held - file.frames > max(SLACK * file.samplerate, 4 * mpeg.LONGEST_FRAME):
+    held = lengths.num_samples(clip.path)
+    if held - file.frames > max(SLACK * file.samplerate, 4 * lengths.LONGEST_FRAME):
         raise CorpusError(
             f"{clip.path}: its header says {file.frames / file.samplerate:.2f} s, its frames hold "
             f"{held / file.samplerate:.2f} s; write it anew, e.g. `ffmpeg -i FILE -c copy NEW.mp3`"
+        )
+
+
+def _check_sample_bytes(clip: Clip, file: "soundfile.SoundFile") -> None:
+    """Refuse a file whose header says another length than it has; libsndfile believes the less."""
+    known = lengths.sample_bytes(clip.path)
+    if known is None or file.frames == 0 or known.said == 0:
+        return
+    per_second = min(known.said, known.held) / file.frames * file.samplerate
+    said, held = known.said / per_second, known.held / per_second
+    if abs(said - held) > SLACK:
+        raise CorpusError(
+            f"{clip.path}: its header says {said:.2f} s, the file holds {held:.2f} s"
+            + (
+                ": it is cut off"
+                if held < said
+                else "; write it anew, e.g. with `sox --ignore-length`"
+            )
         )
 
 

@@ -1,12 +1,14 @@
 """Readers of Lhotse's cuts, of JSON lines and of Shar directories.
 
 In Lhotse, a supervision counts its start from the beginning of the cut, but its alignment from the
-beginning of the *recording*: cutting shifts the one and leaves the other.
+beginning of the *recording*: cutting shifts the one and leaves the other. A cut whose audio was
+written anew (Shar, `move_to_memory`, `save_audio`) starts at 0 and has forgotten where it began.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from unitone.corpus.lines import json_lines
 from unitone.corpus.stored_cuts import StoredCut, archived
 from unitone.corpus.utterance import Entry, Label, Row, Skipped, Utterance
 from unitone.errors import CorpusError
+
+logger = logging.getLogger(__name__)
 
 ALIGNMENTS = ("phone", "phones", "phoneme", "char")
 """What the alignments of phones and characters are called; the first that is there counts."""
@@ -156,7 +160,7 @@ def utterance_of_cut(cut: Any, *, line: int, folder: Path) -> Utterance:
     duration = fields.seconds(cut.duration, "duration")
     if not duration:
         raise CorpusError("a cut of 0 s")
-    spoken = [one for one in _spoken(cut) if one.end > 0 and one.start < duration]
+    spoken = [one for one in _spoken(cut, folder) if one.end > 0 and one.start < duration]
     heard = all(one.start >= -EDGE and one.end <= duration + EDGE for one in spoken if one.text)
     texts = [one.text for one in spoken if one.text]
     custom = _custom(cut)
@@ -234,27 +238,35 @@ def _sources(cut: Any) -> list[Any]:
 
 
 def _custom(cut: Any) -> dict[str, Any]:
-    """Return the custom fields of a cut; of a mixed one, those on which its tracks agree."""
-    parts = [fields.mapping(one.custom, "custom") for _, one in _tracks(cut)]
+    """Return the custom fields of a cut; of a mixed one, those on which its tracks agree.
+
+    Noise has no say: where tracks have supervisions, those without any don't count.
+    """
+    tracks = [one for _, one in _tracks(cut)]
+    speech = [one for one in tracks if one.supervisions]
+    parts = [fields.mapping(one.custom, "custom") for one in speech or tracks]
     first = parts[0] if parts else {}
     return {
         name: value for name, value in first.items() if all(value == p.get(name) for p in parts)
     }
 
 
-def _spoken(cut: Any) -> list[_Spoken]:
+def _spoken(cut: Any, folder: Path) -> list[_Spoken]:
     found = []
     for offset, one in _tracks(cut):
-        begin = fields.seconds(one.start, "start") or 0.0
-        for supervision in one.supervisions or ():
-            found.append(_of_supervision(supervision, begin=begin, offset=offset))
+        aligned = [(each, _aligned(each)) for each in one.supervisions or ()]
+        clocks = _clocks(one, aligned)
+        for supervision, items in aligned:
+            labels = _labels(supervision, items, clocks)
+            if items and not labels:
+                _warn_of_lost_labels(folder)
+            found.append(_of_supervision(supervision, labels, offset=offset))
     return sorted(found, key=lambda spoken: spoken.start)
 
 
-def _of_supervision(supervision: Any, *, begin: float, offset: float) -> _Spoken:
+def _of_supervision(supervision: Any, labels: tuple[Label, ...], *, offset: float) -> _Spoken:
     custom = fields.mapping(supervision.custom, "custom")
-    start = float(supervision.start)  # negative where the cut begins in the middle
-    end = start + (fields.seconds(supervision.duration, "duration") or 0.0)
+    start, end = _times(supervision)
     return _Spoken(
         start=start + offset,
         end=end + offset,
@@ -264,37 +276,77 @@ def _of_supervision(supervision: Any, *, begin: float, offset: float) -> _Spoken
         gender=fields.text(supervision.gender, "gender"),
         split=fields.text(custom.get("split"), "split"),
         translation=fields.translation(custom),
-        labels=_labels(supervision, start, end, begin=begin, offset=offset),
+        labels=tuple((name, round(s + offset, 8), round(e + offset, 8)) for name, s, e in labels),
     )
 
 
-def _labels(
-    supervision: Any, start: float, end: float, *, begin: float, offset: float
-) -> tuple[Label, ...]:
-    """Return the aligned symbols in seconds of the cut, where the alignment is the supervision's.
+def _times(supervision: Any) -> tuple[float, float]:
+    """Return start and end in seconds of the cut; negative where the cut begins in the middle."""
+    start = float(supervision.start)
+    return start, start + (fields.seconds(supervision.duration, "duration") or 0.0)
 
-    Alignments count from the recording. Where they only fit the supervision when counted from the
-    cut, as some tools write them, they do that; where neither fits (Shar forgets where in its
-    recording a cut was), there are none.
-    """
+
+def _aligned(supervision: Any) -> list[Label]:
+    """Return the aligned symbols, on whatever clock they are."""
     alignment = fields.mapping(supervision.alignment, "alignment")
     kind = next((kind for kind in ALIGNMENTS if alignment.get(kind)), None)
-    if kind is None:
-        return ()
-    items = [
+    return [
         (
             fields.required(fields.label(item.symbol, "symbol"), "symbol"),
             float(item.start),
             float(item.start) + (fields.seconds(item.duration, "duration") or 0.0),
         )
-        for item in alignment[kind]
+        for item in (alignment[kind] if kind is not None else ())
     ]
+
+
+def _clocks(cut: Any, aligned: list[tuple[Any, list[Label]]]) -> tuple[float, ...]:
+    """Return the seconds of the cut's clock at which its alignments' may begin, likelier first.
+
+    Alignments count from the recording; some tools count them from the cut. Of a cut that has
+    forgotten where it began, only what its labels leave no doubt of counts: they begin as their
+    supervision does, or fill it.
+    """
+    begin = fields.seconds(cut.start, "start") or 0.0
+    spoken = [(_times(one), items) for one, items in aligned if items]
+    if begin or not _is_rewritten(cut) or not spoken:
+        return (-begin, 0.0)
+    latest = min(min(item[1] for item in items) - start for (start, _), items in spoken)
+    earliest = max(max(item[2] for item in items) - end for (_, end), items in spoken)
+    if latest <= EDGE:
+        return (0.0,)
+    return (-latest,) if latest - earliest <= EDGE else ()
+
+
+def _is_rewritten(cut: Any) -> bool:
+    """Tell whether the cut's audio was written anew, after it may have been cut."""
+    recording = getattr(cut, "recording", None)
+    return recording is not None and (
+        any(source.type in ("shar", "memory") for source in recording.sources)
+        or any(one.recording_id != recording.id for one in cut.supervisions)
+    )
+
+
+def _labels(supervision: Any, items: list[Label], clocks: tuple[float, ...]) -> tuple[Label, ...]:
+    """Return labels in seconds of the cut, by the first clock that puts them in the supervision."""
+    if not items:
+        return ()
+    start, end = _times(supervision)
     first, last = min(item[1] for item in items), max(item[2] for item in items)
-    for shift in (-begin, 0.0):
+    for shift in clocks:
         if first + shift >= start - EDGE and last + shift <= end + EDGE:
-            clock = round(shift + offset, 8)
-            return tuple((name, round(s + clock, 8), round(e + clock, 8)) for name, s, e in items)
+            return tuple((name, round(s + shift, 8), round(e + shift, 8)) for name, s, e in items)
     return ()
+
+
+@cache  # once for every corpus
+def _warn_of_lost_labels(folder: Path) -> None:
+    logger.warning(
+        "%s: phone or character alignments of some cuts are left out: nothing says where in the "
+        "recording these cuts began (Shar and rewritten audio forget it), or they lie outside "
+        "their supervisions; give the cuts of the recordings themselves",
+        folder,
+    )
 
 
 def _inside(labels: list[Label], duration: float) -> tuple[Label, ...]:

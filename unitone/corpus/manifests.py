@@ -19,12 +19,22 @@ Reader = Callable[[Path], Iterator[Row | Skipped]]
 
 SPLITS = ("train", "dev", "test")
 """Common Voice's lists that are a split."""
-_PLAIN_TIMES = dict.fromkeys(
-    ("begin", "start_time", "end_time", "start_ms", "end_ms", "segments"),
-    'give "start" and "duration", or "start" and "end", in seconds',
+_UNITS = (
+    *("", "_s", "_sec", "_secs", "_second", "_seconds", "_ms", "_msec", "_millis", "_milliseconds"),
+    *("_time", "_times", "_at", "_ts", "_timestamp", "_pos", "_position"),
+    *("_frame", "_frames", "_sample", "_samples"),
 )
-_PLAIN_NAMES = _PLAIN_TIMES | {
-    "channels": 'give one "channel"',
+_TIMES = {  # what other programs call the place of a segment
+    f"{word}{unit}" for word in ("start", "begin", "end", "stop", "onset", "offset")
+    for unit in _UNITS
+} | {"segment", "segments", "timestamps"}  # fmt: skip
+_CHANNELS = {"channels", *(f"channel_{word}" for word in ("id", "idx", "index", "num", "number"))}
+_PLAIN_NAMES = {
+    **dict.fromkeys(
+        _TIMES - {"start", "offset", "end"},
+        'give "start" and "duration", or "start" and "end", in seconds',
+    ),
+    **dict.fromkeys(_CHANNELS | {"channel_selector"}, 'give one "channel"'),
     "source_lang": 'give "language", and a translation in "translation"',
     "target_lang": 'give "translation": {language: text}',
 }
@@ -33,7 +43,8 @@ _NEMO_NAMES = {
     "context": "prompts of SALM are no speech",
     "shard_id": "unpack the tar files and leave it out",
     "_audio_key": "unpack the tar files",
-    "end": 'give "offset" and "duration"',
+    **dict.fromkeys(_TIMES - {"offset"}, 'give "offset" and "duration", in seconds'),
+    **dict.fromkeys(_CHANNELS - {"channels"} | {"channel"}, 'give "channel_selector"'),
 }
 _TRANSLATES = ("ast", "s2t_translation")
 
@@ -117,13 +128,13 @@ def _plain_times(record: Mapping[str, Any]) -> tuple[float | None, float | None]
 
 def read_nemo(path: Path) -> Iterator[Row | Skipped]:
     """Read a NeMo manifest; segments of one file and start are told apart by their ids."""
-    seen: set[str] = set()
+    taken: dict[str, tuple[Any, ...]] = {}
     for line, record in json_lines(path):
         if isinstance(record, Skipped):
             yield record
             continue
         try:
-            name = _nemo_name(record, seen)
+            name = _nemo_name(record, taken)
         except CorpusError:
             name = None
         yield Row(
@@ -134,8 +145,8 @@ def read_nemo(path: Path) -> Iterator[Row | Skipped]:
         )
 
 
-def _nemo_name(record: Mapping[str, Any], seen: set[str]) -> str:
-    """Return the id, or one made of the place of the segment; note a made one in ``seen``.
+def _nemo_name(record: Mapping[str, Any], taken: dict[str, tuple[Any, ...]]) -> str:
+    """Return the id, or one made of the place of the segment; note a made one in ``taken``.
 
     Raises:
         CorpusError: the place can't be told.
@@ -145,12 +156,8 @@ def _nemo_name(record: Mapping[str, Any], seen: set[str]) -> str:
     name = fields.label(record.get("id"), "id")
     if name is None:
         audio = fields.required(fields.text(record.get("audio_filepath"), ""), "audio_filepath")
-        stem = str(Path(audio).with_suffix(""))
-        name = stem if offset is None else f"{stem}-{offset:.3f}"
-        if name in seen:
-            name = f"{stem}-{offset or 0.0!r}-{duration!r}"
-            name = name if channel is None else f"{name}-{channel}"
-        seen.add(name)
+        target = fields.text(record.get("target_lang"), "target_lang")
+        name = _nemo_id(audio, offset, duration, channel, target, taken)
     return name
 
 
@@ -182,6 +189,28 @@ def _nemo_utterance(path: Path, name: str | None, record: dict[str, Any], line: 
         channel=channel,
         **_nemo_texts(record),
     )
+
+
+def _nemo_id(
+    audio: str,
+    offset: float | None,
+    duration: float | None,
+    channel: int | None,
+    target: str | None,
+    taken: dict[str, tuple[Any, ...]],
+) -> str:
+    """Return the id of a segment, and note it in ``taken``: as short as tells it from others.
+
+    A second line of the very same segment has the same id, and is a duplicate.
+    """
+    stem, segment = str(Path(audio).with_suffix("")), (offset or 0.0, duration, channel, target)
+    longer = f"{stem}-{offset or 0.0!r}-{duration!r}{'' if channel is None else f'-{channel}'}"
+    name = stem if offset is None else f"{stem}-{offset:.3f}"
+    for other in (longer, f"{longer}-{target}"):
+        if taken.get(name, segment) != segment:
+            name = other
+    taken.setdefault(name, segment)
+    return name
 
 
 def _nemo_texts(record: Mapping[str, Any]) -> dict[str, Any]:

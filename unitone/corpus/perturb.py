@@ -4,10 +4,12 @@ Copies of recordings at other speeds, tempo and pitch together (Ko et al. 2015, 
 for speech recognition"), beside the recordings themselves: OUT/manifest.jsonl names both, so that
 everything after it sees one larger corpus. A copy's id is ``sp0.9-<id>`` and its speaker
 ``sp0.9-<speaker>``, since at another pitch it is another voice. Other splits are passed on as they
-are. Files that are there already are kept.
+are. Copies that are there already are kept, as long as the recordings they were made of, which
+OUT/copies.jsonl names, are the same.
 """
 
 import logging
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,14 @@ from unitone.corpus import audio
 from unitone.corpus.audio import SAMPLE_RATE
 from unitone.corpus.corpus import read_corpus
 from unitone.corpus.utterance import Utterance, file_name
-from unitone.errors import ConfigError
+from unitone.errors import ConfigError, CorpusError
 from unitone.logs import Progress
+from unitone.resume import Journal
 
 logger = logging.getLogger(__name__)
+
+MADE = "copies.jsonl"
+"""What each copy was made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +61,20 @@ def perturb(config: PerturbConfig) -> Path:
     if any(one.audio is None for one in corpus.utterances):
         raise ConfigError(f"{config.manifest}: its cuts aren't plain files; export them first")
     with files.locked(config.out):
-        files.require_own(config.out, "manifest.jsonl", "audio")
+        files.require_own(config.out, MADE)
+        (config.out / MADE).touch()  # before any copy: a killed run must know its folder
+        journal = Journal(config.out / MADE)
+        made = {record["copy"]: record["of"] for record in journal.records()}
         jobs = [(one, speed) for one in chosen for speed in config.speeds]
         with (
             Progress("perturb", total=float(len(jobs)), unit="recording") as bar,
             ThreadPoolExecutor(config.workers) as pool,
         ):
-            for _ in pool.map(lambda job: _copy(*job, out=config.out), jobs):
+            for copy, source in pool.map(lambda job: _copy(*job, out=config.out, made=made), jobs):
+                if made.get(copy) != source:
+                    journal.append({"copy": copy, "of": source})
                 bar.advance(1.0)
+        journal.close()
         path = config.out / "manifest.jsonl"
         lines = [*map(_entry, corpus.utterances), *(_faster(*job, out=config.out) for job in jobs)]
         files.write_json_lines(path, lines)
@@ -70,10 +82,13 @@ def perturb(config: PerturbConfig) -> Path:
     return path
 
 
-def _copy(utterance: Utterance, speed: float, *, out: Path) -> None:
-    path = _path(utterance, speed, out=out)
-    if path.is_file():
-        return
+def _copy(
+    utterance: Utterance, speed: float, *, out: Path, made: Mapping[str, list[Any]]
+) -> tuple[str, list[Any]]:
+    """Write a copy, unless it was ``made`` of the same; return its name and what it is made of."""
+    path, source = _path(utterance, speed, out=out), _source(utterance, speed)
+    if path.is_file() and made.get(path.name) == source:
+        return path.name, source
     import soundfile
     import soxr
 
@@ -83,6 +98,18 @@ def _copy(utterance: Utterance, speed: float, *, out: Path) -> None:
         soundfile.write(
             temporary, np.clip(changed, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16"
         )
+    return path.name, source
+
+
+def _source(utterance: Utterance, speed: float) -> list[Any]:
+    """Return what decides a copy: the recording, by its size and time of writing, and the part."""
+    clip = utterance.clip
+    try:
+        found = clip.path.stat()
+    except OSError as error:
+        raise CorpusError(f"{clip.path}: not readable ({error})") from error
+    known = (str(clip.path.resolve()), found.st_size, found.st_mtime_ns)
+    return [*known, clip.start, clip.duration, clip.channel, speed]
 
 
 def _path(utterance: Utterance, speed: float, *, out: Path) -> Path:

@@ -20,7 +20,7 @@ from unitone import safe_pickle
 from unitone.errors import CheckpointError, ConfigError
 from unitone.tokenizers import build, encode
 from unitone.tokenizers.encoder import load_encoder
-from unitone.tokenizers.encoders import _hub, _weights
+from unitone.tokenizers.encoders import _weights
 from unitone.tokenizers.encoders._encoder import SpeechEncoder
 from unitone.tokenizers.shards import TokenShards
 
@@ -365,101 +365,49 @@ def test_a_damaged_configuration_or_index_is_named(tmp_path: Path, name: str, co
         load(folder)
 
 
+@pytest.mark.parametrize("value", ["x", "2", [], {}, 1.5, -1])
+@pytest.mark.parametrize("name", ["encoder_attention_heads", "max_distance"])
+def test_a_field_of_another_type_in_a_fairseq_configuration_is_named(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    path = fairseq_file(tmp_path / "m.pt", fairseq(wavlm=True), **{name: value})
+    with pytest.raises(CheckpointError, match=rf"{path}: its configuration says"):
+        load(path)
+
+
+@pytest.mark.parametrize("front_end", [{}, {"do_stable_layer_norm": True}], ids=["post", "pre"])
+@pytest.mark.parametrize("more", [{}, {"layer_norm_eps": 0.1}, {"conv_pos_batch_norm": True}])
+def test_what_a_configuration_says_is_done_as_in_transformers(
+    tmp_path: Path, front_end: dict[str, object], more: dict[str, object]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes: dict[str, object] = {
+        "hidden_size": DIM,
+        "num_hidden_layers": 2,
+        "num_attention_heads": HEADS,
+    }
+    sizes |= {"intermediate_size": FFN, "conv_dim": [CHANNELS] * 7}
+    sizes |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+    front_end = front_end and front_end | {"feat_extract_norm": "layer"}
+    generator = torch.Generator().manual_seed(0)
+    model = transformers.HubertModel(transformers.HubertConfig(**sizes, **front_end, **more)).eval()
+    for tensor in model.state_dict().values():  # no norm or statistic as it begins
+        if tensor.is_floating_point():
+            tensor.add_(0.2 * torch.rand(tensor.shape, generator=generator))
+    model.save_pretrained(tmp_path)
+    waveform = torch.randn(1, 6000, generator=generator)
+    with torch.no_grad():
+        expected = model(waveform).last_hidden_state
+    encoder = load(tmp_path)
+    found = encoder.features(waveform, torch.tensor([6000]), layer=2, final_norm=bool(front_end))
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("layer", [-1, 3, 42])
 def test_layers_out_of_range_are_refused(tmp_path: Path, layer: int) -> None:
     path = fairseq_file(tmp_path / "m.pt", fairseq())
     with pytest.raises(ConfigError, match=rf"layer must be 1..2 for hubert-2x32, got {layer}"):
         load_encoder(path, layer=layer, precision="fp32", device=CPU)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    return tmp_path / "home" / "hub"
-
-
-def put_in_cache(hub: Path, repository: str, weights: Weights) -> None:
-    folder = hub / f"models--{repository.replace('/', '--')}"
-    hugging_face(folder / "snapshots" / "abc123", weights)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("abc123\n", encoding="utf-8")
-
-
-def test_published_names_come_from_the_local_cache(hub: Path) -> None:
-    put_in_cache(hub, "microsoft/wavlm-base-plus", renamed(fairseq(wavlm=True)))
-    encoder = load("wavlm-base-plus")
-    assert encoder.name == "wavlm-base-plus"
-    by_repository = load("microsoft/wavlm-base-plus")
-    assert by_repository.name == "wavlm-base-plus"
-    assert by_repository.weight_hash == encoder.weight_hash
-
-
-def test_other_hub_models_are_named_by_their_size(hub: Path) -> None:
-    put_in_cache(hub, "someone/my-hubert", renamed(fairseq()))
-    assert load("someone/my-hubert").name == "hubert-2x32"
-
-
-def test_not_cached_and_offline_says_how_to_go_on(hub: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"facebook/hubert-base-ls960 is not in the local"):
-        load("hubert-base")
-    (hub / "models--facebook--hubert-base-ls960" / "snapshots" / "abc").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set"):
-        load("hubert-base")
-
-
-def test_without_huggingface_hub_the_extra_is_named(
-    hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointError, match=r"pip install 'unitone\[hf\]'"):
-        load("hubert-base")
-
-
-def test_what_is_not_cached_is_downloaded_once(
-    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = hugging_face(tmp_path / "source", renamed(fairseq()))
-    asked = []
-
-    class AbsentError(Exception):
-        pass
-
-    def hf_hub_download(repository: str, name: str) -> str:
-        asked.append((repository, name))
-        if not (source / name).exists():
-            raise AbsentError
-        return str(source / name)
-
-    module, errors = types.ModuleType("huggingface_hub"), types.ModuleType("huggingface_hub.errors")
-    module.hf_hub_download = hf_hub_download  # type: ignore[attr-defined]
-    errors.EntryNotFoundError = AbsentError  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
-    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert load("org/model").num_layers == 2
-    assert asked == [("org/model", "config.json"), ("org/model", "model.safetensors")]
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"HF_HUB_CACHE": "/a", "HF_HOME": "/b"}, "/a"),
-        ({"HF_HOME": "/b"}, "/b/hub"),
-        ({"XDG_CACHE_HOME": "/c"}, "/c/huggingface/hub"),
-        ({}, "~/.cache/huggingface/hub"),
-    ],
-)
-def test_the_cache_is_where_the_environment_says(
-    hub: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
-) -> None:
-    monkeypatch.delenv("HF_HOME")
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert _hub.cache_dir() == Path(expected).expanduser()
 
 
 def test_a_build_with_a_relative_path_encodes_from_another_folder(
