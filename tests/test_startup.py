@@ -59,7 +59,7 @@ def run(*words: str, cwd: Path = ROOT) -> str:
 def test_help_and_a_wrong_option_import_nothing_heavy() -> None:
     """One process for all: what is heavy must not be there after any of them."""
     wanted = [name for name in commands() if not name.startswith(MEASUREMENTS)]
-    assert len(wanted) > 30
+    assert len(wanted) >= 30
     lines = [json.loads(line) for line in run("-c", PROBE, *wanted).splitlines()]
     assert {module: heavy for module, _, heavy in lines if heavy} == {}
     assert [module for module, _, _ in lines] == wanted
