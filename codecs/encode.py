@@ -45,7 +45,7 @@ def encode(config: EncodeConfig) -> None:
     """Add the codes; do only what is missing in ``config.out``."""
     from unitone.codecs.jobs import encode as job
 
-    job.encode(config)
+    job.encode(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

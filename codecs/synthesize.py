@@ -36,7 +36,7 @@ def synthesize(config: SynthesizeConfig) -> None:
     """Decode the shards; do only what is missing in ``config.out``."""
     from unitone.codecs.jobs import synthesize as job
 
-    job.synthesize(config)
+    job.synthesize(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -97,7 +97,7 @@ def train(config: DecoderTrainConfig) -> None:
     """Train, or go on training, as ``config`` says."""
     from unitone.codecs.jobs import train as job
 
-    job.train(config)
+    job.train(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,7 +30,7 @@ def score(config: JudgeScoreConfig) -> None:
     """Score what ``config`` names, show the report, and write it where that is asked for."""
     from unitone.eval.jobs import judge_score as job
 
-    job.score(config)
+    job.score(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

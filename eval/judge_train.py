@@ -57,7 +57,7 @@ def train(config: JudgeTrainConfig) -> None:
     """Train, or go on training, as ``config`` says."""
     from unitone.eval.jobs import judge_train as job
 
-    job.train(config)
+    job.train(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -56,7 +56,7 @@ def decode(config: DecodeConfig[Any]) -> None:
     """Write the hypotheses; do only what is missing."""
     from unitone.lm.jobs import decode as job
 
-    job.decode(config)
+    job.decode(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

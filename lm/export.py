@@ -35,7 +35,7 @@ def export(config: ExportConfig) -> None:
     """
     from unitone.lm.jobs import export as job
 
-    job.export(config)
+    job.export(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -59,7 +59,7 @@ def fit(config: MemoryConfig) -> int:
     """
     from unitone.lm.jobs import memory as job
 
-    return job.fit(config)
+    return job.fit(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -133,7 +133,7 @@ def build(config: BuildConfig) -> None:
     """Build the tokenizer, or what of it is missing."""
     from unitone.tokenizers.jobs import build as job
 
-    job.build(config)
+    job.build(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -41,7 +41,7 @@ def encode(config: EncodeConfig) -> None:
     """Encode a corpus; do only what is missing in ``config.out``."""
     from unitone.tokenizers.jobs import encode as job
 
-    job.encode(config)
+    job.encode(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -26,7 +26,7 @@ def write_features(config: FeaturesConfig) -> None:
     """Write the features of every utterance that has no file yet."""
     from unitone.tokenizers.jobs import features as job
 
-    job.write_features(config)
+    job.write_features(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

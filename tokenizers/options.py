@@ -74,7 +74,7 @@ class ExtractorConfig:
         encoder = load_encoder(self.ssl, layer=self.layer, precision=self.precision, device=device)
         if encoder.num_layers == 0 and self.layer is not None:
             raise ConfigError(f"--layer {self.layer}: {encoder.name} has no layers; leave it out")
-        return Extractor(encoder=encoder, layer=self.layer or 0, frames=self.frames, device=device)
+        return Extractor(encoder=encoder, layer=self.layer or 0, frames=self.frames, device=device)  # pyright: ignore[reportArgumentType]
 
     def batch_seconds(self, asked: float | None) -> float:
         """Return seconds of audio per batch: what was asked for, else 160 on a GPU, 0 on a CPU."""

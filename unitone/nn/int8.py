@@ -39,7 +39,9 @@ class Int8Matrix:
         zeros = torch.zeros(len(weight), dtype=torch.long)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # deprecated: see above
-            quantized = torch._make_per_channel_quantized_tensor(rounded, scales.double(), zeros, 0)
+            quantized = torch.ops.aten._make_per_channel_quantized_tensor(
+                rounded, scales.double(), zeros, 0
+            )
         self._packed = torch.ops.quantized.linear_prepack(quantized, None)
 
     def __call__(self, x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
