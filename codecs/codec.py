@@ -21,7 +21,7 @@ from jaxtyping import Float, Float32, Int, Int32
 from torch import Tensor
 
 from unitone import files, model_dir
-from unitone.corpus.audio import Samples, waveform_of
+from unitone.corpus.audio import Samples, waveform_of, write
 from unitone.corpus.waveforms import LoadedWaveform
 from unitone.errors import CheckpointError, ConfigError
 from unitone.tokenizers.passport import CodecPassport
@@ -107,7 +107,7 @@ def load(path: Path | str, *, device: str = "cpu") -> Codec:
         ConfigError: there is no such directory, or its codec isn't known.
         CheckpointError: it is unfinished or damaged.
     """
-    path = model_dir.resolve(Path(path))
+    path = model_dir.resolve(path)
     codec = module_of(read_config(path)["codec"]).load(path, device=device)
     assert isinstance(codec, Codec)
     return codec
@@ -121,7 +121,7 @@ def passport_of(path: Path | str, codec: Codec) -> CodecPassport:
     Raises:
         CheckpointError: the weights are damaged, or gone from a directory of Transformers.
     """
-    path = model_dir.resolve(Path(path))
+    path = model_dir.resolve(path)
     weights: dict[str, Tensor] = {}
     for file in sorted(path.glob("*.safetensors")):
         weights |= load_tensors(file)
@@ -192,9 +192,5 @@ def codes_of(codec: Codec, one: LoadedWaveform) -> Int32[np.ndarray, "Q T"]:
 
 def write_wave(path: Path, sound: Sound) -> None:
     """Write a 16-bit WAV file, whole or not at all; louder than full scale is made quieter."""
-    import soundfile
-
     peak = float(np.abs(sound.wave).max(initial=0.0))
-    wave = sound.wave / max(peak, 1.0)
-    with files.replacing(path) as temporary:
-        soundfile.write(temporary, wave, sound.rate, subtype="PCM_16", format="WAV")
+    write(path, sound.wave / max(peak, 1.0), sound.rate, form="WAV")

@@ -27,6 +27,8 @@ class BackboneConfig:
             raise ConfigError(f"--kernel must be odd, got {self.kernel}")
         if min(self.dim, self.num_blocks, self.expansion, self.kernel, self.duration_dim) < 1:
             raise ConfigError("every width and count of the backbone must be at least 1")
+        if not 0 <= self.duration_dropout < 1:
+            raise ConfigError(f"--duration-dropout must be in [0, 1), got {self.duration_dropout}")
 
 
 @dataclass(frozen=True, kw_only=True)

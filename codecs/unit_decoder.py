@@ -34,7 +34,7 @@ from unitone.codecs.nn.backbone import durations_of
 from unitone.codecs.nn.network import NetworkConfig, UnitNetwork
 from unitone.corpus.audio import Samples
 from unitone.errors import CheckpointError, ConfigError, CorpusError
-from unitone.model_dir import CARD, CONFIG, WEIGHTS, resolve
+from unitone.model_dir import CARD, CONFIG, WEIGHTS, reading, resolve
 from unitone.tokenizers.kmeans.units import expand
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
@@ -213,13 +213,14 @@ def load(path: Path | str, *, device: str = "cpu") -> UnitDecoder:
             the one it was trained with.
         CheckpointError: it is unfinished or damaged.
     """
-    path = resolve(Path(path))
+    path = resolve(path)
     values = read_config(path)
     if values["codec"] != NAME:
         raise ConfigError(f"{path} is a {values['codec']}, not a {NAME}")
-    settings = config.from_dict(NetworkConfig, values.get("network"), where=str(path / CONFIG))
+    with reading(path / CONFIG):
+        settings = config.from_dict(NetworkConfig, values.get("network"), where=str(path / CONFIG))
+        network = UnitNetwork(settings, generator=torch.Generator())
     passport = Passport.load(path)
-    network = UnitNetwork(settings, generator=torch.Generator())
     try:
         network.load_state_dict(load_file(path / WEIGHTS))
     except (OSError, RuntimeError, SafetensorError) as error:

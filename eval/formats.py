@@ -2,24 +2,30 @@
 
 - JSON lines, with an ``id``, or NeMo's with ``audio_filepath`` (whose id is the corpus reader's).
 - sclite's trn (``two dogs (ann-001)``): a name in ``.trn``, or lines that all end with an id.
+  ``{ dog / dogs / @ }`` is one of these or nothing, and the text then a list.
 - Kaldi's text (``ann-001 two dogs``): a name that begins with ``text``, or any other; a text may be
   empty.
 """
 
 import gzip
+import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unitone.corpus.lines import loads
 from unitone.errors import ConfigError, CorpusError
 
 Record = dict[str, Any]
 _JSON = (".jsonl", ".json")
 _TRN = re.compile(r"^(.*?)\s*\(([^()\s]+)\)\s*$")
 _KALDI = re.compile(r"text([^a-z]|$)")
-_ALTERNATION = re.compile(r"\{[^{}]*/[^{}]*\}")
+_ALTERNATION = re.compile(r"\{([^{}]*/[^{}]*)\}")
+_MOST = 256
+"""Texts that the alternatives of a line may make."""
 
 
 def is_json(path: Path) -> bool:
@@ -87,9 +93,21 @@ def _of_trn(text: str, *, where: str) -> Record:
     found = _TRN.match(text.strip())
     if not found:
         raise CorpusError(f"{where}: a line of a trn file ends with its id in parentheses")
-    if _ALTERNATION.search(found[1]):
-        raise CorpusError(f"{where}: alternatives {{a / b}} are not read; write one of them")
-    return {"id": found[2], "text": found[1]}
+    return {"id": found[2], "text": _alternatives(found[1], where=where)}
+
+
+def _alternatives(text: str, *, where: str) -> str | list[str]:
+    """Return a text, or all that ``{ a / b / @ }`` in it stands for; @ is nothing."""
+    parts = _ALTERNATION.split(text)  # what is in braces has odd places
+    if len(parts) == 1:
+        return text
+    choices = [part.split("/") if place % 2 else [part] for place, part in enumerate(parts)]
+    if any("{" in one or "}" in one for one in parts):
+        raise CorpusError(f"{where}: alternatives within alternatives are not read; write them out")
+    if math.prod(map(len, choices)) > _MOST:
+        raise CorpusError(f"{where}: its alternatives make more than {_MOST} texts")
+    texts = (" ".join("".join(one).split()) for one in itertools.product(*choices))
+    return list(dict.fromkeys(" ".join(w for w in one.split() if w != "@") for one in texts))
 
 
 def _of_kaldi(text: str) -> Record:
@@ -119,7 +137,7 @@ def _nemo_ids(path: Path) -> dict[int, str]:
 
 def _object(text: str, *, where: str) -> Record:
     try:
-        record = json.loads(text)
+        record = loads(text)
         json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise CorpusError(f"{where} is not JSON ({error}); was its writing cut off?") from error

@@ -126,8 +126,8 @@ def _lowered(text: str, language: str | None) -> str:
     """Lower the case; letters that differ only in what their capital is become one."""
     if language is not None and iso_639_1(language) in _DOTTED:
         text = text.replace("I\u0307", "i").replace("İ", "i").replace("I", "ı")
-    # elsewhere İ lowers to i and a dot above; ß has no capital in most texts but SS
-    return text.lower().replace("i\u0307", "i").replace("ß", "ss")
+    # elsewhere İ lowers to i and a dot above; ß has no capital in most texts but SS, ς none but Σ
+    return text.lower().replace("i\u0307", "i").replace("ß", "ss").replace("ς", "σ")
 
 
 def basic(text: str, language: str | None = None) -> str:

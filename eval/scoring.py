@@ -55,8 +55,8 @@ def references(options: ReadConfig) -> References:
     )
 
 
-def transcripts(options: ReadConfig) -> list[Reference]:
-    """Read the references of ``options``; each has a text.
+def transcripts(options: ReadConfig, *, several: bool = False) -> list[Reference]:
+    """Read the references of ``options``; each has a text, or with ``several`` one or more.
 
     Raises:
         ConfigError, CorpusError: as `read_references`; a reference has no text.
@@ -64,7 +64,8 @@ def transcripts(options: ReadConfig) -> list[Reference]:
     found = references(options)
     for one in found:
         text = one.fields.get("text")
-        if not isinstance(text, str):
+        parts = text if several and isinstance(text, list) and text else [text]
+        if not all(isinstance(part, str) for part in parts):
             state = 'has no "text"' if text is None else f'must have one "text", got {text!r}'
             raise CorpusError(f"{options.ref}: reference {one.id} {state}")
     return found

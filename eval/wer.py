@@ -59,7 +59,7 @@ def evaluate(config: WerConfig) -> Report:
         CorpusError: a file that can't be used, ids that don't fit.
     """
     options = config.scoring
-    references = scoring.transcripts(options)
+    references = scoring.transcripts(options, several=True)
     pairs, texts = _system(references, options.hyp, config)
     clusters = scoring.clusters(pairs, options.together)
     counts = error_counts(texts, spaces=config.spaces)
@@ -124,10 +124,25 @@ def _system(
     pairs = pair_by_id(
         references, hypotheses, where=path, allow_missing=config.scoring.allow_missing
     )
-    recognized = [(one.hypothesis.text or "") if one.hypothesis else "" for one in pairs]
-    spoken = [str(one.reference.fields["text"]) for one in pairs]
-    languages = [scoring.language(one) for one in pairs]
-    return pairs, normalized(spoken, recognized, name=config.normalizer, languages=languages)
+    return pairs, [_nearest(one, config) for one in pairs]
+
+
+def _nearest(one: Pair, config: WerConfig) -> tuple[str, str]:
+    """Return the texts of a pair, normalized; of several references, that with fewest errors."""
+    spoken = one.reference.fields["text"]
+    several = spoken if isinstance(spoken, list) else [spoken]
+    recognized = (one.hypothesis.text or "") if one.hypothesis else ""
+    texts = normalized(
+        several,
+        [recognized] * len(several),
+        name=config.normalizer,
+        languages=[scoring.language(one)] * len(several),
+    )
+    if len(texts) == 1:
+        return texts[0]
+    counts = error_counts(texts, spaces=config.spaces)
+    errors = np.stack([counts[:, 1:4].sum(1), counts[:, 5:8].sum(1)])
+    return texts[int(np.lexsort(errors[::-1])[0])]
 
 
 def _scored(score: WerScore, unit: Unit) -> Scored:

@@ -231,14 +231,15 @@ def load(
         ConfigError: there is no such directory or device, or the tokenizer is another one's.
         CheckpointError: a file is missing, damaged, of another version, or doesn't fit the rest.
     """
-    folder = model_dir.resolve(Path(folder))
+    folder = model_dir.resolve(folder)
     config = model_dir.read_config(folder, option="--model")
     vocabulary = Vocabulary.load(folder)
     name = families.of_config(config)
     stored, values = _stored(config, where=str(folder / CONFIG))
     weights = families.module(name, "weights")
     try:
-        model, table = weights.from_json(values, where=f"{folder / CONFIG}: unitone")
+        with model_dir.reading(folder / CONFIG):
+            model, table = weights.from_json(values, where=f"{folder / CONFIG}: unitone")
     except ConfigError as error:
         raise CheckpointError(f"{error}; use the version of Unitone that wrote it") from error
     _check(folder, model, vocabulary, stored)
@@ -295,7 +296,8 @@ def _stored(config: dict[str, Any], *, where: str) -> tuple[_Stored, dict[str, A
         raise CheckpointError(f"{where} has format {form}; this version reads 1 to {FORMAT}")
     shared = {one.name: values[one.name] for one in fields_of(_Stored) if one.name in values}
     try:
-        stored = from_dict(_Stored, shared, where=f"{where}: unitone")
+        with model_dir.reading(Path(where)):
+            stored = from_dict(_Stored, shared, where=f"{where}: unitone")
     except ConfigError as error:
         raise CheckpointError(f"{error}; use the version of Unitone that wrote it") from error
     return stored, {name: value for name, value in values.items() if name not in shared}

@@ -99,6 +99,8 @@ class UnifiedModel:
 
     def transcribe_all(self, recordings: Sequence[Recording]) -> list[str]:
         """Return what is said in each recording; errors as `transcribe`."""
+        if is_path(recordings):
+            raise ConfigError(f"give a list of recordings, not one: [{recordings!r}]")
         return [found.text or "" for found in self._listen("asr", recordings)]
 
     def translate(self, source: Recording, *, to: str, language: str | None = None) -> str:
@@ -175,6 +177,8 @@ class UnifiedModel:
 
     def _check_text(self, text: str) -> None:
         """Warn of what training has never seen; a CorpusError where that is most of the text."""
+        if not isinstance(text, str):
+            raise CorpusError(f"a text must be a str, got {type(text).__name__}")
         self._fields.record({"id": "text", "text": text})
         unlearnt = self._fields.unlearnt(text)
         if unlearnt:

@@ -53,6 +53,8 @@ class MixtureConfig:
             if value < least:
                 option = name.replace("_", "-")
                 raise ConfigError(f"--{option} must be at least {least}, got {value}")
+        if not 0 <= self.temperature <= 1:
+            raise ConfigError(f"--temperature must be from 0 to 1, got {self.temperature:g}")
         if self.weights and self.mixing != "weights":
             raise ConfigError(f"--weights goes with --mixing weights, not with {self.mixing}")
         for name, weight in self.weights.items():

@@ -4,8 +4,9 @@
 it is imported where a part is.
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +74,35 @@ def _sum(values: Any) -> int:
 
 def read_metadata(path: Path, name: str) -> str | None:
     """Return what `write` kept under ``name``."""
-    found = (pq.read_schema(path).metadata or {}).get(name.encode())
+    with _reading(path):
+        found = (pq.read_schema(path).metadata or {}).get(name.encode())
     return None if found is None else found.decode("utf-8")
 
 
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ArithmeticError, LookupError, pa.ArrowException) as error:
+        raise CheckpointError(
+            f"{path} is missing or damaged ({error}); encode again into another folder"
+        ) from error
+
+
 def read_group(path: Path, number: int) -> list[dict[str, Any]]:
-    """Return the rows of a row group."""
-    with pq.ParquetFile(path) as file:
+    """Return the rows of a row group.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    with _reading(path), pq.ParquetFile(path) as file:
         return _rows_of(file.read_row_group(number))
 
 
 def column(path: Path, name: str) -> Any:
-    """Return a column, pyarrow's, without reading the others."""
-    return pq.read_table(path, columns=[name])[name]
+    """Return a column, pyarrow's, without reading the others; errors as `read_group`."""
+    with _reading(path):
+        return pq.read_table(path, columns=[name])[name]
 
 
 def _rows_of(table: pa.Table) -> list[dict[str, Any]]:

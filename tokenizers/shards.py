@@ -298,6 +298,28 @@ def _readme_of_codes(codes: dict[str, Any] | None) -> str:
     )
 
 
+_ENCODE = "encode again into another folder"
+
+
+def _check_index(index: Any, path: Path) -> None:
+    """Refuse an index that says nothing of its rows and parts, or what can't be."""
+    try:
+        first = [part["first_row"] for part in index["parts"]]
+        known = [index["num_rows"], *first]
+        files_named = all(isinstance(part["file"], str) for part in index["parts"])
+    except (TypeError, KeyError):
+        known, first, files_named = [], [], False
+    counted = bool(known) and all(type(number) is int for number in known)
+    if not (
+        files_named
+        and counted
+        and first == sorted(first)
+        and (first[:1] == [0] or not known[0])
+        and known[0] >= len(first)
+    ):
+        raise CheckpointError(f"{path} is damaged: its rows and parts don't fit; {_ENCODE}")
+
+
 class TokenShards:
     """Rows of finished shards by number, a row group in memory at a time."""
 
@@ -308,7 +330,7 @@ class TokenShards:
             CheckpointError: the folder holds no finished shards.
             ConfigError: the passports differ; the fields are named.
         """
-        folder = Path(folder)
+        folder = files.path_of(folder, "a directory of token shards")
         path = folder / INDEX
         if not path.is_file():
             raise CheckpointError(
@@ -317,7 +339,8 @@ class TokenShards:
         self.passport = Passport.load(folder)
         if passport is not None:
             require_same(passport, self.passport, what=str(folder))
-        self.index: dict[str, Any] = files.read_json(path)
+        self.index: dict[str, Any] = files.read_json(path, cure=_ENCODE)
+        _check_index(self.index, path)
         if self.index.get("passport_hash") != self.passport.hash:
             raise CheckpointError(
                 f"{folder}: passport.json isn't the one its shards were made with; encode again"
@@ -344,6 +367,8 @@ class TokenShards:
             path = self._folder / self.index["parts"][part]["file"]
             self._rows = parts.read_group(path, group[1])
             self._group = group
+        if inside % ROW_GROUP >= len(self._rows):
+            raise CheckpointError(f"{self._folder}: fewer rows than {INDEX} says; {_ENCODE}")
         found: dict[str, Any] = self._rows[inside % ROW_GROUP]
         return found
 

@@ -56,7 +56,7 @@ class Tokenizer:
             ConfigError: there is no such directory.
             CheckpointError: it is unfinished or damaged.
         """
-        folder = Path(folder)
+        folder = files.path_of(folder, "a tokenizer directory")
         if not folder.is_dir():
             raise ConfigError(f"--tokenizer {folder}: no such directory")
         passport = Passport.load(folder)

@@ -38,7 +38,7 @@ def choices(name: str, known: Sequence[str]) -> str:
     from difflib import get_close_matches
 
     if len(known) > MANY:
-        near = get_close_matches(name, known, n=5, cutoff=0.0)
+        near = get_close_matches(str(name), known, n=5, cutoff=0.0)
         return f"{len(known)}; the nearest are {', '.join(near)}"
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    near = get_close_matches(str(name), known, n=1, cutoff=0.5)
     return (", ".join(known) or "none") + (f"; the nearest is {near[0]}" if near else "")

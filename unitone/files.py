@@ -34,6 +34,17 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def path_of(value: Any, name: str) -> Path:
+    """Return a path as a `Path`.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{name} must be a path, got {type(value).__name__}")
+    return Path(value)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:

@@ -7,11 +7,13 @@
 A run's folder stands for the model in it: `resolve` takes its ``best``, or its ``last``.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from unitone import files
-from unitone.errors import CheckpointError, ConfigError
+from unitone.errors import CheckpointError, ConfigError, UnitoneError
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -19,12 +21,39 @@ CARD = "README.md"
 CURE = "copy the directory again, or save it again from a checkpoint of the run"
 
 
-def resolve(path: Path) -> Path:
-    """Return ``path``; of a training run's folder, its best model, or its last."""
+def resolve(path: Path | str) -> Path:
+    """Return ``path``; of a training run's folder, its best model, or its last.
+
+    Raises:
+        ConfigError: it is no path.
+    """
+    path = files.path_of(path, "a model directory")
     for name in ("best", "last"):  # first: a run's folder has a config.json of its own
         if (path / name / CONFIG).is_file():
             return path / name
     return path
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say that a file of ours is damaged where its values can't be used, whatever that raises.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    try:
+        yield
+    except UnitoneError:
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise CheckpointError(f"{path} is damaged ({error!r}); {CURE}") from error
 
 
 def read_config(folder: Path, *, option: str = "") -> dict[str, Any]:

@@ -106,7 +106,7 @@ def load(path: Path | str, *, device: str = "cpu") -> Judge:
         ConfigError: there is none.
         CheckpointError: it is damaged.
     """
-    folder = model_dir.resolve(Path(path))
+    folder = model_dir.resolve(path)
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{path} holds no judge; make one with: python -m eval.judge train")
     values = model_dir.read_config(folder)

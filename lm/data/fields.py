@@ -49,6 +49,10 @@ class Learnt:
     characters: str | None = None
     """Of the texts, sorted: ids may be bytes, of which another character has none that is new."""
 
+    def __post_init__(self) -> None:
+        if len(self.text or ()) % 2:
+            raise ConfigError(f"runs of text ids must be pairs, got {self.text}")
+
     @classmethod
     def of(
         cls, text: Iterable[int], speakers: Iterable[str], characters: Iterable[str] | None = None

@@ -263,9 +263,13 @@ class Vocabulary:
         try:
             for entry in value["blocks"]:
                 _check_keys("block", entry, {"name", "start", "size"}, optional={"labels"})
+                if not isinstance(entry["name"], str):
+                    raise ConfigError(f"block {entry['name']!r}")
                 sizes[entry["name"]] = entry.get("labels", entry["size"])
             made = cls(sizes, passport=value["passport"])
-        except (ConfigError, TypeError) as error:
+            if not isinstance(made.passport, str | None):
+                raise ConfigError(f"passport {made.passport!r}")
+        except (ConfigError, TypeError, AttributeError) as error:
             raise CheckpointError(f"this is not a vocabulary: {error}") from error
         if made.to_json() != value:
             raise CheckpointError("the blocks of the vocabulary overlap, leave gaps or miscount")

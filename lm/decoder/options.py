@@ -75,6 +75,10 @@ class Options:
     def __post_init__(self) -> None:
         if self.prompt_tokens is not None and self.prompt_tokens < 1:
             raise ConfigError(f"--prompt-tokens must be at least 1, got {self.prompt_tokens}")
+        for name in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise ConfigError(f"--{option} must be in [0, 1), got {getattr(self, name)}")
 
 
 DecoderConfig = LmConfig[Options]

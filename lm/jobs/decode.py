@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unitone import files
+from unitone.corpus.utterance import file_name
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm import family
 from unitone.lm.data.fields import unlearnt_message
@@ -278,9 +279,7 @@ def _sound_name(name: str, to: str | None) -> str:
 
 
 def _audio_path(folder: Path, name: str) -> Path:
-    from urllib.parse import quote
-
-    return folder / f"{quote(name, safe=' ')}.wav"
+    return folder / file_name(name, ".wav")
 
 
 def _settings(

@@ -182,11 +182,15 @@ def open_stores(
     """
     if not world.first:
         world.gather(None)  # until the first has written the stores
+    there = words.shards.distinct("split") if config.split_by is None else {"train", "dev", "test"}
+    if there & {*config.split} and (absent := {*config.split} - there):
+        raise ConfigError(f"--split: no utterance has {', '.join(sorted(absent))}")
     training = _store(config, words, "train", config.split)
     valid = None
-    there = words.shards.distinct("split") if config.split_by is None else {"train", "dev", "test"}
     if there & {*config.valid_split}:
         valid = _store(config, words, "valid", config.valid_split)
+        if absent := {*config.valid_split} - there:
+            logger.warning("no utterance of split %s: not in validation", ", ".join(sorted(absent)))
     if world.first:
         world.gather(None)
     if valid is None:

@@ -237,6 +237,25 @@ def test_dac_and_mimi_keep_the_laws_too(
         assert np.isfinite(wave).all()
 
 
+def test_dac_gives_as_many_frames_as_the_original(tmp_path: Path) -> None:
+    """descript-audio-codec pads to whole hops: 16,000 samples, hop 512, are 32 frames, not 31."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.DacConfig(
+        sampling_rate=16_000,
+        hidden_size=32,
+        codebook_size=16,
+        encoder_hidden_size=2,
+        decoder_hidden_size=32,
+        downsampling_ratios=[2, 4, 8, 8],
+        upsampling_ratios=[8, 8, 4, 2],
+        n_codebooks=2,
+        codebook_dim=4,
+    )
+    transformers.DacModel(config).save_pretrained(tmp_path)
+    wave = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) / 10
+    assert codecs.load(tmp_path).encode(wave, 16_000).shape == (2, 32)
+
+
 def test_what_is_no_codec_says_so(encodec: Path, tmp_path: Path) -> None:
     config = json.loads((encodec / "config.json").read_text())
 

@@ -130,3 +130,88 @@ def test_segments_that_lie_in_no_recording_are_listed_by_cuts(
     assert [one.id for one in read_corpus(out).utterances] == ["good"]
     skipped = (tmp_path / "cuts.jsonl.skipped.jsonl").read_text().splitlines()
     assert {json.loads(line)["id"] for line in skipped} == {"empty", "late", "long", "channel"}
+
+
+def with_frames(data: bytes, frames: int) -> bytes:
+    """Make the header of a FLAC file say another number of samples, of 36 bits."""
+    head = int.from_bytes(data[18:26], "big")
+    return data[:18] + (head >> 36 << 36 | frames).to_bytes(8, "big") + data[26:]
+
+
+def broken(path: Path, speech: Speech, how: str) -> None:
+    """Write 10 s in the form that the name says, and break the file."""
+    form = {".nist": "NIST", ".voc": "VOC", ".avr": "AVR", ".svx": "SVX", ".mat": "MAT5"}
+    subtype = "OPUS" if path.suffix == ".opus" else None
+    kind = "OGG" if subtype else form.get(path.suffix)
+    soundfile.write(path, speech(10.0), 16_000, format=kind, subtype=subtype)
+    assert len(audio.read(Clip(path=path))) == 160_000
+    data = path.read_bytes()
+    half = len(data) // 2
+    if how == "few":
+        data = with_frames(data, 40_000)
+    elif how == "open":
+        data = with_frames(data, 0)
+    elif how == "twice":
+        data += data
+    elif how == "hole":
+        page = data.index(b"OggS", half)
+        data = data[:page] + data[data.index(b"OggS", page + 1) :]
+    elif how == "short length":  # of CAF: a chunk's name, and eight bytes
+        place = data.rindex(b"data\0\0\0\0") + 4
+        length = int.from_bytes(data[place : place + 8], "big")
+        data = data[:place] + (length // 2).to_bytes(8, "big") + data[place + 8 :]
+    elif how == "last page":
+        data = data[: data.rindex(b"OggS")]
+    else:
+        data = data[:half]
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "why"),
+    [
+        ("a.flac", "few", "its header says 40,000 samples, its frames hold 160,000"),
+        ("a.flac", "open", "doesn't say its length"),
+        ("a.flac", "twice", "holds several streams"),
+        ("a.flac", "half", "its header says 160,000 samples, its frames hold"),
+        ("a.ogg", "half", "cut off: its last page"),
+        ("a.ogg", "last page", "cut off: its last page"),
+        ("a.ogg", "hole", "a part is missing in the middle"),
+        ("a.ogg", "twice", "holds several streams"),
+        ("a.opus", "half", "cut off: its last page"),
+        ("a.w64", "half", "cut off"),
+        ("a.caf", "short length", r"header says 5.00 s, the file holds 10.00 s"),
+        ("a.nist", "half", r"header says 10.00 s, the file holds 4.98 s: it is cut off"),
+        ("a.voc", "half", "cut off"),
+        ("a.avr", "half", "cut off"),
+        ("a.svx", "half", "cut off"),
+        ("a.mat", "half", "cut off"),
+    ],
+)
+def test_a_file_of_which_less_would_be_read_is_listed(
+    tmp_path: Path, speech: Speech, name: str, how: str, why: str
+) -> None:
+    broken(tmp_path / name, speech, how)
+    with pytest.raises(CorpusError, match=why):
+        audio.read(Clip(path=tmp_path / name))
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 96_000])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("seconds", [0.02, 0.3, 3.0])
+def test_flac_and_ogg_that_are_whole_are_read(
+    tmp_path: Path, speech: Speech, rate: int, channels: int, seconds: float
+) -> None:
+    frames = round(seconds * rate)
+    wave = np.resize(speech(1.0), (frames, channels))
+    for name, more in (("a.flac", {}), ("b.flac", {"compression_level": 1.0}), ("c.ogg", {})):
+        soundfile.write(tmp_path / name, wave, rate, **more)
+        found = audio.read(Clip(path=tmp_path / name), rate=rate)
+        assert len(found) == frames
+
+
+def test_tags_around_flac_are_no_samples(tmp_path: Path, speech: Speech) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, speech(2.0), 16_000)
+    path.write_bytes(b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + path.read_bytes() + b"TAG" + bytes(125))
+    assert len(audio.read(Clip(path=path))) == 32_000

@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,3 +196,24 @@ def test_a_split_is_chosen_by_name(tmp_path: Path) -> None:
     assert corpus.only("test").sha256 != corpus.sha256
     with pytest.raises(ConfigError, match="found test, train"):
         corpus.only("dev")
+
+
+def test_cuts_are_not_written_over_what_is_no_cutset(tiny_corpus: Path, tmp_path: Path) -> None:
+    manifest, notes = tiny_corpus / "manifest.jsonl", tmp_path / "notes.jsonl"
+    notes.write_text('{"my": "notes"}\n')
+    for out in (manifest, notes):
+        before = out.read_bytes()
+        with pytest.raises(ConfigError, match="is there, and no CutSet"):
+            write_cuts(CutsConfig(out=out, reading=ReadingConfig(manifest=manifest)))
+        assert out.read_bytes() == before
+    cuts = tmp_path / "cuts.jsonl"
+    for _ in range(2):
+        write_cuts(CutsConfig(out=cuts, reading=ReadingConfig(manifest=manifest)))
+    with pytest.raises(ConfigError, match="is there, and no CutSet"):
+        write_cuts(CutsConfig(out=cuts, reading=ReadingConfig(manifest=cuts)))
+
+
+@pytest.mark.parametrize("options", [{"workers": -1}, {"batch_seconds": 0.0}])
+def test_options_of_reading_have_ranges(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        ReadingConfig(manifest=Path("m.jsonl"), **options)

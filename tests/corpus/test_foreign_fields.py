@@ -185,6 +185,21 @@ def test_what_is_a_row_can_be_read_and_written_or_says_why_not(form: str, tmp_pa
             assert cut_of(one).id == one.id
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"phones": [["a", 0.5, 0.2]]},
+        {"translation": {"": "hallo"}},
+    ],
+)
+def test_what_cannot_be_meant_is_listed(tmp_path: Path, more: dict[str, Any]) -> None:
+    lines = [GOOD["plain"], GOOD["plain"] | {"id": "b"} | more]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    corpus = read_corpus(tmp_path / "m.jsonl")
+    assert [one.id for one in corpus.utterances] == ["a"]
+    assert len(corpus.skipped) == 1
+
+
 def test_a_number_is_a_name(tmp_path: Path) -> None:
     for form in GOOD:
         path = ("supervisions", 0, "speaker") if form == "lhotse" else ("speaker",)

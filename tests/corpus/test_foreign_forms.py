@@ -76,6 +76,8 @@ def test_canary_text_in_the_target_language_is_a_translation(tmp_path: Path) -> 
         {"text_filepath": "a.txt"},
         {"channel_selector": [0, 1]},
         {"channel": 1},
+        {"channels": 1},
+        {"channels": [0, 1]},
         {"start": 1.0, "duration": 1},
         {"start_time": 1.0, "duration": 1},
         {"begin": 0, "end": 2},
@@ -88,6 +90,28 @@ def test_what_a_nemo_line_means_and_we_cannot_do_is_listed(
     corpus = read(tmp_path, {"audio_filepath": "good.wav"}, {"audio_filepath": "a.wav"} | more)
     assert [found.id for found in corpus.utterances] == ["good"]
     assert len(corpus.skipped) == 1
+
+
+def test_text_language_and_speaker_are_read_by_their_other_names(tmp_path: Path) -> None:
+    line = {"id": "a", "audio": "a.wav"}
+    for text in ("transcript", "transcription", "sentence"):
+        found = read_one(tmp_path, line | {text: "hi", "lang": "en", "speaker_id": 19})
+        assert (found.text, found.language, found.speaker) == ("hi", "en", "19")
+    own = read_one(tmp_path, line | {"text": "own", "sentence": "other"})
+    assert own.text == "own"
+    corpus = read(tmp_path, line, line | {"id": "b", "transcript": "one", "sentence": "two"})
+    assert "which of transcript, transcription, sentence" in corpus.skipped[0].reason
+
+
+def test_a_field_that_a_line_names_twice_is_not_chosen_in_silence(tmp_path: Path) -> None:
+    twice = ['{"id": "b", "audio": "a.wav", "text": "one", "text": "two"}']
+    twice += ['{"id": "c", "audio": "a.wav", "translation": {"de": "eins", "de": "zwei"}}']
+    good = '{"id": "a", "audio": "a.wav", "text": "say \\"x\\": y", "translation": {"de": "z"}}'
+    (tmp_path / "m.jsonl").write_text("\n".join([good, *twice]) + "\n")
+    corpus = read_corpus(tmp_path / "m.jsonl")
+    assert [one.text for one in corpus.utterances] == ['say "x": y']
+    assert [one.line for one in corpus.skipped] == [2, 3]
+    assert 'names the field "text" twice' in corpus.skipped[0].reason
 
 
 @pytest.mark.parametrize(
@@ -203,6 +227,8 @@ SUPERVISION = {"id": "s", "recording_id": "r", "start": 0, "duration": 1}
         ("m.jsonl", json.dumps(ARRAY[0]).encode("utf-16"), "UTF-16"),
         ("m.jsonl", b"RIFF....WAVE", "a recording"),
         ("m.jsonl", b"PAR1....", "Parquet"),
+        ("m.csv", b"ID,duration,wav,spk_id,wrd\n", "a CSV file: give JSON lines"),
+        ("wav.scp", b"u1 sox a.wav -t wav - |\n", "Kaldi's data: .*lhotse kaldi import"),
         ("m.tsv", b"ID\tduration\twav\na\t1\ta.wav\n", "the columns ID, duration, wav"),
     ],
 )

@@ -3,6 +3,7 @@
 import gzip
 import pickle
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,27 @@ def test_positions_are_kept_and_not_audio(
         assert loaded.error is None
         assert loaded.waveform is not None
         assert np.allclose(loaded.waveform, expected, atol=1e-3)
+
+
+def test_a_large_shar_archive_is_read_in_bounded_memory(tmp_path: Path, speech: Speech) -> None:
+    """40 cuts of half a MB; what is kept of each is a few kB, read and listened to one by one."""
+    audio = recording(tmp_path / "r.wav", speech(16.0))
+    cuts = [audio.to_cut().with_id(f"c{number}") for number in range(40)]
+    folder = tmp_path / "shar"
+    folder.mkdir()
+    CutSet.from_cuts(cuts).to_shar(folder, fields={"recording": "wav"}, shard_size=20)
+    size = sum(tar.stat().st_size for tar in folder.glob("*.tar"))
+    load(read_corpus(folder).utterances[0], longest=10**6)  # what is imported isn't counted
+    tracemalloc.start()
+    found = read_corpus(folder).utterances
+    for one in found:
+        assert load(one, longest=10**6).error is None
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found) == 40
+    assert size > 20e6
+    assert kept < 1e6
+    assert most < 8e6  # a cut while it is decoded
 
 
 def aligned(*items: tuple[str, float, float]) -> dict[str, list[AlignmentItem]]:

@@ -67,7 +67,9 @@ def test_comments_of_a_trn_file_are_no_lines(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("yes (a)\nno\n", "line 2: .* ends with its id in parentheses"),
-        ("{ yes / yeah } (a)\n", "line 1: alternatives"),
+        ("{ a / { b / c } } (a)\n", "line 1: alternatives within alternatives"),
+        ("{ a / b } " * 9 + "(a)\n", "line 1: its alternatives make more than 256 texts"),
+        ("{ yes / yeah } (a)\n", 'field "text" must be a text or null'),
     ],
 )
 def test_a_line_of_a_trn_file_that_cannot_be_used_is_named(
@@ -106,6 +108,33 @@ def test_texts_are_scored_from_file_to_file(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert wer.main(["--ref", f"{reference}", "--hyp", f"{hypothesis}", "--out", f"{out}"]) == 0
     assert json.loads((out / "wer.json").read_text())["wer"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("said", "errors"),
+    [("two dogs", 0), ("too dogs", 0), ("dogs", 0), ("to dogs", 1), ("too cats", 1), ("", 1)],
+)
+def test_the_alternative_with_fewest_errors_counts(tmp_path: Path, said: str, errors: int) -> None:
+    reference = file(tmp_path / "ref.trn", "{ two / too / @ } dogs (a)\n")
+    hypothesis = lines(tmp_path / "hyp.jsonl", {"id": "a", "text": said})
+    out = tmp_path / "out"
+    assert wer.main(["--ref", f"{reference}", "--hyp", f"{hypothesis}", "--out", f"{out}"]) == 0
+    words = json.loads((out / "wer.json").read_text())["words"]
+    assert sum(words[kind] for kind in ("substitutions", "deletions", "insertions")) == errors
+
+
+def test_a_reference_may_be_a_list_of_texts(tmp_path: Path) -> None:
+    reference = lines(tmp_path / "ref.jsonl", {"id": "a", "text": ["two dogs", "2 dogs"]})
+    hypothesis = lines(tmp_path / "hyp.jsonl", {"id": "a", "text": "2 dogs"})
+    out = tmp_path / "out"
+    assert wer.main(["--ref", f"{reference}", "--hyp", f"{hypothesis}", "--out", f"{out}"]) == 0
+    assert json.loads((out / "wer.json").read_text())["wer"] == 0.0
+
+
+def test_a_hypothesis_that_names_a_field_twice_is_refused(tmp_path: Path) -> None:
+    path = file(tmp_path / "hyp.jsonl", '{"id": "a", "text": "one", "text": "two"}\n')
+    with pytest.raises(CorpusError, match='names the field "text" twice'):
+        texts(path)
 
 
 def test_an_unknown_form_names_the_option_of_this_command(tmp_path: Path) -> None:
@@ -243,10 +272,10 @@ def test_a_turkish_reference_and_ignored_spaces_from_file_to_file(tmp_path: Path
     assert "|cer_spaces:ignore|" in found["signature"]
 
 
-def test_several_texts_of_a_recording_are_refused_by_name(
+def test_a_list_of_what_is_not_all_text_is_refused_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reference = lines(tmp_path / "r.jsonl", {"id": "a", "text": ["x", "y"]})
+    reference = lines(tmp_path / "r.jsonl", {"id": "a", "text": ["x", 3]})
     hypothesis = lines(tmp_path / "h.jsonl", {"id": "a", "text": "x"})
     assert wer.main(["--ref", f"{reference}", "--hyp", f"{hypothesis}"]) == 1
-    assert "reference a must have one \"text\", got ['x', 'y']" in capsys.readouterr().err
+    assert "reference a must have one \"text\", got ['x', 3]" in capsys.readouterr().err

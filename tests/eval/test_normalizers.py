@@ -170,3 +170,10 @@ def test_case_is_lowered_by_language(name: str) -> None:
 def test_arabic_folds_how_a_word_may_be_spelled(one: str, other: str) -> None:
     assert normalizer("arabic")(one) == normalizer("arabic")(other)
     assert normalizer("basic")("أحمد") == "أحمد"
+
+
+def test_a_letter_is_the_same_wherever_it_stands_in_a_word() -> None:
+    for name in ("lower", "basic"):
+        apply = NORMALIZERS[name].apply
+        assert apply("ΣΑΣ.ΜΑΣ", "el") == apply("σας.μας", "el")
+        assert apply("ΟΔΟΣ", "el") == apply("οδος", "el") == apply("οδοσ", "el")

@@ -4,7 +4,9 @@ Reading is by blocks and resampling (soxr, high quality) keeps its state between
 any length is read in bounded memory and gives the same samples however it is consumed.
 """
 
+import io
 import math
+import numbers
 import os
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Float32
 
+from unitone import files
 from unitone.corpus import lengths
 from unitone.errors import CorpusError
 
@@ -117,8 +120,8 @@ def waveform_of(
     Raises:
         ValueError: there are none, some are not finite, or shape, scale or rate is no recording's.
     """
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise ValueError(f"a sampling rate of {rate} Hz is not that of a recording")
+    if not isinstance(rate, numbers.Real) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise ValueError(f"a sampling rate of {rate!r} Hz is not that of a recording")
     wave = _one_channel(_scaled(samples))
     if not np.isfinite(wave).all():
         raise ValueError("the waveform holds samples that are not finite numbers")
@@ -140,8 +143,12 @@ def _scaled(samples: Samples) -> Float32[np.ndarray, "..."]:
     """Return an array or tensor as float32 in the scale of floats."""
     torch = sys.modules.get("torch")  # who has a tensor has imported it
     if torch is not None and isinstance(samples, torch.Tensor):
+        if samples.is_meta or samples.layout != torch.strided:
+            raise ValueError(f"a tensor {samples.layout} on {samples.device}: give a dense one")
         samples = samples.detach().cpu()
         samples = (samples.float() if samples.is_floating_point() else samples).numpy()
+    if np.ma.isMaskedArray(samples) and np.ma.getmaskarray(samples).any():
+        raise ValueError("some samples are masked: cut them out, or fill them")
     array = np.asarray(samples)
     scale = FULL_SCALE.get(array.dtype.name)
     if scale is not None:
@@ -194,6 +201,20 @@ def load(recording: Recording, *, rate: int = SAMPLE_RATE) -> Float32[np.ndarray
 def is_path(recording: Recording) -> bool:
     """Tell a path from samples."""
     return isinstance(recording, str | os.PathLike)
+
+
+def write(path: Path, samples: Float[np.ndarray, "N"], rate: int, *, form: str) -> None:
+    """Write a 16-bit file of libsndfile's ``form``, whole or not at all.
+
+    Raises:
+        OSError: there is no room, or the folder can't be written.
+    """
+    import soundfile
+
+    made = io.BytesIO()  # libsndfile itself says of a full disk only that something is wrong
+    soundfile.write(made, samples, rate, subtype="PCM_16", format=form)
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(made.getvalue())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +288,9 @@ def _resampled(
     if file.format in ("MP3", "MPEG"):
         _check_mpeg(clip, file)
     _check_sample_bytes(clip, file)
+    reason = lengths.broken(clip.path, file.format, frames=file.frames, log=file.extra_info)
+    if reason is not None:
+        raise CorpusError(f"{clip.path}: {reason}")
     remaining = _seek(clip, file)
     total = 0
     resampler = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from unitone import files
 from unitone.corpus.lhotse_cuts import read_lhotse, read_shar
 from unitone.corpus.lines import first_object
 from unitone.corpus.manifests import (
@@ -81,7 +82,7 @@ def read_corpus(path: Path | str) -> Corpus:
         ConfigError: there is no such manifest, or its form is not one of the known ones.
         CorpusError: it holds no usable utterance.
     """
-    path = Path(path)
+    path = files.path_of(path, "a manifest")
     entries = tuple(entries_of(path))
     if not any(isinstance(entry, Utterance) for entry in entries):
         raise nothing_usable(path, (entry for entry in entries if isinstance(entry, Skipped)))
@@ -157,6 +158,16 @@ def _is_text(utterance: Utterance) -> bool:
     return True
 
 
+_CSV = (
+    'a CSV file: give JSON lines with "id", "audio" and "text", e.g. by `python -c "import csv, '
+    'json, sys; [print(json.dumps(row)) for row in csv.DictReader(sys.stdin)]"`, its fields renamed'
+)
+_KALDI = (
+    "Kaldi's data: make Lhotse cuts of its directory with `lhotse kaldi import DIR RATE OUT` and "
+    "`lhotse cut simple`"
+)
+
+
 def _reader_of(path: Path) -> Reader:
     if path.is_dir():
         for name in ("cuts.jsonl.gz", "cuts.jsonl"):
@@ -164,10 +175,16 @@ def _reader_of(path: Path) -> Reader:
                 return lambda folder: read_lhotse(folder / name)
         if any(path.glob("cuts.*.jsonl*")):
             return read_shar
+        if (path / "wav.scp").is_file():
+            raise ConfigError(f"--manifest {path}: {_KALDI}")
         raise ConfigError(f"--manifest {path}: a directory without cuts.jsonl.gz or Shar files")
     name = path.name.removesuffix(".gz")
     if name.endswith(".tsv"):
         return tsv_reader(path)
+    if name.endswith(".csv"):
+        raise ConfigError(f"--manifest {path}: {_CSV}")
+    if name in ("wav.scp", "segments", "utt2spk", "text"):
+        raise ConfigError(f"--manifest {path}: {_KALDI}")
     if not name.endswith((".jsonl", ".json")):
         raise ConfigError(
             f"--manifest {path}: not a known form; give JSON lines (.jsonl), Lhotse cuts "

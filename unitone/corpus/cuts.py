@@ -4,6 +4,7 @@
 read the header of every recording; what can't be used is listed in ``OUT.skipped.jsonl`` beside it.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from unitone import files, program
 from unitone.config import command_line
 from unitone.corpus import audio
+from unitone.corpus.lines import first_object
 from unitone.corpus.reading import ReadingConfig
 from unitone.corpus.stored_cuts import StoredCut
 from unitone.corpus.utterance import Skipped, Utterance
@@ -35,6 +37,7 @@ def write_cuts(config: CutsConfig) -> None:
 
     if not config.out.name.endswith((".jsonl", ".jsonl.gz")):
         raise ConfigError(f"--out {config.out}: name it ….jsonl.gz or ….jsonl")
+    _require_ours(config.out, config.reading.manifest)
     corpus = config.reading.corpus()
     skipped: list[Skipped] = [*corpus.skipped]
 
@@ -67,6 +70,17 @@ def write_cuts(config: CutsConfig) -> None:
     reasons = config.out.with_name(f"{config.out.name}.skipped.jsonl")
     files.write_json_lines(reasons, (item.to_json() for item in skipped))
     logger.info("%d cuts in %s, %d entries skipped", count, config.out, len(skipped))
+
+
+def _require_ours(out: Path, manifest: Path) -> None:
+    """Refuse to write over what is no CutSet, or over the very manifest."""
+    if not out.exists():
+        return
+    kind = None
+    with contextlib.suppress(ConfigError, CorpusError):  # another kind of file
+        kind = first_object(out).get("type") if out.is_file() else None
+    if out.resolve() == manifest.resolve() or not str(kind).endswith("Cut"):
+        raise ConfigError(f"--out {out} is there, and no CutSet made of --manifest; choose another")
 
 
 def cut_of(utterance: Utterance) -> Any:

@@ -91,7 +91,9 @@ def translation(record: Mapping[str, Any]) -> dict[str, str]:
         language = text(record.get("translation_language"), "translation_language")
         return {language or "und": value}
     if isinstance(value, Mapping) and all(
-        isinstance(part, str) for pair in value.items() for part in pair
+        isinstance(part, str) and (part or place)
+        for pair in value.items()
+        for place, part in enumerate(pair)
     ):
         return dict(sorted(value.items()))
     raise CorpusError(
@@ -125,6 +127,23 @@ def refuse(record: Mapping[str, Any], cures: Mapping[str, str]) -> None:
             raise CorpusError(f'field "{name}" is not supported: {cure}')
 
 
+def renamed(record: Mapping[str, Any], others: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+    """Return a record in which fields that others call by other names have ours.
+
+    Raises:
+        CorpusError: two of the names hold different values, and ours isn't there.
+    """
+    known = dict(record)
+    for name, aliases in others.items():
+        found = [value for other in aliases if (value := record.get(other)) not in (None, "")]
+        if not found or known.get(name) not in (None, ""):
+            continue
+        if any(value != found[0] for value in found):
+            raise CorpusError(f'which of {", ".join(aliases)} is the "{name}"? call one so')
+        known[name] = found[0]
+    return known
+
+
 def differing(values: Iterable[str | None]) -> str | None:
     """Return the value that all share, None where they differ."""
     different = set(values)
@@ -133,8 +152,8 @@ def differing(values: Iterable[str | None]) -> str | None:
 
 def _label(symbol: Any, start: Any, end: Any) -> Label:
     first, last = seconds(start, "start"), seconds(end, "end")
-    if first is None or last is None:
-        raise ValueError("a label without its times")
+    if first is None or last is None or last < first:
+        raise ValueError("a label without its times, or that ends before it starts")
     return required(label(symbol, "symbol"), "symbol"), first, last
 
 

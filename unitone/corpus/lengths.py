@@ -1,10 +1,15 @@
-"""How much an audio file holds, whatever its header says: MP3, and WAV, AIFF and AU.
+"""How much an audio file holds, whatever its header says.
 
 MP3, ISO/IEC 11172-3 §2.4.1.3 and 13818-3: a frame starts with eleven ones, then version, layer, bit
 rate and sampling rate, which give its length in bytes and its samples. WAV (RIFF, RF64: EBU Tech
-3306) and AIFF are chunks of a name and a length; AU has one length.
+3306), AIFF and CAF are chunks of a name and a length; AU has one length. FLAC, RFC 9639 §9.1: each
+frame says which sample it begins with. Ogg, RFC 3533 §6: pages are counted, and the last is marked.
+Of rarer forms, the log of libsndfile says what it found to contradict. The headers of IRCAM, PAF
+and PVF have no length.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from mmap import ACCESS_READ, mmap
@@ -92,7 +97,7 @@ class SampleBytes:
 
 
 def sample_bytes(path: Path) -> SampleBytes | None:
-    """Return the bytes of samples of a WAV, AIFF or AU file.
+    """Return the bytes of samples of a WAV, AIFF, CAF, AU or NIST SPHERE file.
 
     None for other forms, and where the header leaves the length open, as files of a pipe do.
     """
@@ -110,46 +115,198 @@ def _sample_bytes(path: Path, size: int, modified: int) -> SampleBytes | None:
             return _of_chunks(file, size, order="big" if start[:4] == b"RIFX" else "little")
         if start[:4] == b"FORM" and start[8:] in (b"AIFF", b"AIFC"):
             return _of_chunks(file, size, order="big")
+        if start[:4] == b"caff":
+            return _of_chunks(file, size, order="big", wide=8)
+        if start[:7] == b"NIST_1A":
+            return _of_sphere(file, size)
     return None
 
 
-def _of_chunks(file: BinaryIO, size: int, *, order: Literal["big", "little"]) -> SampleBytes | None:
-    position, wide = 12, None
-    while position + 8 <= size:
-        name, length = _chunk(file, position, order)
-        position += 8
+def _of_sphere(file: BinaryIO, size: int) -> SampleBytes | None:
+    """Read NIST's header, a few lines of text; what is compressed has no bytes to a sample."""
+    file.seek(8)
+    length = file.read(8).strip()
+    if not length.isdigit():
+        return None
+    file.seek(0)
+    found = dict(re.findall(rb"^(\w+) -\w+ (\S+)", file.read(int(length)), re.MULTILINE))
+    names = (b"sample_count", b"sample_n_bytes", b"channel_count")
+    coded = found.get(b"sample_coding", b"pcm")
+    if coded not in (b"pcm", b"ulaw", b"alaw") or not all(
+        found.get(name, b"").isdigit() for name in names
+    ):
+        return None
+    count, width, channels = (int(found[name]) for name in names)
+    return SampleBytes(said=count * width * channels, held=size - int(length))
+
+
+Order = Literal["big", "little"]
+
+
+def _of_chunks(file: BinaryIO, size: int, *, order: Order, wide: int = 4) -> SampleBytes | None:
+    """Read chunks; ``wide`` is the bytes of their lengths, 8 in CAF, whose data begin with 4."""
+    position, more = (12, None) if wide == 4 else (8, None)
+    while position + 4 + wide <= size:
+        name, length = _chunk(file, position, order, wide)
+        position += 4 + wide
         if name == b"ds64":
-            wide = _number(file.read(16)[8:], order)
+            more = _number(file.read(16)[8:], order)
         if name in (b"data", b"SSND"):
-            length = wide if wide is not None else length
-            end = _after_chunks(file, position + length, size, order)
+            if wide == 8 and length >= 1 << 63:  # -1: to the end of the file
+                return None
+            length = more if more is not None else length
+            end = _after_chunks(file, position + length, size, order, wide)
             return _known(length, min(length, size - position) + max(size - end, 0))
-        position += length + length % 2
+        position += length + (length % 2 if wide == 4 else 0)
     return None
 
 
-def _after_chunks(file: BinaryIO, position: int, size: int, order: Literal["big", "little"]) -> int:
+def _after_chunks(file: BinaryIO, position: int, size: int, order: Order, wide: int) -> int:
     """Return where the chunks that begin at ``position`` end."""
-    while position + 8 <= size:
+    while position + 4 + wide <= size:
         for start in (position, position + position % 2):
-            name, length = _chunk(file, start, order)
-            if all(32 <= byte < 127 for byte in name) and start + 8 + length <= size:
+            name, length = _chunk(file, start, order, wide)
+            if all(32 <= byte < 127 for byte in name) and start + 4 + wide + length <= size:
                 break
         else:
             return position
-        position = start + 8 + length
+        position = start + 4 + wide + length
     return size
 
 
-def _chunk(file: BinaryIO, position: int, order: Literal["big", "little"]) -> tuple[bytes, int]:
+def _chunk(file: BinaryIO, position: int, order: Order, wide: int) -> tuple[bytes, int]:
     file.seek(position)
-    header = file.read(8)
+    header = file.read(4 + wide)
     return header[:4], _number(header[4:], order)
 
 
-def _number(data: bytes, order: Literal["big", "little"]) -> int:
+def _number(data: bytes, order: Order) -> int:
     return int.from_bytes(data, order)
 
 
 def _known(said: int, held: int) -> SampleBytes | None:
     return None if said >= _STREAMED and said > held else SampleBytes(said=said, held=held)
+
+
+_LOGGED = re.compile(r"\b(?:Frames|Cols)\s*:\s*(\d+)")
+_PLAIN = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "NIST", "MP3", "MPEG")
+"""Forms that are checked by `sample_bytes` and `num_samples`."""
+
+
+def broken(path: Path, form: str, *, frames: int, log: str) -> str | None:
+    """Return why a file of another form isn't whole, or None.
+
+    Args:
+        path: the file.
+        form: its form, as libsndfile calls it.
+        frames: samples that its header says, per channel.
+        log: what libsndfile noted while it opened the file.
+    """
+    if form in _PLAIN:
+        return None
+    if form in ("FLAC", "OGG"):
+        now = path.stat()
+        check = _broken_flac if form == "FLAC" else _broken_ogg
+        return check(path, frames, now.st_size, now.st_mtime_ns)
+    said = [int(number) for number in _LOGGED.findall(log)]
+    if "(should be" in log or "truncated" in log or (said and said[-1] > frames):
+        return "cut off: its header says more than the file holds"
+    return None
+
+
+@lru_cache(maxsize=256)
+def _broken_ogg(path: Path, frames: int, size: int, modified: int) -> str | None:
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        return _ogg_fault(data)
+
+
+def _ogg_fault(data: mmap) -> str | None:
+    position, expected, flags, serial = 0, 0, 0, b""
+    cure = "write it anew, e.g. `ffmpeg -i FILE NEW.wav`"
+    while position + 27 <= len(data) and data[position : position + 4] == b"OggS":
+        flags = data[position + 5]
+        if flags & 2 and position:
+            return f"holds several streams, of which one would be read; {cure}"
+        serial = serial or data[position + 14 : position + 18]
+        if _number(data[position + 18 : position + 22], "little") != expected:
+            return f"a part is missing in the middle; {cure}"
+        if data[position + 14 : position + 18] != serial:
+            return f"holds other streams besides its sound; {cure}"
+        expected += 1
+        sizes = data[position + 27 : position + 27 + data[position + 26]]
+        position += 27 + len(sizes) + sum(sizes)
+    if position > len(data) or not flags & 4:
+        return f"cut off: its last page isn't marked as the last; {cure}"
+    return None
+
+
+@lru_cache(maxsize=256)
+def _broken_flac(path: Path, frames: int, size: int, modified: int) -> str | None:
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        cure = "write it anew, e.g. `flac -d --decode-through-errors FILE`, then `flac`"
+        begin = max(data.find(b"fLaC"), 0)  # after an ID3 tag
+        if data.find(b"fLaC\0\0\0\x22", begin + 4) > 0:
+            return f"holds several streams, of which one would be read; {cure}"
+        if not _number(data[begin + 21 : begin + 26], "big") & (1 << 36) - 1:
+            return f"its header doesn't say its length, as that of a pipe; {cure}"
+        held = _flac_samples(data, begin)
+    if held and held != frames:
+        return f"its header says {frames:,} samples, its frames hold {held:,}; {cure}"
+    return None
+
+
+def _flac_samples(data: mmap, begin: int) -> int:
+    """Return where the last frame ends, 0 if none is found.
+
+    A frame is one that begins where the one before ends: by chance, other bytes look like one.
+    """
+    block = _number(data[begin + 10 : begin + 12], "big")
+    longest = _number(data[begin + 15 : begin + 18], "big") or 1 << 17
+    ends, last = {0}, 0
+    for first, count in _flac_frames(data, max(len(data) - 3 * longest - 4096, begin + 42), block):
+        if first in ends:
+            last = max(last, first + count)
+        ends.add(first + count)
+    return last
+
+
+def _flac_frames(data: mmap, position: int, block: int) -> Iterator[tuple[int, int]]:
+    """Yield the first sample and the number of samples of what looks like a frame."""
+    while (position := data.find(b"\xff", position)) >= 0:
+        header = data[position : position + 16]
+        position += 1
+        if len(header) < 6 or header[1] & 0xFE != 0xF8 or header[2] >> 4 == 0 or header[3] & 1:
+            continue
+        number, used = _flac_number(header[4:])
+        code, at = header[2] >> 4, 4 + used
+        more = {6: 1, 7: 2}.get(code, 0)
+        count = {1: 192, 6: _number(header[at : at + more], "big") + 1}.get(code)
+        if code == 7:
+            count = _number(header[at : at + more], "big") + 1
+        elif count is None:
+            count = 576 << code - 2 if code < 6 else 256 << code - 8
+        at += more + {12: 1, 13: 2, 14: 2}.get(header[2] & 15, 0)
+        if used and at < len(header) and _crc8(header[:at]) == header[at]:
+            yield (number if header[1] & 1 else number * block), count
+
+
+def _flac_number(data: bytes) -> tuple[int, int]:
+    """Return a number that is coded as UTF-8 codes characters, and its bytes; 0 if it is none."""
+    ones = 8 - (data[0] ^ 0xFF).bit_length()
+    if ones == 0:
+        return data[0], 1
+    if ones in (1, 8) or any(byte >> 6 != 2 for byte in data[1:ones]):
+        return 0, 0
+    number = data[0] & (1 << 7 - ones) - 1 if ones < 7 else 0
+    for byte in data[1:ones]:
+        number = number << 6 | byte & 63
+    return number, ones
+
+
+def _crc8(data: bytes) -> int:
+    found = 0
+    for byte in data:
+        found ^= byte
+        for _ in range(8):
+            found = (found << 1 ^ (7 if found & 0x80 else 0)) & 0xFF
+    return found

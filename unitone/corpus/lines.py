@@ -86,7 +86,7 @@ def json_lines(path: Path) -> Iterator[tuple[Line, dict[str, Any] | Skipped]]:
             continue
         reason = f"{path.name} line {line.number} is "
         try:
-            record = json.loads(line.text)
+            record = loads(line.text)
         except (ValueError, RecursionError) as error:
             yield line, Skipped(line=line.number, reason=f"{reason}not JSON ({error})")
             continue
@@ -96,6 +96,28 @@ def json_lines(path: Path) -> Iterator[tuple[Line, dict[str, Any] | Skipped]]:
             yield line, skipped
             continue
         yield line, record
+
+
+def loads(text: str) -> Any:
+    """Return the value of a JSON text, in which no object names a field twice.
+
+    Raises:
+        ValueError: it is no JSON, or names one twice; `json.loads` keeps the last without a word.
+    """
+    found = json.loads(text)
+    # a field is a quote and a colon: where there are as many as fields, none came twice
+    if isinstance(found, dict) and text.count('":') == len(found):
+        return found
+    return json.loads(text, object_pairs_hook=_without_doubles)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f'it names the field "{twice}" twice')
+    return found
 
 
 def first_object(path: Path) -> dict[str, Any]:

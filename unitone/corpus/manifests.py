@@ -38,7 +38,15 @@ _PLAIN_NAMES = {
     "source_lang": 'give "language", and a translation in "translation"',
     "target_lang": 'give "translation": {language: text}',
 }
+_OTHER_NAMES = {
+    "text": ("transcript", "transcription", "sentence"),
+    "language": ("lang", "locale"),
+    "speaker": ("speaker_id", "spk_id", "client_id"),
+}
+"""What other toolkits call fields of ours, read where ours isn't there."""
 _NEMO_NAMES = {
+    "channels": 'give the number of one channel in "channel_selector"; of how many there are, in '
+    '"num_channels"',
     "text_filepath": 'put the text itself into "text"',
     "context": "prompts of SALM are no speech",
     "shard_id": "unpack the tar files and leave it out",
@@ -69,6 +77,7 @@ def read_plain(path: Path) -> Iterator[Row | Skipped]:
 
     def convert(record: dict[str, Any], line: Line) -> Utterance:
         fields.refuse(record, _PLAIN_NAMES)
+        record = fields.renamed(record, _OTHER_NAMES)
         start, duration = _plain_times(record)
         return Utterance(
             id=fields.required(fields.label(record.get("id"), "id"), "id"),

@@ -89,15 +89,11 @@ def _copy(
     path, source = _path(utterance, speed, out=out), _source(utterance, speed)
     if path.is_file() and made.get(path.name) == source:
         return path.name, source
-    import soundfile
     import soxr
 
     samples = audio.read(utterance.clip)
     changed = soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE)
-    with files.replacing(path) as temporary:
-        soundfile.write(
-            temporary, np.clip(changed, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16"
-        )
+    audio.write(path, np.clip(changed, -1, 1), SAMPLE_RATE, form="FLAC")
     return path.name, source
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unitone.corpus.corpus import Corpus, read_corpus
 from unitone.corpus.draw import Draw, draw
-from unitone.errors import CorpusError
+from unitone.errors import ConfigError, CorpusError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,12 @@ class ReadingConfig:
     """Threads that decode audio; with --engine ray, actors."""
     batch_seconds: float | None = None
     """Audio per batch; default 160 on a GPU, and one utterance at a time on a CPU."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ConfigError(f"--workers must be at least 0, got {self.workers}")
+        if self.batch_seconds is not None and self.batch_seconds <= 0:
+            raise ConfigError(f"--batch-seconds must be more than 0, got {self.batch_seconds:g}")
 
     def corpus(self) -> Corpus:
         """Read the manifest.

@@ -51,6 +51,8 @@ class TransformerConfig:
     """Keep only the inputs of the blocks and compute the rest again in the backward pass."""
 
     def __post_init__(self) -> None:
+        if min(self.dim, self.heads, self.kv_heads, self.ffn) < 1 or not 0 <= self.dropout < 1:
+            raise ConfigError(f"widths and counts must be 1 or more, dropout in [0, 1): {self}")
         if self.dim % self.heads:  # with a head_width too: Transformers' Llama insists on it
             raise ConfigError(f"dim {self.dim} must be a multiple of heads {self.heads}")
         if self.head_dim < 2 or self.head_dim % 2:

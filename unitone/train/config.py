@@ -166,6 +166,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be more than 0, got {value}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"--betas must be in [0, 1), got {' '.join(map(str, self.betas))}")
         for name in ("warmup_steps", "weight_decay", "workers"):
             if getattr(self, name) < 0:
                 given = getattr(self, name)

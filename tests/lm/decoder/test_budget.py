@@ -1,17 +1,19 @@
 """The budget of decoding bounds what is in memory, whatever multiplies it, and shapes no result."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.lm.conftest import World
-from unitone.lm import family
+from unitone.lm import family, train
 from unitone.lm.decoder import predictor as decoder_predictor
 from unitone.lm.decoder.layout import Example
 from unitone.lm.decoder.options import DecodingConfig
 from unitone.lm.decoder.predictor import open_predictor
+from unitone.lm.jobs.train import DECODED_TOKENS
 from unitone.lm.predictor import Prediction, predict_all
 from unitone.nn.transformer import Cache, Stored
 from unitone.tokenizers.shards import TokenShards
@@ -44,6 +46,31 @@ def peaks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(Cache, "reserve", reserved)
     monkeypatch.setattr(decoder_predictor, "log_likelihoods", scored)
     return found
+
+
+def test_the_budget_of_training_bounds_what_validation_decodes(
+    world: World, peaks: list[int], tmp_path: Path
+) -> None:
+    """The task table of VoxtLM recognizes with 15 beams."""
+    found = {}
+    for max_tokens in (200, 10_000):
+        peaks.clear()
+        options = {
+            "--tokens": world.tokens,
+            "--out": tmp_path / str(max_tokens),
+            "--config": "lm-tiny",
+            "--table": "voxtlm",
+            "--tasks": "asr",
+            "--valid-split": "train",
+            "--max-tokens": max_tokens,
+            "--steps": 1,
+            "--validate-every": 1,
+            "--device": "cpu",
+        }
+        assert train.main([str(word) for pair in options.items() for word in pair]) == 0
+        found[max_tokens] = max(peaks)
+    budget = DECODED_TOKENS * 200
+    assert found[200] <= budget < found[10_000]
 
 
 def said(predictions: Sequence[Prediction]) -> list[Any]:
