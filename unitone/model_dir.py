@@ -43,8 +43,10 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except UnitoneError:
-        raise
+    except UnitoneError as error:
+        if str(path) in str(error):
+            raise
+        raise CheckpointError(f"{path} is damaged: {error}; {CURE}") from error
     except (
         ArithmeticError,
         AttributeError,

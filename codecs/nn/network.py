@@ -48,7 +48,8 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.num_units < 1 or not self.speakers:
             raise ValueError("at least one unit and one speaker are needed")
-        if min(self.frame_rate, self.frames_per_unit, self.speaker_dim or 1, self.fft) <= 0:
+        width = 1 if self.speaker_dim is None else self.speaker_dim
+        if min(self.frame_rate, self.frames_per_unit, width, self.fft) <= 0:
             raise ValueError("rates and widths must be above 0")
         if self.sample_rate % self.frame_rate:
             raise ValueError(

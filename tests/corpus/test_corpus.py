@@ -162,7 +162,7 @@ def test_a_gzipped_manifest_with_a_byte_order_mark_is_read(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.csv", "a,b", "not a known form"),
+        ("m.xml", "a,b", "not a known form"),
         ("m.jsonl", '{"id": 1, "sources": [], "sampling_rate": 5}', "RecordingSet"),
     ],
 )

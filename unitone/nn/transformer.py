@@ -51,8 +51,11 @@ class TransformerConfig:
     """Keep only the inputs of the blocks and compute the rest again in the backward pass."""
 
     def __post_init__(self) -> None:
-        if min(self.dim, self.heads, self.kv_heads, self.ffn) < 1 or not 0 <= self.dropout < 1:
-            raise ConfigError(f"widths and counts must be 1 or more, dropout in [0, 1): {self}")
+        for name in ("dim", "layers", "heads", "kv_heads", "ffn"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.dim % self.heads:  # with a head_width too: Transformers' Llama insists on it
             raise ConfigError(f"dim {self.dim} must be a multiple of heads {self.heads}")
         if self.head_dim < 2 or self.head_dim % 2:
