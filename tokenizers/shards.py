@@ -67,6 +67,10 @@ class Tokens:
     """Of a codec, where the shards have them."""
 
 
+LOOKED_AT = 10_000
+"""Recordings that are asked, when shards are taken up, whether they were written anew."""
+
+
 class ShardWriter:
     """Writes the shards of one corpus; ``add`` takes results in any order, as they come."""
 
@@ -89,7 +93,9 @@ class ShardWriter:
         self._size = shard_size
         self._journals: dict[int, Journal] = {}
         self._check_folder()
+        self._times: dict[int, int | None] = {}
         self._missing = self._find_missing()
+        self._check_recordings()
         for part in sorted(self._missing):
             self._finish_if_complete(part)
 
@@ -198,6 +204,35 @@ class ShardWriter:
             self._out.mkdir(parents=True, exist_ok=True)
             files.write_json(begun, self._identity())
         self._passport.save(self._out)
+
+    def _check_recordings(self) -> None:
+        """Refuse to go on with units of recordings that were written anew since.
+
+        Raises:
+            ConfigError: naming the first; of many files, `LOOKED_AT` evenly spaced are asked.
+        """
+        entries = self._corpus.entries
+        step = max(len(entries) // LOOKED_AT, 1)
+        for number in range(0, len(entries), step):
+            audio = entry.audio if isinstance(entry := entries[number], Utterance) else None
+            part = number // self._size
+            if number in self._missing.get(part, ()):
+                continue
+            made = self._made(part)
+            if audio is not None and made is not None and _written(audio) > made:
+                raise ConfigError(
+                    f"{audio} was written after {self._out} was made of it: remove {self._out}, or "
+                    "choose another --out; where only the time of the file is new, `touch` what is "
+                    f"in {self._out}"
+                )
+
+    def _made(self, part: int) -> int | None:
+        """Return when a part was written, or its journal; None where there is neither."""
+        if part not in self._times:
+            journal = self._out / ".journal" / f"part-{part:05d}.jsonl"
+            there = [path for path in (self._path(part), journal) if path.is_file()]
+            self._times[part] = _written(there[0]) if there else None
+        return self._times[part]
 
     def _find_missing(self) -> dict[int, set[int]]:
         missing: dict[int, set[int]] = {}
@@ -318,6 +353,14 @@ def _check_index(index: Any, path: Path) -> None:
         and known[0] >= len(first)
     ):
         raise CheckpointError(f"{path} is damaged: its rows and parts don't fit; {_ENCODE}")
+
+
+def _written(path: Path) -> int:
+    """Return when a file was written, in nanoseconds; 0 where it is gone."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 class TokenShards:

@@ -178,7 +178,7 @@ def test_bad_input(
     data, out = make_shards(rows(8)), tmp_path / "run"
     arguments = ["--tokens", str(data), "--out", str(out), "--threads", "1", "--device", "cpu"]
     try:
-        found = lm_train.main([*arguments, *options, "--steps", "1"])
+        found: object = lm_train.main([*arguments, *options, "--steps", "1"])
     except SystemExit as leaving:  # the parser's way, for a value that an option never takes
         found = leaving.code
     assert found == status

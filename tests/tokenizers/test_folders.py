@@ -1,6 +1,7 @@
 """Folders: the user's files are kept, all that was read counts, encoders are found."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -194,3 +195,19 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, manifest: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ConfigError, match="a file is in the way"), files.locked(tmp_path / "out"):
         pass
+
+
+def test_shards_of_recordings_that_were_written_anew_are_refused(
+    tiny_corpus: Path, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, out = tiny_corpus / "manifest.jsonl", tmp_path / "tokens"
+    for _ in range(2):
+        assert run_encode(tokenizer, manifest, out) == 0
+    recording = tiny_corpus / "utterance-3.wav"
+    written = max(path.stat().st_mtime for path in out.iterdir()) + 2
+    os.utime(recording, (written, written))
+    assert run_encode(tokenizer, manifest, out) == 2
+    assert f"{recording} was written after {out} was made of it" in capsys.readouterr().err
+    for path in out.iterdir():
+        os.utime(path, (written, written))
+    assert run_encode(tokenizer, manifest, out) == 0
