@@ -24,8 +24,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int32
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from unitone import config, devices, files
@@ -38,7 +36,7 @@ from unitone.model_dir import CARD, CONFIG, WEIGHTS, reading, resolve
 from unitone.tokenizers.kmeans.units import expand
 from unitone.tokenizers.passport import Passport
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
-from unitone.train.checkpoint import save_tensors
+from unitone.train.checkpoint import load_finite, save_tensors
 
 NAME = "unit_decoder"
 TOKENIZER = "tokenizer"
@@ -222,8 +220,8 @@ def load(path: Path | str, *, device: str = "cpu") -> UnitDecoder:
         network = UnitNetwork(settings, generator=torch.Generator())
     passport = Passport.load(path)
     try:
-        network.load_state_dict(load_file(path / WEIGHTS))
-    except (OSError, RuntimeError, SafetensorError) as error:
+        network.load_state_dict(load_finite(path / WEIGHTS))
+    except RuntimeError as error:
         raise CheckpointError(f"{path / WEIGHTS} is missing or damaged ({error})") from error
     tokenizer = None
     if (path / TOKENIZER).is_dir():

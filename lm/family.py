@@ -256,7 +256,7 @@ def load(
         )
     place = devices.resolve(device)
     try:
-        tensors = checkpoint.load_tensors(folder / WEIGHTS)
+        tensors = checkpoint.load_finite(folder / WEIGHTS)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {CURE}") from error
     devices.materialize(model, device=place, dtype=DTYPES[precision])

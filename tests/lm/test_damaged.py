@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from unitone.codecs import unit_decoder
 from unitone.errors import UnitoneError
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import Tokenizer
+from unitone.train.checkpoint import load_tensors, save_tensors
 
 VALUES: tuple[Any, ...] = (None, -1, 0, 1.5, "x", [], {})
 WHOLE = (b"", b"[]", b"null", b"3", b"{", b"\xff\xfe", b"{}")
@@ -90,6 +92,21 @@ def test_the_damaged_file_is_named(
     shutil.copytree(origin.parent, folder)
     (folder / origin.name).write_text(json.dumps(merged(json.loads(origin.read_text()), change)))
     with pytest.raises(UnitoneError, match=str(folder)):
+        READERS[file](folder)
+
+
+@pytest.mark.parametrize("file", ["best/config.json", "best/decoder/config.json"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_named(
+    file: str, value: float, world: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree((world.model.parent / file).parent, folder)
+    weights = load_tensors(folder / "model.safetensors")
+    name = next(name for name, one in weights.items() if one.is_floating_point())
+    weights[name].view(-1)[-1] = value
+    save_tensors(folder / "model.safetensors", weights)
+    with pytest.raises(UnitoneError, match=f"{name} holds values that are not finite"):
         READERS[file](folder)
 
 

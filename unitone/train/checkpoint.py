@@ -243,6 +243,20 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
 
 
+def load_finite(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a model that is about to be used.
+
+    Raises:
+        CheckpointError: as `load_tensors`; or some are no numbers, of which nothing but silence or
+            an error far away would come.
+    """
+    tensors = load_tensors(path)
+    for name, one in tensors.items():
+        if one.is_floating_point() and not one.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds values that are not finite numbers")
+    return tensors
+
+
 @contextlib.contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``folder``; on success it takes its place, else it goes."""

@@ -54,7 +54,10 @@ def test_the_budget_of_training_bounds_what_validation_decodes(
     world: World, peaks: list[int], tmp_path: Path
 ) -> None:
     """As the task table of VoxtLM does, the task recognizes with 15 beams."""
-    row: dict[str, Any] = {"name": "rec", "template": "<bos> <task:rec> {units} <sep> [ {text} <eos> ]"}
+    row: dict[str, Any] = {
+        "name": "rec",
+        "template": "<bos> <task:rec> {units} <sep> [ {text} <eos> ]",
+    }
     row |= {"emits": ["text"], "metric": "wer", "decoding": {"beam": 15, "max_tokens": 6}}
     (tmp_path / "rows.json").write_text(json.dumps([row]))
     found = {}
