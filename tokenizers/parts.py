@@ -68,6 +68,10 @@ def count(path: Path) -> Counter[str]:
     )
 
 
+NEEDED = ("id", "units", "durations", "num_samples")
+"""Columns that every row has something in."""
+
+
 def _sum(values: Any) -> int:
     return int(np.asarray(values).sum()) if len(values) else 0
 
@@ -96,7 +100,30 @@ def read_group(path: Path, number: int) -> list[dict[str, Any]]:
         CheckpointError: the file is missing or damaged.
     """
     with _reading(path), pq.ParquetFile(path) as file:
-        return _rows_of(file.read_row_group(number))
+        table = file.read_row_group(number)
+        _check(table)
+        return _rows_of(table)
+
+
+def _check(table: pa.Table) -> None:
+    """Refuse rows, of whatever program, that lack an id, units or a duration for each of them.
+
+    Raises:
+        KeyError, pa.ArrowException: they do.
+    """
+    import pyarrow.compute as pc
+
+    needed = table.select(NEEDED).cast(pa.schema([SCHEMA.field(name) for name in NEEDED]))
+    for name in NEEDED:
+        if needed[name].null_count:
+            raise pa.ArrowInvalid(f"a row without {name}")
+    units, durations = needed["units"], needed["durations"]
+    if not pc.list_value_length(units).equals(pc.list_value_length(durations)):
+        raise pa.ArrowInvalid("not one duration for each unit")
+    for name, least in (("units", 0), ("durations", 1)):
+        lowest = pc.min(pc.list_flatten(needed[name])).as_py()
+        if lowest is not None and lowest < least:
+            raise pa.ArrowInvalid(f"{name} of {lowest}")
 
 
 def column(path: Path, name: str) -> Any:
@@ -107,6 +134,9 @@ def column(path: Path, name: str) -> Any:
 
 def _rows_of(table: pa.Table) -> list[dict[str, Any]]:
     """Return the rows; codes, of which there are many, as arrays ``(Q, T)``."""
+    for name in SCHEMA.names:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
     if CODES.name not in table.column_names:
         plain: list[dict[str, Any]] = table.to_pylist()
         return plain

@@ -12,7 +12,7 @@ from unitone.codecs.codec import Codec, Sound, load, passport_of, write_wave
 from unitone.codecs.nn.crops import NOBODY
 from unitone.codecs.synthesize import SynthesizeConfig
 from unitone.codecs.unit_decoder import UnitDecoder
-from unitone.errors import ConfigError
+from unitone.errors import ConfigError, CorpusError
 from unitone.logs import Progress
 from unitone.model_dir import CONFIG, WEIGHTS, resolve
 from unitone.resume import require_unchanged
@@ -156,7 +156,11 @@ def _write_all(
     with Progress("synthesize", total=float(len(missing)), unit="utterances") as bar:
         for first in range(0, len(missing), BATCH):
             batch = missing[first : first + BATCH]
-            sounds = decoder.sounds([rows[i] for i in batch])
+            try:
+                sounds = decoder.sounds([rows[i] for i in batch])
+            except ValueError as error:
+                names = ", ".join(str(rows[i]["id"]) for i in batch[:3])
+                raise CorpusError(f"{config.tokens}: utterance {names}, …: {error}") from error
             for index, sound in zip(batch, sounds, strict=True):
                 loudest = max(loudest, float(np.abs(sound.wave).max()))
                 write_wave(config.out / _name(index), sound)

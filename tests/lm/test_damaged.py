@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import unitone
 from tests.corpus.test_foreign_fields import changed, places
-from unitone.codecs import unit_decoder
-from unitone.errors import UnitoneError
+from unitone.codecs import synthesize, unit_decoder
+from unitone.errors import CheckpointError, UnitoneError
 from unitone.tokenizers.shards import TokenShards
 from unitone.tokenizers.tokenizer import Tokenizer
 from unitone.train.checkpoint import load_tensors, save_tensors
@@ -108,6 +110,61 @@ def test_weights_that_are_no_numbers_are_named(
     save_tensors(folder / "model.safetensors", weights)
     with pytest.raises(UnitoneError, match=f"{name} holds values that are not finite"):
         READERS[file](folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("id", None, "a row without id"),
+        ("units", None, "a row without units"),
+        ("units", [-1] * 9, "units of -1"),
+        ("durations", [1], "not one duration for each unit"),
+        ("durations", None, "a row without durations"),
+        ("durations", [0] * 9, "durations of 0"),
+    ],
+)
+def test_rows_that_cannot_be_meant_are_refused(
+    name: str, value: Any, why: str, world: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(world.tokens, folder)
+    part = next(folder.glob("*.parquet"))
+    table = pq.read_table(part)
+    rows = table.to_pylist()
+    rows[1] |= {"units": [1] * 9, "durations": [1] * 9, name: value}
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), part)
+    with pytest.raises(CheckpointError, match=why):
+        list(TokenShards(folder).rows())
+
+
+def test_columns_may_be_in_another_order_or_lack_but_for_the_units(
+    world: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(world.tokens, folder)
+    part = next(folder.glob("*.parquet"))
+    table = pq.read_table(part)
+    pq.write_table(table.select(table.column_names[::-1]).drop_columns("text"), part)
+    assert [row["text"] for row in TokenShards(folder).rows()] == [None] * len(table)
+    pq.write_table(table.drop_columns("units"), part)
+    with pytest.raises(CheckpointError, match="units"):
+        list(TokenShards(folder).rows())
+
+
+def test_units_that_a_decoder_does_not_have_are_named(
+    world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(world.tokens, folder)
+    part = next(folder.glob("*.parquet"))
+    table = pq.read_table(part)
+    rows = table.to_pylist()
+    rows[0] |= {"units": [999], "durations": [1]}
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), part)
+    decoder = world.model / "decoder"
+    words = ["--tokens", folder, "--model", decoder, "--out", tmp_path / "sound"]
+    assert synthesize.main([str(word) for word in words]) == 1
+    assert "utterance u0, u1, u2, …: code 999 is outside 0..11" in capsys.readouterr().err
 
 
 def test_a_damaged_part_of_the_shards_is_named(world: Any, tmp_path: Path) -> None:
