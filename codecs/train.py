@@ -73,6 +73,9 @@ class DecoderTrainConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = MEL
+    certify: bool = False
+    """Check this set-up, as ``unitone certify`` checks a language model's, instead of training it;
+    nothing is written to ``--out``."""
 
     def __post_init__(self) -> None:
         if (self.head == "istft") != isinstance(self, IstftTrainConfig):
@@ -94,10 +97,14 @@ class IstftTrainConfig(DecoderTrainConfig):
 
 
 def train(config: DecoderTrainConfig) -> None:
-    """Train, or go on training, as ``config`` says."""
+    """Train, or go on training, as ``config`` says; or certify it."""
+    if config.certify:
+        from unitone.codecs.jobs.certify import certify
+
+        return certify(config)
     from unitone.codecs.jobs import train as job
 
-    job.train(config)  # pyright: ignore[reportArgumentType]
+    return job.train(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

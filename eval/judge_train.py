@@ -51,13 +51,20 @@ class JudgeTrainConfig:
     """Of what a block adds."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = TRAINING
+    certify: bool = False
+    """Check this set-up, as ``unitone certify`` checks a language model's, on the first utterances,
+    instead of training it; nothing is written to ``--out``."""
 
 
 def train(config: JudgeTrainConfig) -> None:
-    """Train, or go on training, as ``config`` says."""
+    """Train, or go on training, as ``config`` says; or certify it."""
+    if config.certify:
+        from unitone.eval.jobs.judge_certify import certify
+
+        return certify(config)
     from unitone.eval.jobs import judge_train as job
 
-    job.train(config)  # pyright: ignore[reportArgumentType]
+    return job.train(config)  # pyright: ignore[reportArgumentType]
 
 
 def main(argv: list[str] | None = None) -> int:

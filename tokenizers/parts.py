@@ -5,13 +5,15 @@ it is imported where a part is.
 """
 
 import contextlib
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from unitone import files
@@ -44,10 +46,26 @@ def write(
     codes: bool,
 ) -> None:
     """Write a part, whole or not at all; ``codes``: with the column of codes."""
-    schema = SCHEMA.append(CODES) if codes else SCHEMA
-    table = pa.Table.from_pylist(rows, schema=schema.with_metadata(metadata))
+    table = table_of(rows, SCHEMA.append(CODES) if codes else SCHEMA)
+    table = table.replace_schema_metadata(metadata)
     with files.replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=row_group)
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Return rows of JSON values as a table; what a row lacks is null, what else it has is left.
+
+    By Arrow's reader of JSON: ``Table.from_pylist`` imports pandas, a second of start-up, to look
+    whether a list is one of pandas'.
+    """
+    if not rows:
+        return schema.empty_table()
+    lines = "\n".join(map(json.dumps, rows)).encode()
+    return pj.read_json(
+        pa.BufferReader(lines),
+        read_options=pj.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+        parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+    )
 
 
 def count(path: Path) -> Counter[str]:
@@ -57,12 +75,12 @@ def count(path: Path) -> Counter[str]:
         CheckpointError: the file is damaged.
     """
     try:
-        table = pq.read_table(path, columns=["units", "durations", "num_samples"])
+        table = _read(path, ["units", "durations", "num_samples"])
     except pa.ArrowInvalid as error:
         raise CheckpointError(f"{path} is damaged ({error}); delete it and run again") from error
     return Counter(
         rows=len(table),
-        samples=_sum(table["num_samples"]),
+        samples=_sum(table["num_samples"].combine_chunks()),
         units=len(table["units"].combine_chunks().flatten()),
         frames=_sum(table["durations"].combine_chunks().flatten()),
     )
@@ -72,8 +90,13 @@ NEEDED = ("id", "units", "durations", "num_samples")
 """Columns that every row has something in."""
 
 
-def _sum(values: Any) -> int:
-    return int(np.asarray(values).sum()) if len(values) else 0
+def _sum(values: pa.Array) -> int:
+    return int(_numbers(values).sum()) if len(values) else 0
+
+
+def _numbers(values: pa.Array) -> np.ndarray:
+    """Return numbers without nulls; ``to_numpy`` imports pandas."""
+    return np.from_dlpack(values)
 
 
 def read_metadata(path: Path, name: str) -> str | None:
@@ -129,7 +152,13 @@ def _check(table: pa.Table) -> None:
 def column(path: Path, name: str) -> Any:
     """Return a column, pyarrow's, without reading the others; errors as `read_group`."""
     with _reading(path):
-        return pq.read_table(path, columns=[name])[name]
+        return _read(path, [name])[name]
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    """``pq.read_table`` would import Arrow's data sets for the one file."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns)
 
 
 def _rows_of(table: pa.Table) -> list[dict[str, Any]]:
@@ -145,5 +174,5 @@ def _rows_of(table: pa.Table) -> list[dict[str, Any]]:
         row[CODES.name] = None
         if codes.is_valid:
             levels = codes.values
-            row[CODES.name] = levels.flatten().to_numpy().reshape(len(levels), -1)
+            row[CODES.name] = _numbers(levels.flatten()).reshape(len(levels), -1)
     return rows

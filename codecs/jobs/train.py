@@ -3,7 +3,7 @@
 import logging
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,26 +39,51 @@ GRIFFIN_LIM_HOP = 160
 """Samples between spectral frames at the most, for Griffin-Lim: 10 ms."""
 
 
-def train(config: DecoderTrainConfig) -> None:
-    """Train, or go on training, as ``config`` says."""
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What is trained, and on what."""
+
+    config: DecoderTrainConfig
+    shards: TokenShards
+    source: CropSource
+
+    def networks(self) -> tuple[UnitNetwork, dict[str, nn.Module]]:
+        """Return a new decoder, and what is trained of it, in the order of their steps."""
+        seed = self.config.train.seed
+        network = UnitNetwork(self.source.network, generator=_generator(seed, "decoder"))
+        return network, _networks(self.config, network)
+
+
+def prepare(config: DecoderTrainConfig) -> Prepared:
+    """Read what ``config`` trains on.
+
+    Raises:
+        ConfigError, CorpusError, CheckpointError: it can't be trained.
+    """
     config = replace(config, train=config.train.resolved())
     shards = TokenShards(config.tokens)
-    tokenizer = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
-    if tokenizer is not None:
-        require_same(tokenizer.passport, shards.passport, what=str(config.tokens))
     material = read_material(shards, config.manifest, split=config.split)
     embeddings = _embeddings(config.speaker_embeddings, material)
-    settings = network_config(config, shards, material, embeddings)
     source = CropSource(
         material=material,
-        network=settings,
+        network=network_config(config, shards, material, embeddings),
         seed=config.train.seed,
         crop_frames=config.crop_frames,
         batch_crops=config.batch_crops,
         embeddings=embeddings,
     )
-    network = UnitNetwork(settings, generator=_generator(config.train.seed, "decoder"))
-    networks = _networks(config, network)
+    return Prepared(config=config, shards=shards, source=source)
+
+
+def train(config: DecoderTrainConfig) -> None:
+    """Train, or go on training, as ``config`` says."""
+    prepared = prepare(config)
+    config, shards, source = prepared.config, prepared.shards, prepared.source
+    material, settings = source.material, source.network
+    tokenizer = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
+    if tokenizer is not None:
+        require_same(tokenizer.passport, shards.passport, what=str(config.tokens))
+    network, networks = prepared.networks()
     seconds = float(material.num_samples.sum()) / settings.sample_rate
     logger.info(
         "%d utterances, %.2f h, %d speakers; %s head, %.2f M parameters",

@@ -1,7 +1,7 @@
 """The work of ``eval.judge train``."""
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from unitone import config as configs
 from unitone import seeding
@@ -19,11 +19,31 @@ from unitone.train.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def train(config: JudgeTrainConfig) -> None:
-    """Train, or go on training, as ``config`` says."""
-    config = replace(config, train=config.train.resolved())
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What is trained, and on what."""
+
+    settings: NetworkConfig
+    source: RecordingSource
+
+    def network(self) -> Network:
+        """Return a new one; its weights are those of the seed."""
+        generator = seeding.torch_generator(self.source.seed, "judge", "weights")
+        return Network(self.settings, generator=generator)
+
+
+def prepare(config: JudgeTrainConfig, *, most: int | None = None) -> Prepared:
+    """Read what ``config`` trains on, the first ``most`` utterances of it.
+
+    Raises:
+        ConfigError, CorpusError: nothing in it can be used.
+    """
     recordings = read_recordings(
-        config.manifest, split=config.split, num_mels=config.num_mels, name=config.normalizer
+        config.manifest,
+        split=config.split,
+        num_mels=config.num_mels,
+        name=config.normalizer,
+        most=most,
     )
     settings = NetworkConfig(
         characters="".join(sorted(set("".join(recordings.texts)))),
@@ -36,9 +56,22 @@ def train(config: JudgeTrainConfig) -> None:
     recordings, targets = drop_too_short(
         recordings, [settings.encode(text) for text in recordings.texts]
     )
-    network = Network(
-        settings, generator=seeding.torch_generator(config.train.seed, "judge", "weights")
+    source = RecordingSource(
+        recordings=recordings,
+        targets=targets,
+        max_frames=config.batch_frames,
+        seed=config.train.seed,
+        augment=config.augment,
     )
+    return Prepared(settings=settings, source=source)
+
+
+def train(config: JudgeTrainConfig) -> None:
+    """Train, or go on training, as ``config`` says."""
+    config = replace(config, train=config.train.resolved())
+    prepared = prepare(config)
+    settings, source, recordings = prepared.settings, prepared.source, prepared.source.recordings
+    network = prepared.network()
     judge = Judge(network, _origin(config, recordings))
     logger.info(
         "%d utterances, %.2f h, %d speakers; %.2f M parameters",
@@ -51,13 +84,7 @@ def train(config: JudgeTrainConfig) -> None:
     Trainer(
         config.train,
         networks={"judge": CtcObjective(network)},
-        source=RecordingSource(
-            recordings=recordings,
-            targets=targets,
-            max_frames=config.batch_frames,
-            seed=config.train.seed,
-            augment=config.augment,
-        ),
+        source=source,
         out=config.out,
         save_model=judge.save,
         settings={

@@ -49,9 +49,14 @@ class Recordings:
 
 
 def read_recordings(
-    manifest: Path, *, split: str | None, num_mels: int, name: NormalizerName
+    manifest: Path,
+    *,
+    split: str | None,
+    num_mels: int,
+    name: NormalizerName,
+    most: int | None = None,
 ) -> Recordings:
-    """Read every recording of a manifest (of one split) that has a text.
+    """Read every recording of a manifest (of one split) that has a text, or the first ``most``.
 
     Raises:
         ConfigError: there is no such manifest or split.
@@ -61,6 +66,7 @@ def read_recordings(
     features, texts, speakers, samples = [], [], set(), 0
     corpus = read_corpus(manifest).only(split)
     utterances = [one for one in corpus.utterances if one.text and apply(one.text, one.language)]
+    utterances = utterances[:most]
     with Progress("features", total=float(len(utterances)), unit="utt") as progress:
         for loaded in load_ahead(utterances, longest=LONGEST, workers=2):
             progress.advance(1.0)

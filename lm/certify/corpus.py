@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from unitone import files, seeding
 from unitone.config import to_dict
 from unitone.lm.data import splits
 from unitone.lm.options import LmConfig
-from unitone.tokenizers.parts import CODES, SCHEMA
+from unitone.tokenizers import parts
 from unitone.tokenizers.passport import (
     CodecPassport,
     EncoderPassport,
@@ -141,8 +139,8 @@ def write(
     """Write token shards with a tokenizer's passport inside."""
     (folder / FOLDER).mkdir(parents=True)
     part = "part-00000.parquet"
-    schema = SCHEMA if codes is None else SCHEMA.append(CODES)
-    pq.write_table(pa.Table.from_pylist([*rows], schema=schema), folder / part)
+    known = codes is not None
+    parts.write(folder / part, [*rows], metadata={}, row_group=len(rows), codes=known)
     index = {
         "format": 1,
         "passport_hash": passport.hash,

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from unitone.errors import CheckpointError, ConfigError, CorpusError
 from unitone.eval import judge_train
+from unitone.eval.jobs.judge_train import Prepared
 from unitone.eval.judge import __main__ as command
 from unitone.eval.judge import judge, transcripts
 from unitone.eval.judge.augment import AugmentConfig, _times, augmented
@@ -33,6 +34,7 @@ from unitone.eval.judge.model import (
     padded,
 )
 from unitone.eval.pairs import read_references
+from unitone.train.certify import certificate, weights
 
 RATE = 16_000
 TONES = {"a": 300.0, "b": 700.0, "c": 1500.0, "d": 3000.0}
@@ -368,3 +370,39 @@ def test_the_command_names_its_parts(capsys: pytest.CaptureFixture[str]) -> None
     assert "{train,score}" in capsys.readouterr().out
     assert command.main([]) == 2
     assert command.main(["sing"]) == 2
+
+
+def certify(manifest: Path, out: Path) -> int:
+    options = ["--manifest", str(manifest), "--out", str(out), "--device", "cpu", *TINY]
+    return command.main(["train", "--certify", *options, "--precision", "fp32", "--threads", "1"])
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_its_training_is_certified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = write_corpus(tmp_path / "corpus", voices=(0, 1))
+    status = certify(manifest, tmp_path / "run")
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 0, "\n".join(lines)
+    assert [line.split()[1] for line in lines if line.startswith("holds")] == [*certificate.CHECKS]
+    assert lines[0].endswith("M weights; 16 utterances")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_part_that_nothing_trains_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spare(self: Prepared) -> Network:
+        network = made(self)
+        network.add_module("spare", torch.nn.Linear(2, 2))
+        return network
+
+    made = Prepared.network
+    manifest = write_corpus(tmp_path / "corpus", voices=(0,))
+    monkeypatch.setattr(certificate, "CHECKS", {"gradients": weights.gradients})
+    assert certify(manifest, tmp_path / "run") == 0
+    monkeypatch.setattr(Prepared, "network", spare)
+    assert certify(manifest, tmp_path / "run") == 1
+    captured = capsys.readouterr()
+    assert "judge.network.spare.bias, judge.network.spare.weight" in captured.out
+    assert "error: not certified: gradients\n" in captured.err

@@ -32,6 +32,20 @@ def test_the_smallest_size_is_certified(size: str, capsys: pytest.CaptureFixture
     assert lines[-1] == f"{len(CHECKS)} of {len(CHECKS)} hold"
 
 
+@pytest.mark.parametrize(
+    "options", [("--ctc", "0.3"), ("--table", "polyspeech"), ("--table", "codes")], ids=" ".join
+)
+@pytest.mark.usefixtures("one_thread")
+def test_two_processes_are_one_whatever_speech_is(
+    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a loss that only recognition has, with continuous features, and with codes."""
+    status = main(["--config", SMALLEST[0], *options, *QUICK, "--checks", "ddp", "fsdp"])
+    out = capsys.readouterr().out
+    assert status == 0, out
+    assert out.splitlines()[-1] == "2 of 2 hold"
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_it_takes_the_shards_of_the_user(
     make_shards: Callable[..., Path], capsys: pytest.CaptureFixture[str]

@@ -1,35 +1,20 @@
 """Checks of the course of a run: order of the data, learning rates, validation."""
 
-import hashlib
 import itertools
 import pickle
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unitone import seeding
-from unitone.train.certify.setup import Finding, SetUp, Trained
-from unitone.train.loading import BatchSource, Position, batches, flatten
+from unitone.train.certify.setup import Finding, SetUp, Trained, digest
+from unitone.train.loading import BatchSource, Position, batches
 
 BATCHES = 8
 """Batches whose order is compared."""
 PER_STEP = 2
 WORKERS = 2
-
-
-def digest(batch: Any) -> str:
-    """Return a hash over all that a batch holds."""
-    found = hashlib.sha256()
-    for name, leaf in flatten(batch):
-        found.update(name.encode())
-        if isinstance(leaf, Tensor):
-            found.update(leaf.detach().cpu().contiguous().numpy().tobytes())
-        else:
-            found.update(leaf.tobytes() if isinstance(leaf, np.ndarray) else repr(leaf).encode())
-    return found.hexdigest()
 
 
 def order(setup: SetUp) -> Finding:

@@ -18,10 +18,8 @@ from torch import Tensor
 
 from unitone.errors import UnitoneError
 from unitone.train import distributed
-from unitone.train.certify.setup import Finding, Run, SetUp
-from unitone.train.config import TrainConfig
+from unitone.train.certify.setup import STEPS_OF_TWO, Finding, Run, SetUp
 
-STEPS = 3
 PATIENCE = 300.0
 """Seconds after which two processes that don't end are ended."""
 CLOSE = 1e-3
@@ -45,25 +43,16 @@ def work(setup: SetUp, way: Way, rank: int, port: int) -> None:
         os.dup2(nowhere.fileno(), 2)
     try:
         with distributed.started("cpu"):
-            setup.train(way, replace(_config(setup), parallel=way))
+            setup.train(way, replace(setup.side_by_side, parallel=way))
     except BaseException as error:
         text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
         (setup.folder / f"{way}-{rank}.failed").write_text(text, encoding="utf-8")
         raise SystemExit(1) from None
 
 
-def _config(setup: SetUp) -> TrainConfig:
-    config = replace(setup.config, ema=None, steps=STEPS, device="cpu", precision="fp32")
-    return replace(config, threads=1)
-
-
 def two_are_one(setup: SetUp, *, way: Way) -> Finding:
     """Train with one process and with two."""
-    threads = torch.get_num_threads()
-    try:
-        one = setup.train(f"one-{way}", _config(setup))
-    finally:
-        torch.set_num_threads(threads)
+    one = setup.alone
     _launch(setup, way)
     two = Run(out=setup.folder / way, networks={})
     curves = [
@@ -77,8 +66,8 @@ def two_are_one(setup: SetUp, *, way: Way) -> Finding:
     share = float((ways[0] - ways[1]).norm()) / max(gone, 1e-12)
     return Finding(
         what=f"two processes are one, with {way.upper()}",
-        figure=f"{STEPS} steps: losses and gradient norms differ by {apart:.2g} of themselves, "
-        f"weights by {share:.2g} of the way they went ({gone:.3g})",
+        figure=f"{STEPS_OF_TWO} steps: losses and gradient norms differ by {apart:.2g} of "
+        f"themselves, weights by {share:.2g} of the way they went ({gone:.3g})",
         passed=apart <= CLOSE and share <= CLOSE_WEIGHTS and gone > 0,
         cure="a forward that isn't called through the wrapped module, a mean over each process's "
         "own items instead of a sum, or weights without a gradient in some batch (FSDP)",

@@ -5,14 +5,18 @@ gradients and learning rates that are really used.
 """
 
 import contextlib
+import hashlib
 import io
+import os
+import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import (
@@ -23,13 +27,14 @@ from torch.optim.optimizer import (
 from unitone.resume import Journal
 from unitone.train import checkpoint
 from unitone.train.config import TrainConfig
-from unitone.train.loading import BatchSource
+from unitone.train.loading import BatchSource, flatten
 from unitone.train.trainer import Trainer
 
-STEPS = 12
-SAVE_EVERY = 4
-WARMUP = 3
+STEPS = 8
+SAVE_EVERY = 3
+WARMUP = 2
 ACCUMULATE = 2
+STEPS_OF_TWO = 3
 DECAY_OF_EMA = 0.9
 """Where the set-up has no average of its own."""
 
@@ -61,6 +66,8 @@ class Run:
     lowest: dict[str, Tensor] = field(default_factory=dict)
     highest: dict[str, Tensor] = field(default_factory=dict)
     """The smallest and largest value that each weight has had, the initial one included."""
+    batches: list[str] = field(default_factory=list)
+    """Digests of what it was given, in order."""
 
     @property
     def curve(self) -> list[dict[str, Any]]:
@@ -71,6 +78,38 @@ class Run:
     def saved(self, number: int = -1) -> dict[str, dict[str, Tensor]]:
         """Return the tensors of a checkpoint, the last one by default."""
         return checkpoint.read(checkpoint.found(self.out / "checkpoints")[number])[0]
+
+
+def digest(batch: Any) -> str:
+    """Return a hash over all that a batch holds."""
+    found = hashlib.sha256()
+    for name, leaf in flatten(batch):
+        found.update(name.encode())
+        if isinstance(leaf, Tensor):
+            found.update(leaf.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            found.update(leaf.tobytes() if isinstance(leaf, np.ndarray) else repr(leaf).encode())
+    return found.hexdigest()
+
+
+class Watched:
+    """A source that notes its batches, and sends this process SIGTERM with one of them."""
+
+    def __init__(self, source: BatchSource, seen: list[str], *, stop_at: int | None = None) -> None:
+        self._source, self._stop_at = source, stop_at
+        self.seen = seen
+
+    def plan(self, window: int) -> Sequence[Any]:
+        """Return the specs of a window."""
+        return self._source.plan(window)
+
+    def load(self, spec: Any) -> Any:
+        """Return a batch, and note it."""
+        batch = self._source.load(spec)
+        self.seen.append(digest(batch))
+        if len(self.seen) == self._stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +140,29 @@ class SetUp(ABC):
     @cached_property
     def averaged(self) -> Run:
         """The same with both, and with models written."""
-        return self.train("averaged", self.with_ema, **self.using("averaged"))
+        return self.train("averaged", self.with_ema, **self.using())
+
+    @cached_property
+    def alone(self) -> Run:
+        """A few steps in float32 on the CPU, for two processes to be compared with."""
+        threads = torch.get_num_threads()
+        try:
+            return self.train("alone", self.side_by_side)
+        finally:
+            torch.set_num_threads(threads)
+
+    @property
+    def side_by_side(self) -> TrainConfig:
+        """Return the configuration of what two processes are compared by."""
+        config = replace(self.config, ema=None, steps=STEPS_OF_TWO, device="cpu")
+        return replace(config, precision="fp32", threads=1)
 
     @property
     def with_ema(self) -> TrainConfig:
         """Return the configuration with an average of the weights, which is validated."""
         return replace(self.config, ema=self.config.ema or DECAY_OF_EMA, validate_every=2)
 
-    def using(self, name: str) -> dict[str, Any]:
+    def using(self) -> dict[str, Any]:
         """Return what `Trainer` calls in a run that validates and saves; see `Trained`."""
         trained = Trained(self)
         return {
@@ -129,10 +183,11 @@ class SetUp(ABC):
         """Train in ``folder/name`` and return what was seen; ``calls`` as `Trainer` takes them."""
         networks = self.networks() if networks is None else networks
         run = Run(out=self.folder / name, networks=networks)
+        source = self.source(config.seed) if source is None else source
         trainer = Trainer(
             config,
             networks=networks,
-            source=self.source(config.seed) if source is None else source,
+            source=Watched(source, run.batches),
             out=run.out,
             **calls,
         )

@@ -1,57 +1,34 @@
 """Checks of what is kept: resuming, the average of the weights, the mean of checkpoints."""
 
-import os
-import signal
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unitone.train import checkpoint
-from unitone.train.certify.course import digest
-from unitone.train.certify.setup import Finding, Run, SetUp, farthest
-from unitone.train.loading import BatchSource
+from unitone.train.certify.setup import Finding, Run, SetUp, Watched, farthest
 
-STOPPED_AFTER = 6
+STOPPED_AFTER = 4
 """Step in which the stopped run is told to stop; between two checkpoints."""
 CLOSE = 1e-4
 """Of two runs on a device that doesn't repeat itself to the bit."""
 
 
-class _Watched:
-    """A source that notes its batches, and sends this process SIGTERM with one of them."""
-
-    def __init__(self, source: BatchSource, *, stop_at: int | None = None) -> None:
-        self._source, self._stop_at = source, stop_at
-        self.seen: list[str] = []
-
-    def plan(self, window: int) -> Sequence[Any]:
-        return self._source.plan(window)
-
-    def load(self, spec: Any) -> Any:
-        batch = self._source.load(spec)
-        self.seen.append(digest(batch))
-        if len(self.seen) == self._stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return batch
-
-
 def resume(setup: SetUp) -> Finding:
     """A run that was stopped and goes on is the run that was not."""
-    config = setup.with_ema
-    whole = _Watched(setup.source(config.seed))
-    through = setup.train("through", config, source=whole, **setup.using("through"))
-    first = _Watched(setup.source(config.seed), stop_at=STOPPED_AFTER * config.accumulate)
+    config, through = setup.with_ema, setup.averaged
+    seen: list[str] = []
+    stop_at = STOPPED_AFTER * config.accumulate
+    first = Watched(setup.source(config.seed), seen, stop_at=stop_at)
     stopped = False
     try:
-        setup.train("stopped", config, source=first, **setup.using("stopped"))
+        setup.train("stopped", config, source=first, **setup.using())
     except KeyboardInterrupt:
         stopped = True
-    second = _Watched(setup.source(config.seed))
-    again = setup.train("stopped", config, source=second, **setup.using("stopped"))
-    seen = first.seen + second.seen
-    same = sum(a == b for a, b in zip(whole.seen, seen, strict=False))
+    again = setup.train("stopped", config, **setup.using())
+    seen += again.batches
+    whole = through.batches
+    same = sum(a == b for a, b in zip(whole, seen, strict=False))
     losses = _apart(through, again)
     weights = max(
         farthest(tensors, again.saved()[kind]) for kind, tensors in through.saved().items()
@@ -59,11 +36,11 @@ def resume(setup: SetUp) -> Finding:
     bound = 0.0 if _exact(through) else CLOSE
     return Finding(
         what="a run that is stopped and goes on is the run that is not",
-        figure=f"{config.steps} steps, stopped after {STOPPED_AFTER}: {same} of {len(whole.seen)} "
+        figure=f"{config.steps} steps, stopped after {STOPPED_AFTER}: {same} of {len(whole)} "
         f"batches the same, losses differ by {losses:.3g}, weights and averages by "
         f"{weights[0]:.3g}",
         passed=stopped
-        and same == len(whole.seen) == len(seen)
+        and same == len(whole) == len(seen)
         and losses <= bound
         and weights[0] <= bound,
         cure="something isn't in the checkpoint: the position in the data, a random state, the "
