@@ -40,9 +40,9 @@ def decode(config: DecodeConfig[Any]) -> None:
     predictor = loaded.predictor(task.name, config=config.decoding, seed=config.seed)
     targets = _targets(config, loaded, task)
     speech_decoder = _speech_decoder(config, loaded, task)
-    needs = frozenset(task.inputs) | ({task.output} if config.prefix else set())
+    needs = {*task.inputs, *task.optional} | ({task.output} if config.prefix else set())
     _check_labels(config, needs, speech_decoder)
-    source = Source(config.source, loaded, needs=needs, decoder=config.decoder)
+    source = Source(config.source, loaded, needs=frozenset(needs), decoder=config.decoder)
     settings = _settings(config, loaded, predictor, source, speech_decoder)
     if _is_done(config.out, settings):
         logger.info("%s was there already", config.out)
@@ -85,7 +85,7 @@ def _targets(config: DecodeConfig[Any], loaded: LoadedModel, task: Task) -> tupl
 
 
 def _check_labels(
-    config: DecodeConfig[Any], needs: frozenset[str], speech_decoder: SpeechDecoder | None
+    config: DecodeConfig[Any], needs: set[str], speech_decoder: SpeechDecoder | None
 ) -> None:
     """Refuse a --speaker or --language that nothing would come of, or that wasn't heard."""
     source = config.source

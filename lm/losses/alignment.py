@@ -124,27 +124,36 @@ def durations_of(path: Int[Tensor, "B T"], frames: Int[Tensor, "B"], most: int) 
     return path.new_zeros(len(path), most).scatter_add_(1, reached, inside.long())
 
 
-def uniform(tokens: Int[Tensor, "B"], frames: Int[Tensor, "B"]) -> Int[Tensor, "B S"]:
-    """Return durations as equal as whole frames can be.
+def uniform(
+    tokens: Int[Tensor, "B"], frames: Int[Tensor, "B"], most: int | None = None
+) -> Int[Tensor, "B S"]:
+    """Return durations as equal as whole frames can be, of ``most`` tokens.
 
     Raises:
         ValueError: a row has more tokens than frames.
     """
     _check(tokens, frames)
-    edges = torch.arange(int(tokens.max()) + 1, device=tokens.device)[None]
+    count = int(tokens.max()) if most is None else most
+    edges = torch.arange(count + 1, device=tokens.device)[None]
     places = edges.minimum(tokens[:, None]) * frames[:, None] // tokens[:, None]
     return places.diff(dim=1)
 
 
 def diagonal(
-    tokens: Int[Tensor, "B"], frames: Int[Tensor, "B"], *, width: float = 0.2
+    tokens: Int[Tensor, "B"],
+    frames: Int[Tensor, "B"],
+    *,
+    width: float = 0.2,
+    size: tuple[int, int] | None = None,
 ) -> Float[Tensor, "B S T"]:
     """Return a log-prior for alignments near the diagonal: 0 on it, -1/2 at ``width`` off it.
 
-    ``width`` is a share of the utterance. What is beyond a row's tokens and frames means nothing.
+    ``width`` is a share of the utterance; ``size`` is (S, T), as of the longest row. What is beyond
+    a row's tokens and frames means nothing.
     """
-    s = (torch.arange(int(tokens.max()), device=tokens.device) + 0.5) / tokens[:, None]
-    t = (torch.arange(int(frames.max()), device=frames.device) + 0.5) / frames[:, None]
+    most, longest = size or (int(tokens.max()), int(frames.max()))
+    s = (torch.arange(most, device=tokens.device) + 0.5) / tokens[:, None]
+    t = (torch.arange(longest, device=frames.device) + 0.5) / frames[:, None]
     return -0.5 * ((s[:, :, None] - t[:, None, :]) / width) ** 2
 
 

@@ -113,11 +113,13 @@ class T2V2Batching:
         label = UNKNOWN
         if row.kind == "class":
             label = self._class(record, row.task.output)
-        told = {
-            name: getattr(given, name) if generator.random() >= self.drop else UNKNOWN
-            for name in ("language", "speaker")
-        }
-        return replace(given, masked=masked, hidden=hidden, label=label, **told)
+        language, speaker = (
+            one if generator.random() >= self.drop else UNKNOWN
+            for one in (given.language, given.speaker)
+        )
+        return replace(
+            given, masked=masked, hidden=hidden, label=label, language=language, speaker=speaker
+        )
 
     def given(self, record: Record, kind: Kind) -> Example:
         """Return what a record has of the fields that a task may read."""

@@ -80,9 +80,11 @@ def lengths(
     Where the predicted lengths add up to fractions, the sum is rounded, not each of them.
     """
     valid = frames(tokens)
-    guessed = model.length(model(valid, text=text, **voice))[..., 0].float().exp() * scale
+    longest = math.log(model.config.context)
+    log_lengths: Tensor = model.length(model(valid, text=text, **voice))[..., 0].float()
+    guessed = log_lengths.clamp(max=longest).exp() * scale
     ends = (guessed * valid).cumsum(dim=1).round().long()
-    durations = ends.diff(dim=1, prepend=ends.new_zeros(len(ends), 1)).clamp(min=1) * valid
+    durations: Tensor = ends.diff(dim=1, prepend=ends.new_zeros(len(ends), 1)).clamp(min=1) * valid
     missing = -durations.sum(dim=1) % model.config.upsample
     durations[torch.arange(len(durations)), tokens - 1] += missing
     return durations

@@ -52,6 +52,10 @@ class T2V2Config:
     """Frames a token of a text that is translated."""
     context: int = 2048
     """Frames of the longest utterance."""
+    correction: bool = True
+    """Whether it has learnt to correct drafts."""
+    speech: bool = True
+    """Whether it has learnt speech alone, for guidance."""
 
     def __post_init__(self) -> None:
         for name in ("upsample", "spread"):

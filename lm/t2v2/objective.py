@@ -33,6 +33,11 @@ PRIOR = 4.0
 class Joint(nn.Module):
     """The trainable module of T2V2."""
 
+    calls_vary = True
+    """How often the blocks run depends on which tasks a batch has, see `unitone.train.network`."""
+    by_target = False
+    """CTC's loss is over alignments, and masked units see both ways: `unitone.lm.certify` asks."""
+
     def __init__(self, model: T2V2, *, pieces: Pieces) -> None:
         """Train ``model``."""
         super().__init__()
@@ -54,19 +59,25 @@ class Joint(nn.Module):
                 self._translation(name, rows, terms)
             else:
                 self._class(name, rows, terms)
+        terms.losses.append(self._unused())
         total = torch.stack(terms.losses).sum()
         count = torch.tensor(sum(len(rows.units) for rows in batch.rows.values()))
         return Loss(total=total, count=count.to(total.device), parts=terms.parts)
+
+    def _unused(self) -> Tensor:
+        """Return 0 times what a batch may have no use for, so that every weight has a gradient."""
+        parts = (part for name, part in self.model.named_children() if name != "conformer")
+        weights = (weight for part in parts for weight in part.parameters())
+        return 0.0 * torch.stack([weight.sum() for weight in weights]).sum()
 
     def _pair(self, rows: Rows, terms: "_Terms") -> None:
         """Recognition, speech alone; lengths; synthesis, correction."""
         fits = feasible(rows.text, rows.tokens, rows.frames)
         terms.note("left_out", (~fits).sum(), torch.tensor(len(fits)))
         if not fits.any():
-            terms.losses.append(0.0 * sum(p.sum() for p in self.model.parameters()))
             return
         rows = chosen(rows, fits)
-        valid, pieces = frames(rows.frames), self.pieces
+        valid, pieces = frames(rows.frames, rows.units.shape[1]), self.pieces
         masked = rows.masked & valid
         hidden_units = rows.units.masked_fill(masked, self.model.mask_unit)
         unknown = torch.full_like(rows.speaker, -1)
@@ -122,7 +133,7 @@ class Joint(nn.Module):
     ) -> Int[Tensor, "B T"]:
         """Align; learn the lengths; return the text, a token a frame."""
         durations = align(self.pieces.align, posteriors, rows, losses)
-        valid = frames(rows.tokens)
+        valid = frames(rows.tokens, rows.text.shape[1])
         states = self.model(valid, text=rows.text, **voice)
         guessed = self.model.length(states)[..., 0].float()
         errors = (guessed - durations.clamp(min=1).log()).abs() * valid
@@ -180,11 +191,10 @@ class Joint(nn.Module):
         fits = feasible(rows.target, rows.target_tokens, lengths)
         terms.note("left_out", (~fits).sum(), torch.tensor(len(fits)))
         if not fits.any():
-            terms.losses.append(0.0 * sum(p.sum() for p in self.model.parameters()))
             return
         rows = chosen(rows, fits)
         given, lengths = inputs_of(name, rows, self.model.config.spread)
-        valid = frames(lengths)
+        valid = frames(lengths, next(iter(given.values())).shape[1])
         logits = self.model.ctc(self.model(valid, to=rows.to, **given))
         self._ctc(name, logits, rows.target, rows.target_tokens, lengths, terms)
         if self.pieces.correction:
@@ -195,7 +205,7 @@ class Joint(nn.Module):
 
     def _class(self, name: str, rows: Rows, terms: "_Terms") -> None:
         """Cross-entropy of the class of the speech."""
-        valid = frames(rows.frames)
+        valid = frames(rows.frames, rows.units.shape[1])
         kind = "language" if name == "lid" else "gender"
         logits = self.model.pooled(self.model(valid, units=rows.units), valid, kind)
         each = F.cross_entropy(logits.float(), rows.label, reduction="none")
@@ -236,14 +246,15 @@ def align(
         losses: CTC's, a token: while they are high, posteriors say nothing, and a diagonal guides.
     """
     if how == "uniform":
-        return alignment.uniform(rows.tokens, rows.frames)
+        return alignment.uniform(rows.tokens, rows.frames, rows.text.shape[1])
     if how == "ctc":
         path = alignment.best_path(posteriors, rows.text + 1, rows.tokens, rows.frames)
         return alignment.durations_of(path, rows.frames, rows.text.shape[1])
     index = (rows.text + 1)[:, :, None].expand(-1, -1, posteriors.shape[1])
     scores = posteriors.transpose(1, 2).gather(1, index)
     weight = PRIOR * ((losses - GROWN) / (YOUNG - GROWN)).clamp(0, 1)
-    scores = scores + weight[:, None, None] * alignment.diagonal(rows.tokens, rows.frames)
+    near = alignment.diagonal(rows.tokens, rows.frames, size=(scores.shape[1], scores.shape[2]))
+    scores = scores + weight[:, None, None] * near
     return alignment.monotonic(scores, rows.tokens, rows.frames)
 
 
@@ -257,9 +268,8 @@ def feasible(
 def inputs_of(name: str, rows: Rows, spread: int) -> tuple[dict[str, Tensor], Int[Tensor, "B"]]:
     """Return what a translation reads, and how many frames that is."""
     if name == "st":
-        return {"units": rows.units[:, : int(rows.frames.max())]}, rows.frames
-    text = rows.text[:, : int(rows.tokens.max())]
-    return {"source": text.repeat_interleave(spread, dim=1)}, rows.tokens * spread
+        return {"units": rows.units}, rows.frames
+    return {"source": rows.text.repeat_interleave(spread, dim=1)}, rows.tokens * spread
 
 
 def to_input(classes: Int[Tensor, "B T"], model: T2V2) -> Int[Tensor, "B T"]:

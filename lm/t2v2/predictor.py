@@ -13,14 +13,15 @@ from unitone import seeding
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.data.fields import Fields, Record
 from unitone.lm.family import LoadedModel
-from unitone.lm.predictor import MAX_TOKENS, Prediction
+from unitone.lm.options import MAX_TOKENS
+from unitone.lm.predictor import Prediction
 from unitone.lm.t2v2 import decoding
 from unitone.lm.t2v2.batch import Example, Rows, T2V2Batching, rows_of
 from unitone.lm.t2v2.decoding import Given, Synthesis
 from unitone.lm.t2v2.model import T2V2, frames, log_p
 from unitone.lm.t2v2.objective import inputs_of
 from unitone.lm.t2v2.options import DecodingConfig
-from unitone.lm.t2v2.table import T2V2Task
+from unitone.lm.t2v2.table import Kind, T2V2Task
 from unitone.lm.tasks import select
 
 CANDIDATES = 4
@@ -80,7 +81,7 @@ class T2V2Predictor:
     ) -> None:
         """Prepare; ``deduplicated``: equal units that follow each other are one."""
         self.row, self.task = row, row.task
-        self.config = config or DecodingConfig()
+        self.config = _possible(config or DecodingConfig(), model)
         self._model, self._fields, self._seed = model, fields, seed
         self._deduplicated = deduplicated and fields.subwords is None
         shape = model.config
@@ -106,7 +107,7 @@ class T2V2Predictor:
             value = record.get(field)
             if value is None or (not isinstance(value, str) and not np.size(value)):
                 raise CorpusError(f"{name}: has no {field}, which task {self.task.name} needs")
-        kind = "mt" if "text" in self.task.inputs else "st"
+        kind: Kind = "mt" if "text" in self.task.inputs else "st"
         given = self._batching.given(record, kind)
         if kind == "mt" and "to" not in self.task.inputs:
             given = replace(given, units=given.units[:0])
@@ -251,6 +252,13 @@ class T2V2Predictor:
         if not self._deduplicated:
             return units
         return [one for place, one in enumerate(units) if place == 0 or units[place - 1] != one]
+
+
+def _possible(config: DecodingConfig, model: T2V2) -> DecodingConfig:
+    """Return the settings without what the model hasn't learnt."""
+    if not model.config.correction:
+        config = replace(config, rounds=0)
+    return config if model.config.speech else replace(config, guidance=0.0)
 
 
 def groups(costs: Sequence[int], *, max_tokens: int) -> list[list[int]]:

@@ -39,20 +39,24 @@ def _task(
     kind: Kind,
     *,
     weight: float,
-    rerank: str | None = None,
+    optional: tuple[str, ...] = (),
 ) -> T2V2Task:
     task = Task(
-        name=name, inputs=inputs, output=output, metric=metric, weight=weight, rerank=rerank
+        name=name, inputs=inputs, output=output, metric=metric, weight=weight, optional=optional
     )
     return T2V2Task(task=task, kind=kind)
 
 
 TASKS: tuple[T2V2Task, ...] = (
     _task("asr", ("units",), "text", "wer", "pair", weight=6.0),
-    _task("tts", ("text",), "units", "units", "pair", weight=6.0),
+    _task(
+        *("tts", ("text",), "units", "units", "pair"),
+        weight=6.0,
+        optional=("language", "speaker"),
+    ),
     _task("st", ("units", "to"), "translation", "bleu", "st", weight=4.0),
     _task("mt", ("text", "to"), "translation", "bleu", "mt", weight=3.0),
     _task("lid", ("units",), "language", "accuracy", "class", weight=0.3),
     _task("gid", ("units",), "gender", "accuracy", "class", weight=0.3),
 )
-"""The tasks; synthesis also reads language and speaker, where the model has them."""
+"""The tasks."""

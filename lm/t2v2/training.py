@@ -14,6 +14,8 @@ from unitone.lm.t2v2.predictor import T2V2Predictor
 from unitone.lm.t2v2.table import TASKS, T2V2Task
 from unitone.train.distributed import World
 
+FOREIGN = ("st", "mt", "lid")
+"""Tasks that need tokens of languages."""
 DROP = 0.1
 """Share of examples whose language, or speaker, isn't told, so that neither needs to be given."""
 
@@ -47,6 +49,8 @@ def prepare(config: T2V2TrainConfig, world: World) -> Training:
             genders=blocks["gender"] if any(row.name == "gid" for row in table) else 0,
             upsample=options.upsample,
             context=config.context,
+            correction=options.pieces.correction,
+            speech=options.pieces.speech,
         ),
         generator=seeding.torch_generator(config.train.seed, "weights"),
     )
@@ -82,12 +86,15 @@ def table_of(config: T2V2TrainConfig) -> tuple[T2V2Task, ...]:
     rows = tasks.select(TASKS, config.tasks) if config.tasks else TASKS
     weights = config.mixture.weights
     tasks.select(rows, weights)  # refuses names that aren't there
+    missing: dict[str, str] = {}
     if not config.options.conditions:
-        known = [row for row in rows if row.kind == "pair" or row.name == "gid"]
-        refused = [row.name for row in rows if row not in known and row.name in config.tasks]
-        if refused:
-            raise ConfigError(f"--tasks {refused[0]} needs languages: leave --no-conditions out")
-        rows = tuple(known)
+        missing |= dict.fromkeys(FOREIGN, "needs languages: leave --no-conditions out")
+    if not config.options.pieces.synthesis:
+        missing["tts"] = "isn't learnt: leave --no-synthesis out"
+    refused = [name for name in config.tasks if name in missing]
+    if refused:
+        raise ConfigError(f"--tasks {refused[0]} {missing[refused[0]]}")
+    rows = tuple(row for row in rows if row.name not in missing)
     return tuple(
         dataclasses.replace(
             row, task=dataclasses.replace(row.task, weight=weights.get(row.name, row.task.weight))

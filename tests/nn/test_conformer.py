@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from unitone.errors import ConfigError
-from unitone.nn.conformer import NORM_EPS, Block, Conformer, ConformerConfig, initialize
+from unitone.nn.conformer import NORM_EPS, Conformer, ConformerConfig, initialize
 
 CONFIG = ConformerConfig(dim=24, layers=2, heads=2, ffn=40, kernel=5)
 
@@ -41,9 +41,9 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e-5) -> T
     return found if bias is None else found + bias
 
 
-def plain(block: Block, x: Tensor) -> Tensor:
+def plain(block: nn.Module, x: Tensor) -> Tensor:
     """Return what a block makes of one row (T, D), frame by frame."""
-    w = {name: value.double() for name, value in block.state_dict().items()}
+    w: dict[str, Tensor] = {name: value.double() for name, value in block.state_dict().items()}
     config, length = CONFIG, len(x)
 
     def half(x: Tensor, name: str) -> Tensor:
@@ -96,7 +96,8 @@ def plain(block: Block, x: Tensor) -> Tensor:
         convolved.append(w["convolution.down.weight"] @ inner + w["convolution.down.bias"])
     x = x + torch.stack(convolved)
     x = torch.stack([half(frame, "second") for frame in x])
-    return torch.stack([norm(frame, w["norm.weight"], w["norm.bias"]) for frame in x])
+    weight, bias = w["norm.weight"], w["norm.bias"]
+    return torch.stack([norm(frame, weight, bias) for frame in x])
 
 
 def test_a_block_is_that_of_plain_loops() -> None:

@@ -27,10 +27,13 @@ def table() -> list[dict[str, Any]]:
     return made
 
 
+TABLE = table()
+
+
 @pytest.fixture(scope="session")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run; its shards are in ``tokens`` beside it."""
     folder = tmp_path_factory.mktemp("t2v2")
-    shards = write_shards(folder / "tokens", table())
+    shards = write_shards(folder / "tokens", TABLE)
     assert lm_train.main([*TRAINING, "--tokens", str(shards), "--out", str(folder / "run")]) == 0
     return folder / "run"
