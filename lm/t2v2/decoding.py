@@ -77,17 +77,22 @@ def lengths(
 ) -> Int[Tensor, "B S"]:
     """Return the frames of each token, 1 or more; a row's are a multiple of the frames of a unit.
 
-    Where the predicted lengths add up to fractions, the sum is rounded, not each of them.
+    Where the predicted lengths add up to fractions, the sum is rounded, not each of them; to whole
+    units, in the longest token.
     """
     valid = frames(tokens)
     longest = math.log(model.config.context)
     log_lengths: Tensor = model.length(model(valid, text=text, **voice))[..., 0].float()
     guessed = log_lengths.clamp(max=longest).exp() * scale
-    ends = (guessed * valid).cumsum(dim=1).round().long()
+    exact, up = (guessed * valid).cumsum(dim=1), model.config.upsample
+    ends = exact.round().long()
     durations: Tensor = ends.diff(dim=1, prepend=ends.new_zeros(len(ends), 1)).clamp(min=1) * valid
-    missing = -durations.sum(dim=1) % model.config.upsample
-    durations[torch.arange(len(durations)), tokens - 1] += missing
-    return durations
+    total = durations.sum(dim=1)
+    wanted = exact[:, -1] + (total - ends[:, -1])  # what has less than a frame gets one
+    more = ((wanted / up).round() * up).long() - total
+    most = durations.max(dim=1)
+    more = torch.where(most.values + more < 1, -total % up, more)
+    return durations.scatter_add(1, most.indices[:, None], more[:, None])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from tests.lm.conftest import rows, write_shards
 from unitone.lm import train as lm_train
 
 TRAINING = [
-    *("--config", "t2v2-tiny", "--upsample", "2", "--steps", "200", "--lr", "3e-3"),
+    *("--config", "t2v2-tiny", "--upsample", "2", "--steps", "260", "--lr", "3e-3"),
     *("--optimizer", "adamw", "--warmup-steps", "20", "--dropout", "0", "--max-tokens", "600"),
     *("--weights", "lid", "2", "gid", "1"),
-    *("--validate-every", "200", "--threads", "1", "--device", "cpu"),
+    *("--validate-every", "260", "--threads", "1", "--device", "cpu"),
 ]
 
 
