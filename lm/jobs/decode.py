@@ -17,7 +17,7 @@ from unitone.lm.data.sources import Source
 from unitone.lm.data.waveforms import SPOKEN, SpeechDecoder
 from unitone.lm.decode import DecodeConfig
 from unitone.lm.family import LoadedModel
-from unitone.lm.predictor import Predictor, Request
+from unitone.lm.predictor import Predictor, Request, require_times
 from unitone.lm.tasks import Task, select
 from unitone.logs import Progress
 from unitone.model_dir import WEIGHTS
@@ -38,6 +38,10 @@ def decode(config: DecodeConfig[Any]) -> None:
     loaded = family.load(config.model, device=config.device, precision=config.precision)
     (task,) = select(loaded.tasks, [config.task])
     predictor = loaded.predictor(task.name, config=config.decoding, seed=config.seed)
+    if config.words:
+        require_times(predictor)
+        if task.output != "text" or "text" in task.inputs:
+            raise ConfigError(f"--words: task {task.name} writes no words of the speech; use asr")
     targets = _targets(config, loaded, task)
     speech_decoder = _speech_decoder(config, loaded, task)
     needs = {*task.inputs, *task.optional} | ({task.output} if config.prefix else set())
@@ -217,7 +221,10 @@ class _Run:
         return Path(os.path.relpath(path.resolve(), folder)).as_posix()
 
     def _batch(self, requests: list[Request], speakers: list[str | None]) -> list[dict[str, Any]]:
-        found = self.predictor.predict(requests, max_tokens=self.config.batch_tokens)
+        if self.config.words:
+            found = require_times(self.predictor).timed(requests)
+        else:
+            found = self.predictor.predict(requests, max_tokens=self.config.batch_tokens)
         audio: list[Path | None] = [None] * len(requests)
         if self.speech_decoder is not None:
             assert self.config.audio is not None
@@ -239,6 +246,7 @@ class _Run:
                 "audio": None if path is None else self._relative(path),
                 "score": round(one.score, 6),
                 "truncated": one.truncated,
+                **({} if one.words is None else {"words": [w.rounded() for w in one.words]}),
             }
             for request, one, path in zip(requests, found, audio, strict=True)
         ]
@@ -301,6 +309,7 @@ def _settings(
         "precision": config.precision,
         "batch_tokens": config.batch_tokens,
         "seed": config.seed,
+        **({"words": True} if config.words else {}),
         "audio": None if config.audio is None else str(config.audio),
         "decoder": None if config.decoder is None else str(config.decoder),
         "sound_by": None if sound is None else sound.identity,

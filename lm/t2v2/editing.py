@@ -6,7 +6,7 @@ with everything around them in view (infilling, as in T2V2's synthesis). Inserti
 deleting are one operation. Axes: T frames, S tokens, U units.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -18,6 +18,7 @@ from unitone.lm.losses import alignment
 from unitone.lm.t2v2 import decoding
 from unitone.lm.t2v2.decoding import Given, Synthesis
 from unitone.lm.t2v2.model import T2V2, log_p
+from unitone.lm.t2v2.words import Decode, edges
 
 PACE = (0.5, 2.0)
 """The recording's pace beside the length model's, at the least and at the most."""
@@ -44,9 +45,9 @@ class Change:
     last_new: int
 
 
-def change(old: Sequence[int], new: Sequence[int], decode: Callable[[list[int]], str]) -> Change:
+def change(old: Sequence[int], new: Sequence[int], decode: Decode) -> Change:
     """Return the smallest change that begins and ends between words."""
-    edges_old, edges_new = _edges(old, decode), _edges(new, decode)
+    edges_old, edges_new = {*edges(old, decode)}, {*edges(new, decode)}
     same = len([*takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False))])
     first = max(edge for edge in edges_old & edges_new if edge <= same)
     most = min(len(old), len(new)) - first
@@ -55,17 +56,6 @@ def change(old: Sequence[int], new: Sequence[int], decode: Callable[[list[int]],
     tails = {len(old) - edge for edge in edges_old} & {len(new) - edge for edge in edges_new}
     tail = max(one for one in tails if one <= same)
     return Change(first=first, last_old=len(old) - tail, last_new=len(new) - tail)
-
-
-def _edges(ids: Sequence[int], decode: Callable[[list[int]], str]) -> set[int]:
-    """Return the places between tokens where no word is cut."""
-    whole = decode([*ids]).split()
-    found = {0, len(ids)}
-    for place in range(1, len(ids)):
-        before, after = decode([*ids[:place]]).split(), decode([*ids[place:]]).split()
-        if before + after == whole:
-            found.add(place)
-    return found
 
 
 @torch.inference_mode()

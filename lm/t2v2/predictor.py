@@ -15,7 +15,7 @@ from unitone.lm.data.fields import Fields, Record
 from unitone.lm.family import LoadedModel
 from unitone.lm.options import MAX_TOKENS
 from unitone.lm.predictor import Prediction
-from unitone.lm.t2v2 import decoding
+from unitone.lm.t2v2 import decoding, words
 from unitone.lm.t2v2.batch import Example, Rows, T2V2Batching, rows_of
 from unitone.lm.t2v2.decoding import Given, Synthesis
 from unitone.lm.t2v2.model import T2V2, frames, log_p
@@ -23,6 +23,7 @@ from unitone.lm.t2v2.objective import inputs_of
 from unitone.lm.t2v2.options import DecodingConfig
 from unitone.lm.t2v2.table import Kind, T2V2Task
 from unitone.lm.tasks import select
+from unitone.tokenizers.passport import Passport
 
 CANDIDATES = 4
 """A careful synthesis is the one of so many that the model itself recognizes best."""
@@ -35,6 +36,8 @@ class T2V2Request:
     id: str
     to: str | None
     given: Example
+    durations: np.ndarray | None = None
+    """Of the units, in frames of the encoder."""
 
 
 def open_predictor(
@@ -60,9 +63,9 @@ def open_predictor(
     (row,) = select(loaded.table, [task])
     config = config or DecodingConfig(candidates=CANDIDATES if careful else 1)
     assert loaded.passport is not None or loaded.fields  # refuses a directory without tokenizer
-    dedup = loaded.passport is not None and loaded.passport.deduplicate
+    passport = loaded.passport
     return T2V2Predictor(
-        loaded.model, row, fields=loaded.fields, deduplicated=dedup, config=config, seed=seed
+        loaded.model, row, fields=loaded.fields, passport=passport, config=config, seed=seed
     )
 
 
@@ -75,15 +78,17 @@ class T2V2Predictor:
         row: T2V2Task,
         *,
         fields: Fields,
-        deduplicated: bool,
+        passport: Passport | None,
         config: DecodingConfig | None = None,
         seed: int = 0,
     ) -> None:
-        """Prepare; ``deduplicated``: equal units that follow each other are one."""
+        """Prepare; the passport says how units are stored and how long a frame is."""
         self.row, self.task = row, row.task
         self.config = _possible(config or DecodingConfig(), model)
         self._model, self._fields, self._seed = model, fields, seed
+        deduplicated = passport is not None and passport.deduplicate
         self._deduplicated = deduplicated and fields.subwords is None
+        self._frame_rate = None if passport is None else passport.frames.frame_rate
         shape = model.config
         self._batching = T2V2Batching(
             vocabulary=fields.vocabulary,
@@ -111,7 +116,9 @@ class T2V2Predictor:
         given = self._batching.given(record, kind)
         if kind == "mt" and "to" not in self.task.inputs:
             given = replace(given, units=given.units[:0])
-        request = T2V2Request(id=name, to=record.get("to"), given=given)
+        request = T2V2Request(
+            id=name, to=record.get("to"), given=given, durations=record.get("durations")
+        )
         if self._cost(request) > self._model.config.context:
             raise CorpusError(
                 f"{name}: {self._cost(request)} frames, the model's context is "
@@ -140,12 +147,41 @@ class T2V2Predictor:
         device = next(self._model.parameters()).device
         rows = _moved(rows_of([one.given for one in requests]), device)
         if self.task.output in ("text", "translation"):
-            return self._written(rows)
+            return [one for one, _ in self._written(rows)]
         if self.task.output == "units":
             return self._spoken(requests, rows, max_tokens)
         return self._told_apart(rows)
 
-    def _written(self, rows: Rows) -> list[Prediction]:
+    @torch.inference_mode()
+    def timed(self, requests: Sequence[T2V2Request]) -> list[Prediction]:
+        """Return predictions with words, see `unitone.lm.predictor.TimesWords`."""
+        if self.task.output != "text" or self._frame_rate is None:
+            raise ConfigError(f"task {self.task.name} reads no text off speech of known times")
+        begins = []
+        for one in requests:
+            if one.durations is None:
+                raise CorpusError(f"{one.id}: has no durations of its units, so no times")
+            begins.append(
+                words.times(
+                    one.durations,
+                    upsample=self._model.config.upsample,
+                    frame_rate=self._frame_rate,
+                )
+            )
+        device = next(self._model.parameters()).device
+        rows = _moved(rows_of([one.given for one in requests]), device)
+        made = []
+        for (found, read), begin in zip(self._written(rows), begins, strict=True):
+            classes, confidence = (part.numpy() for part in read)
+            timed = words.timed(classes, confidence, self._decode, begin)
+            made.append(replace(found, words=timed))
+        return made
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._fields.text.decode(ids)
+
+    def _written(self, rows: Rows) -> list[tuple[Prediction, tuple[Tensor, Tensor]]]:
+        """Return the texts, each with the classes of its frames and their probabilities."""
         name = "mt" if "text" in self.task.inputs else "st"
         given, lengths = inputs_of(name, rows, self._model.config.spread)
         if "to" in self.task.inputs:
@@ -154,13 +190,12 @@ class T2V2Predictor:
         draft = decoding.recognize(
             self._model, valid, given, threshold=self.config.threshold, rounds=self.config.rounds
         )
-        block = self._fields.vocabulary.block("text")
         made = []
         for row, length in enumerate(lengths.tolist()):
-            ids = decoding.collapsed(draft.classes[row, :length].cpu().numpy())
-            score = float(draft.confidence[row, :length].clamp(min=1e-9).log().sum())
-            text = self._fields.text_of(block.encode(ids))
-            made.append(Prediction(text=text, score=score / max(len(ids), 1)))
+            read = draft.classes[row, :length].cpu(), draft.confidence[row, :length].cpu()
+            ids = decoding.collapsed(read[0].numpy())
+            score = float(read[1].clamp(min=1e-9).log().sum()) / max(len(ids), 1)
+            made.append((Prediction(text=self._decode(ids), score=score), read))
         return made
 
     def _told_apart(self, rows: Rows) -> list[Prediction]:

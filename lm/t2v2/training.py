@@ -62,11 +62,11 @@ def prepare(config: T2V2TrainConfig, world: World) -> Training:
         longest=min(config.context, config.mixture.max_tokens),
         drop=DROP,
     )
-    deduplicated = words.shards.passport.deduplicate
+    passport = words.shards.passport
 
     def predictor(task: str) -> T2V2Predictor:
         (row,) = tasks.select(table, [task])
-        return T2V2Predictor(model, row, fields=words.fields, deduplicated=deduplicated)
+        return T2V2Predictor(model, row, fields=words.fields, passport=passport)
 
     return Training(
         words=words,

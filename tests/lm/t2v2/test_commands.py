@@ -73,17 +73,6 @@ def test_a_run_that_is_stopped_goes_on_and_is_averaged(learnt: Path, tmp_path: P
     assert len(decoded(tmp_path / "mean", "asr", tmp_path / "h.jsonl", *words)) == 2
 
 
-@pytest.fixture(scope="session")
-def spoken(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an untrained model directory of a real tokenizer, with a unit decoder."""
-    out = tmp_path_factory.mktemp("spoken") / "run"
-    words = ["--config", "t2v2-tiny", "--tokens", str(world.tokens), "--out", str(out)]
-    words += ["--steps", "2", "--warmup-steps", "1", "--device", "cpu", "--threads", "1"]
-    decoder = ["--decoder", str(world.tokenizer.parent / "decoder"), "--valid-utterances", "0"]
-    assert lm_train.main([*words, *decoder]) == 0
-    return out / "last"
-
-
 def test_recordings_and_texts_go_through_the_short_commands(
     world: World, spoken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
