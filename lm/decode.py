@@ -3,9 +3,9 @@
 The corpus is token shards (``--tokens``), or a manifest (``--manifest``) whose recordings go
 through the model's own tokenizer or codec. The hypotheses are JSON lines in the order of the
 corpus: ``id``, ``task``, ``to``, ``text``, ``label``, ``units``, ``codes``, ``audio``, ``score``,
-``truncated``; beside them ``<out>.decoding.json`` says how they were made, and
-``<out>.skipped.jsonl`` which utterances could not be decoded and why. The job may be killed at any
-moment; run again, it goes on, and the file is the same.
+``truncated``, with ``--words`` also ``words``; beside them ``<out>.decoding.json`` says how they
+were made, and ``<out>.skipped.jsonl`` which utterances could not be decoded and why. The job may be
+killed at any moment; run again, it goes on, and the file is the same.
 """
 
 from dataclasses import dataclass
@@ -39,6 +39,8 @@ class DecodeConfig(Generic[Decoding]):
     """Folder for what the decoder makes of generated units or codes, WAV."""
     decoder: Path | None = None
     """Directory of a unit decoder, or of the codec of the codes; default: the model's own."""
+    words: bool = False
+    """Recognition: also ``words``, with times and confidences; of models that know."""
     decoding: Decoding
     batch_tokens: int = MAX_TOKENS
     """Positions that are in memory at a time: prompts and new tokens, padding included, of every

@@ -23,11 +23,11 @@ from unitone.corpus.audio import Clip, Recording, Statistics, faintness, is_path
 from unitone.errors import ConfigError, CorpusError, choices
 from unitone.lm import family
 from unitone.lm.data.fields import unlearnt_message
-from unitone.lm.data.sources import runs
+from unitone.lm.data.sources import timed_runs
 from unitone.lm.data.waveforms import SPOKEN, SpeechDecoder, codec_of
 from unitone.lm.family import LoadedModel
 from unitone.lm.options import DecodingPrecision
-from unitone.lm.predictor import Prediction, Predictor, predict_all
+from unitone.lm.predictor import Prediction, Predictor, Word, predict_all, require_times
 from unitone.lm.tasks import select
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
 
@@ -102,6 +102,16 @@ class UnifiedModel:
         if is_path(recordings):
             raise ConfigError(f"give a list of recordings, not one: [{recordings!r}]")
         return [found.text or "" for found in self._listen("asr", recordings)]
+
+    def transcribe_words(self, recording: Recording) -> tuple[Word, ...]:
+        """Return the words that are said, with times and confidences; errors as `transcribe`.
+
+        Raises:
+            ConfigError: also, the model is of a family that doesn't know when a word is said.
+        """
+        predictor = require_times(self._predictor("asr"))
+        request = self._request(self._predictor("asr"), self._row(recording))
+        return predictor.timed([request])[0].words or ()
 
     def translate(self, source: Recording, *, to: str, language: str | None = None) -> str:
         """Return a recording, or a text, in another language.
@@ -256,7 +266,7 @@ class UnifiedModel:
         waveform = None if is_path(recording) else audio.load(recording)
         _tell_if_faint(name, recording if waveform is None else waveform)
         units = self._units(Path(recording)) if waveform is None else self._units(waveform)
-        return {"id": name, "units": runs(units, self._units)}
+        return {"id": name, **timed_runs(units, self._units)}
 
     def _coded(self, recording: Recording) -> dict[str, Any]:
         if self._codec is None:

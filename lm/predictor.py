@@ -18,9 +18,27 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from unitone.codecs.codec import Sound
+from unitone.errors import ConfigError
 from unitone.lm.data.fields import Record
 from unitone.lm.options import MAX_TOKENS
 from unitone.lm.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """A word of a recording."""
+
+    word: str
+    start: float
+    """Seconds."""
+    end: float
+    confidence: float
+    """Of 0 to 1."""
+
+    def rounded(self) -> dict[str, Any]:
+        """Return it as JSON values, to a millisecond."""
+        values = {"start": self.start, "end": self.end, "confidence": self.confidence}
+        return {"word": self.word} | {name: round(one, 3) for name, one in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +56,8 @@ class Prediction:
     """Log-probability, as the family normalizes it; higher is likelier."""
     truncated: bool = False
     """Whether it was cut off at the cap on its length."""
+    words: tuple[Word, ...] | None = None
+    """Of the text, where a `TimesWords` was asked for them."""
 
     @property
     def speech(self) -> Int32[np.ndarray, "..."] | None:
@@ -106,6 +126,34 @@ class Predictor(Protocol[AnyRequest]):
         What can be computed in parts, such as the candidates of one request, keeps to the budget.
         """
         ...
+
+
+@runtime_checkable
+class TimesWords(Protocol):
+    """A predictor that can say when each word is said."""
+
+    def timed(self, requests: Sequence[Any]) -> list[Prediction]:
+        """Return what `Predictor.predict` does, with words.
+
+        Raises:
+            ConfigError: the task reads no text off speech.
+            CorpusError: the durations of an utterance's units aren't known; it is named.
+        """
+        ...
+
+
+def require_times(predictor: Any) -> TimesWords:
+    """Return a predictor that can say when each word is said.
+
+    Raises:
+        ConfigError: its family can't.
+    """
+    if not isinstance(predictor, TimesWords):
+        raise ConfigError(
+            "words have no times here: a decoder-only model has no alignment of text and speech; "
+            "use a T2V2 model (--config t2v2-…), or leave --words out"
+        )
+    return predictor
 
 
 def predict_all(

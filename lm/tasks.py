@@ -45,6 +45,9 @@ class Task:
     """The inverse task: of several candidates, the one is taken that it finds the input likeliest
     for. Synthesis is reranked by recognition."""
 
+    optional: tuple[str, ...] = ()
+    """Fields that are read where an utterance has them."""
+
     @property
     def fields(self) -> tuple[str, ...]:
         """The inputs and the output, each once."""

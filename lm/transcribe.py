@@ -1,13 +1,16 @@
 """Say what is said in recordings: ``unitone transcribe a.wav``.
 
-Line n is the text of recording n. Of one that can't be used, the line is empty, standard error has
-the reason, and the exit status is 1.
+Line n is the text of recording n; with ``--words``, JSON: ``text``, and ``words``, each with
+``word``, ``start`` and ``end`` in seconds, and ``confidence``. Of one that can't be used, the line
+is empty, standard error has the reason, and the exit status is 1.
 """
 
+import json
 import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -15,6 +18,9 @@ from unitone import program
 from unitone.config import command_line
 from unitone.errors import ConfigError, CorpusError
 from unitone.lm.options import DecodingPrecision
+
+if TYPE_CHECKING:
+    from unitone.lm.inference import UnifiedModel
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +31,8 @@ class TranscribeConfig:
     """Audio files; the text of each is a line."""
     model: Path | None = None
     """Model directory; default: the tour's, exp/tour/lm/best."""
+    words: bool = False
+    """When each word is said, and how sure the model is; of models that know."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: DecodingPrecision = "fp32"
@@ -42,7 +50,7 @@ def transcribe(config: TranscribeConfig) -> None:
     for recording in config.recordings:
         text = ""
         try:
-            text = model.transcribe(recording)
+            text = _timed(model, recording) if config.words else model.transcribe(recording)
         except CorpusError as error:
             bad += 1
             logger.error("%s", error)
@@ -50,6 +58,12 @@ def transcribe(config: TranscribeConfig) -> None:
         sys.stdout.flush()
     if bad:
         raise CorpusError(f"{bad} of {len(config.recordings)} recordings could not be used")
+
+
+def _timed(model: "UnifiedModel", recording: Path) -> str:
+    words = model.transcribe_words(recording)
+    line = {"text": " ".join(one.word for one in words), "words": [one.rounded() for one in words]}
+    return json.dumps(line, ensure_ascii=False)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitone import seeding
 from unitone.lm.certify.losses import CLOSE, Measured
-from unitone.lm.certify.setup import LmSetUp
+from unitone.lm.certify.setup import NETWORK, LmSetUp
 from unitone.lm.data.mixture import Item
 from unitone.lm.tasks import Task
 from unitone.train.certify.setup import Finding
@@ -24,6 +24,8 @@ from unitone.train.certify.weights import hold
 
 SAME = 1e-6
 """Difference of log-probabilities in batches of the same shape."""
+AT_ONCE = "this family's losses are not sums over targets, one after the other"
+"""What is found of a trainable module that says ``by_target = False``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,11 @@ class Sample:
     count: int
     parts: dict[str, float]
     """Sums by the name of the part."""
+
+
+def by_target(setup: LmSetUp) -> bool:
+    """Tell whether each target has a loss of its own, made from what comes before it."""
+    return bool(getattr(setup.networks()[NETWORK], "by_target", True))
 
 
 class Records:
@@ -133,6 +140,9 @@ def _rest(samples: list[Sample], tasks: list[Task]) -> list[float]:
 
 def targets(setup: LmSetUp) -> Finding:
     """The loss covers the targets, all of them and nothing else."""
+    what = "the loss covers targets only"
+    if not by_target(setup):
+        return Finding(what=what, figure=AT_ONCE, passed=None)
     uniform = Uniform(setup)
     pairs = uniform.all
     samples = [one for _, a, b in pairs for one in (a, b)]
@@ -150,7 +160,7 @@ def targets(setup: LmSetUp) -> Finding:
             more = max(more, abs(other.said - one.said))
             wrong += other.count - one.count != other.said - one.said
     return Finding(
-        what="the loss covers targets only",
+        what=what,
         figure=f"conditions up to {longer} longer change the loss of uniform predictions by "
         f"{moved:.2g} of itself and the targets by {counted}; outputs up to {more} longer count "
         f"wrong {wrong} times; {beside:.2g} of the loss is neither targets nor a part by name",
@@ -162,6 +172,9 @@ def targets(setup: LmSetUp) -> Finding:
 
 def tasks(setup: LmSetUp) -> Finding:
     """A target of one task weighs as much as a target of another."""
+    what = "a target of another task weighs the same"
+    if not by_target(setup):
+        return Finding(what=what, figure=AT_ONCE, passed=None)
     uniform = Uniform(setup)
     samples = [
         uniform.sample(number, record)
@@ -181,7 +194,7 @@ def tasks(setup: LmSetUp) -> Finding:
     if costs:
         apart = max(apart, max(costs.values()) / min(costs.values()) - 1)
     return Finding(
-        what="a target of another task weighs the same",
+        what=what,
         figure=", ".join(f"{name} {weight:.4f}" for name, weight in weights.items())
         + f"; a uniform prediction costs the same up to {apart:.2g}",
         passed=apart <= CLOSE if len(weights) > 1 else None,
@@ -205,6 +218,9 @@ class _Predictions(TorchDispatchMode):
 
 def causality(setup: LmSetUp) -> Finding:
     """What is predicted doesn't depend on the target itself, or on what comes after it."""
+    what = "no prediction has seen its target"
+    if not by_target(setup):
+        return Finding(what=what, figure=AT_ONCE, passed=None)
     records, measured = Records(setup), Measured(setup)
     hold(measured.network)
     worst, last, compared = 0.0, 0.0, 0
@@ -229,7 +245,7 @@ def causality(setup: LmSetUp) -> Finding:
                 worst = max(worst, float(apart[:-1].max()))
                 last = max(last, float(apart[-1]))
     return Finding(
-        what="no prediction has seen its target",
+        what=what,
         figure=f"the last token of an output is another: {compared} predictions up to it move by "
         f"{worst:.2g}, the one after it by {last:.2g}",
         passed=worst <= SAME if compared else None,

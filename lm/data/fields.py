@@ -161,6 +161,8 @@ class Fields:
             for name in ("units", "prompt_units"):
                 if row.get(name) is not None:
                     record[name] = self.unit_tokens(np.asarray(row[name], np.int32))
+            if row.get("units") is not None and row.get("durations") is not None:
+                record["durations"] = self._lasting(record["units"], np.asarray(row["durations"]))
             if (row.get("text") or "").strip():  # of blanks, nothing can be made
                 record["text"] = self.text_tokens(row["text"])
             if row.get("codes") is not None and self.vocabulary.codes:
@@ -213,6 +215,18 @@ class Fields:
         """Return the tokens of units, deduplicated or not as the tokenizer has made them."""
         ids = units.astype(np.int32) if self.subwords is None else self.subwords.encode(units)
         return self.vocabulary.block("unit").encode(ids)
+
+    def _lasting(
+        self, tokens: Int32[np.ndarray, "L"], durations: Int[np.ndarray, "T"]
+    ) -> Int[np.ndarray, "L"]:
+        """Return the frames of each unit token; those of a subword are its units' together."""
+        sizes = [1] * len(tokens)
+        if self.subwords is not None:
+            sizes = [len(self.units_of([int(token)])) for token in tokens]
+        if sum(sizes) != len(durations):
+            raise ValueError(f"{sum(sizes)} units have {len(durations)} durations; one each")
+        ends = np.concatenate(([0], np.cumsum(durations)))
+        return np.diff(ends[np.concatenate(([0], np.cumsum(sizes)))])
 
     def code_tokens(self, codes: Int[np.ndarray, "R T"]) -> Int32[np.ndarray, "Q T"]:
         """Return the tokens of the first Q levels of codes.

@@ -254,7 +254,7 @@ class Source:
             return item.reason
         if "features" in self._needs:
             return {"features": item.whole().cpu().numpy().astype(np.float32)}
-        return {"units": runs(units.of(item), units)}
+        return timed_runs(units.of(item), units)
 
     def _open_encoder(self) -> UnitExtractor:
         if self._units is None:
@@ -295,9 +295,12 @@ def _embeddings(
     return found
 
 
-def runs(units: np.ndarray, extractor: UnitExtractor) -> np.ndarray:
-    """Return units as the model was trained on them, deduplicated or not."""
-    return deduplicate(units)[0] if extractor.passport.deduplicate else units
+def timed_runs(units: np.ndarray, extractor: UnitExtractor) -> dict[str, np.ndarray]:
+    """Return units as the model was trained on them, deduplicated or not, and their durations."""
+    if not extractor.passport.deduplicate:
+        return {"units": units, "durations": np.ones_like(units)}
+    kept, durations = deduplicate(units)
+    return {"units": kept, "durations": durations}
 
 
 def _row(utterance: Utterance) -> dict[str, Any]:

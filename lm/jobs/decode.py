@@ -18,7 +18,7 @@ from unitone.lm.data.sources import Source
 from unitone.lm.data.waveforms import SPOKEN, SpeechDecoder
 from unitone.lm.decode import DecodeConfig
 from unitone.lm.family import LoadedModel
-from unitone.lm.predictor import Predictor, Request
+from unitone.lm.predictor import Predictor, Request, require_times
 from unitone.lm.tasks import Task, select
 from unitone.logs import Progress
 from unitone.model_dir import WEIGHTS
@@ -39,11 +39,15 @@ def decode(config: DecodeConfig[Any]) -> None:
     loaded = family.load(config.model, device=config.device, precision=config.precision)
     (task,) = select(loaded.tasks, [config.task])
     predictor = loaded.predictor(task.name, config=config.decoding, seed=config.seed)
+    if config.words:
+        require_times(predictor)
+        if task.output != "text" or "text" in task.inputs:
+            raise ConfigError(f"--words: task {task.name} writes no words of the speech; use asr")
     targets = _targets(config, loaded, task)
     speech_decoder = _speech_decoder(config, loaded, task)
-    needs = frozenset(task.inputs) | ({task.output} if config.prefix else set())
+    needs = {*task.inputs, *task.optional} | ({task.output} if config.prefix else set())
     _check_labels(config, needs, speech_decoder)
-    source = Source(config.source, loaded, needs=needs, decoder=config.decoder)
+    source = Source(config.source, loaded, needs=frozenset(needs), decoder=config.decoder)
     settings = _settings(config, loaded, predictor, source, speech_decoder)
     if _is_done(config.out, settings):
         logger.info("%s was there already", config.out)
@@ -86,7 +90,7 @@ def _targets(config: DecodeConfig[Any], loaded: LoadedModel, task: Task) -> tupl
 
 
 def _check_labels(
-    config: DecodeConfig[Any], needs: frozenset[str], speech_decoder: SpeechDecoder | None
+    config: DecodeConfig[Any], needs: set[str], speech_decoder: SpeechDecoder | None
 ) -> None:
     """Refuse a --speaker or --language that nothing would come of, or that wasn't heard."""
     source = config.source
@@ -218,7 +222,10 @@ class _Run:
         return Path(os.path.relpath(path.resolve(), folder)).as_posix()
 
     def _batch(self, requests: list[Request], speakers: list[str | None]) -> list[dict[str, Any]]:
-        found = self.predictor.predict(requests, max_tokens=self.config.batch_tokens)
+        if self.config.words:
+            found = require_times(self.predictor).timed(requests)
+        else:
+            found = self.predictor.predict(requests, max_tokens=self.config.batch_tokens)
         audio: list[Path | None] = [None] * len(requests)
         if self.speech_decoder is not None:
             assert self.config.audio is not None
@@ -240,6 +247,7 @@ class _Run:
                 "audio": None if path is None else self._relative(path),
                 "score": round(one.score, 6),
                 "truncated": one.truncated,
+                **({} if one.words is None else {"words": [w.rounded() for w in one.words]}),
             }
             for request, one, path in zip(requests, found, audio, strict=True)
         ]
@@ -300,6 +308,7 @@ def _settings(
         "precision": config.precision,
         "batch_tokens": config.batch_tokens,
         "seed": config.seed,
+        **({"words": True} if config.words else {}),
         "audio": None if config.audio is None else str(config.audio),
         "decoder": None if config.decoder is None else str(config.decoder),
         "sound_by": None if sound is None else sound.identity,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from unitone.errors import ConfigError
 from unitone.lm.decoder.layout import Example
 from unitone.lm.decoder.model import LanguageModel
-from unitone.nn.transformer import Attention, AttentionContext, rotate
+from unitone.nn.rotary import rotate
+from unitone.nn.transformer import Attention, AttentionContext
 
 
 @torch.no_grad()

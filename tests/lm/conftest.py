@@ -129,53 +129,57 @@ def rows(count: int) -> list[dict[str, Any]]:
     return made
 
 
+def write_shards(out: Path, table: list[dict[str, Any]]) -> Path:
+    """Write token shards of rows into the folder ``out``, with a tokenizer directory inside."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from unitone.tokenizers.parts import SCHEMA
+    from unitone.tokenizers.passport import (
+        EncoderPassport,
+        FramesPassport,
+        KMeansPassport,
+        Passport,
+        SubwordsPassport,
+    )
+
+    passport = Passport(
+        encoder=EncoderPassport(
+            name="mfcc",
+            weight_hash="0" * 64,
+            layer=0,
+            dim=39,
+            normalize_waveform=False,
+            precision="fp32",
+        ),
+        frames=FramesPassport(frame_policy="exact", window=60.0, context=5.0, frame_rate=100.0),
+        kmeans=KMeansPassport(k=UNITS, centroid_hash="1" * 64),
+        deduplicate=True,
+        unit_pieces=None,
+        text=SubwordsPassport(kind="bytes", size=256, model_hash=ByteText.hash),
+    )
+    (out / "tokenizer").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), out / "part-00000.parquet")
+    index = {
+        "format": 1,
+        "passport_hash": passport.hash,
+        "manifest_sha256": out.name,
+        "num_rows": len(table),
+        "num_samples": int(np.sum([row["num_samples"] for row in table])),
+        "parts": [{"file": "part-00000.parquet", "first_row": 0}],
+    }
+    (out / "tokens.json").write_text(json.dumps(index))
+    passport.save(out)
+    passport.save(out / "tokenizer")
+    return out
+
+
 @pytest.fixture
 def make_shards(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes token shards of rows, with a tokenizer directory inside."""
+    """Return `write_shards` into a folder of the test's."""
 
     def make(table: list[dict[str, Any]], *, folder: str = "tokens") -> Path:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from unitone.tokenizers.parts import SCHEMA
-        from unitone.tokenizers.passport import (
-            EncoderPassport,
-            FramesPassport,
-            KMeansPassport,
-            Passport,
-            SubwordsPassport,
-        )
-
-        passport = Passport(
-            encoder=EncoderPassport(
-                name="mfcc",
-                weight_hash="0" * 64,
-                layer=0,
-                dim=39,
-                normalize_waveform=False,
-                precision="fp32",
-            ),
-            frames=FramesPassport(frame_policy="exact", window=60.0, context=5.0, frame_rate=100.0),
-            kmeans=KMeansPassport(k=UNITS, centroid_hash="1" * 64),
-            deduplicate=True,
-            unit_pieces=None,
-            text=SubwordsPassport(kind="bytes", size=256, model_hash=ByteText.hash),
-        )
-        out = tmp_path / folder
-        (out / "tokenizer").mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), out / "part-00000.parquet")
-        index = {
-            "format": 1,
-            "passport_hash": passport.hash,
-            "manifest_sha256": folder,
-            "num_rows": len(table),
-            "num_samples": int(np.sum([row["num_samples"] for row in table])),
-            "parts": [{"file": "part-00000.parquet", "first_row": 0}],
-        }
-        (out / "tokens.json").write_text(json.dumps(index))
-        passport.save(out)
-        passport.save(out / "tokenizer")
-        return out
+        return write_shards(tmp_path / folder, table)
 
     return make
 

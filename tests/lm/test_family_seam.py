@@ -139,7 +139,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_folder_is_a_family(
     toy: None, make_shards: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert families.names() == {"decoder": "lm-", "toy": "toy-"}
+    assert families.names() == {"decoder": "lm-", "t2v2": "t2v2-", "toy": "toy-"}
     table = [row | {"text": "aaab"} for row in rows(16)]
     shards, out, hyp = make_shards(table), tmp_path / "run", tmp_path / "hyp.jsonl"
     train = ["--config", "toy-unigram", "--tokens", str(shards), "--out", str(out), "--steps", "30"]
@@ -186,7 +186,7 @@ def test_the_family_lines_are_few() -> None:
 
 
 def test_a_size_of_no_family_is_refused(toy: None) -> None:
-    with pytest.raises(ConfigError, match=r"--config t2v-x: no model size.*lm-…, toy-…"):
+    with pytest.raises(ConfigError, match=r"--config t2v-x: no model size.*lm-…, t2v2-…, toy-…"):
         families.of_size("t2v-x")
 
 

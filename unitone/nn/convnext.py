@@ -12,6 +12,22 @@ from torch import Tensor, full, nn
 from torch.nn import functional
 
 
+class DepthwiseConv(nn.Conv2d):
+    """Every channel by itself over ``kernel`` frames, the edges padded with zeros.
+
+    A 2-D convolution of height 1: its channels-last form is our (B, T, D) as it lies in memory, and
+    on CPUs it runs 6 times as fast as the same thing as a 1-D convolution.
+    """
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        """Make one for ``dim`` channels; ``kernel`` is odd."""
+        super().__init__(dim, dim, (1, kernel), padding=(0, kernel // 2), groups=dim)
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """Return the sums; frames that aren't valid are to be zero in ``x``."""
+        return super().forward(x.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
+
+
 class ConvNextBlock(nn.Module):
     """Depthwise convolution, layer norm, two projections with GELU between them, residual."""
 
@@ -36,9 +52,7 @@ class ConvNextBlock(nn.Module):
             gelu: how the error function is approximated.
         """
         super().__init__()
-        # A 2-D convolution of height 1: its channels-last form is our (B, T, D) as it lies in
-        # memory, and on CPUs it runs 6 times as fast as the same thing as a 1-D convolution.
-        self.mix = nn.Conv2d(dim, dim, (1, kernel), padding=(0, kernel // 2), groups=dim)
+        self.mix = DepthwiseConv(dim, kernel)
         self.norm = nn.LayerNorm(dim)
         self.up = nn.Linear(dim, dim * expansion)
         self.down = nn.Linear(dim * expansion, dim)
@@ -51,8 +65,7 @@ class ConvNextBlock(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         """Return ``x`` with what its neighborhood adds; frames that aren't valid mean nothing."""
         x = x * valid[:, :, None]
-        mixed = self.mix(x.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
-        inner = functional.gelu(self.up(self.norm(mixed)), approximate=self.gelu)
+        inner = functional.gelu(self.up(self.norm(self.mix(x))), approximate=self.gelu)
         branch = self.down(inner) if self.scale is None else self.scale * self.down(inner)
         result: Tensor = x + self.dropout(branch)
         return result

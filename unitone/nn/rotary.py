@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from unitone.errors import ConfigError
@@ -63,3 +63,31 @@ def frequencies(
     turns = plain * (scaling.original_context / (2 * math.pi))
     kept = ((turns - low) / (high - low)).clamp(0, 1)
     return plain * (kept + (1 - kept) / scaling.factor)
+
+
+def angles(
+    positions: Int[Tensor, "B L"],
+    width: int,
+    *,
+    theta: float,
+    scaling: RopeScaling | None = None,
+    dtype: torch.dtype,
+) -> tuple[Float[Tensor, "B L 1 K"], Float[Tensor, "B L 1 K"]]:
+    """Return cosine and signed sine of each position's angles, as `rotate` takes them.
+
+    Arguments as `frequencies`; K is ``width``.
+    """
+    turns = frequencies(width, theta=theta, scaling=scaling, device=positions.device)
+    turned = positions[..., None].float() * turns
+    cos, sin = turned.cos(), turned.sin()
+    cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+    return cos[:, :, None].to(dtype), sin[:, :, None].to(dtype)
+
+
+def rotate(
+    x: Float[Tensor, "B L H K"], cos: Float[Tensor, "#B L 1 K"], sin: Float[Tensor, "#B L 1 K"]
+) -> Float[Tensor, "B L H K"]:
+    """Turn the pairs (x_i, x_{i+K/2}) by their position's angles; ``sin`` carries the signs."""
+    half = x.shape[-1] // 2
+    swapped = torch.cat((x[..., half:], x[..., :half]), dim=-1)
+    return x * cos + swapped * sin

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unitone.errors import ConfigError
-from unitone.nn.rotary import RopeScaling, frequencies
+from unitone.nn.rotary import RopeScaling, angles, rotate
 
 SHORT = 512
 """Training on a CPU, rows up to this length go through two plain matrix products: the backward
@@ -153,21 +153,12 @@ class Cache:
         self._store[:, :, :, :count] = filled
 
 
-def rotate(
-    x: Float[Tensor, "B L H K"], cos: Float[Tensor, "B L 1 K"], sin: Float[Tensor, "B L 1 K"]
-) -> Float[Tensor, "B L H K"]:
-    """Turn the pairs (x_i, x_{i+K/2}) by their position's angles; ``sin`` carries the signs."""
-    half = x.shape[-1] // 2
-    swapped = torch.cat((x[..., half:], x[..., :half]), dim=-1)
-    return x * cos + swapped * sin
-
-
 def attend(
     query: Float[Tensor, "B H L K"],
     key: Float[Tensor, "B G S K"],
     value: Float[Tensor, "B G S K"],
     *,
-    mask: Bool[Tensor, "B 1 L S"] | None,
+    mask: Bool[Tensor, "B 1 #L S"] | None,
     causal: bool,
 ) -> Float[Tensor, "B H L K"]:
     """Scaled dot-product attention.
@@ -338,16 +329,14 @@ class Transformer(nn.Module):
         self, positions: Int[Tensor, "B L"], dtype: torch.dtype
     ) -> tuple[Float[Tensor, "B L 1 K"], Float[Tensor, "B L 1 K"]]:
         """Return cosine and signed sine of each position's angles, as `rotate` takes them."""
-        turns = frequencies(
-            self.config.head_dim,
-            theta=self.config.rope_theta,
-            scaling=self.config.rope_scaling,
-            device=positions.device,
+        config = self.config
+        return angles(
+            positions,
+            config.head_dim,
+            theta=config.rope_theta,
+            scaling=config.rope_scaling,
+            dtype=dtype,
         )
-        angles = positions[..., None].float() * turns
-        cos, sin = angles.cos(), angles.sin()
-        cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
-        return cos[:, :, None].to(dtype), sin[:, :, None].to(dtype)
 
 
 def packed_mask(segments: Int[Tensor, "B L"]) -> Bool[Tensor, "B 1 L L"]:

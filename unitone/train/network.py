@@ -1,8 +1,10 @@
 """A trainable module, and what trains its parameters.
 
 Any `torch.nn.Module` whose ``forward(batch)`` returns a `Loss` is trainable. It may have more:
-``blocks`` (`InBlocks`), which are compiled, sharded and given to Muon one by one, and
-``optimization`` (`OwnOptimization`), where a network of several is not optimized as the others.
+``blocks`` (`InBlocks`), which are compiled, sharded and given to Muon one by one;
+``optimization`` (`OwnOptimization`), where a network of several is not optimized as the others; and
+``calls_vary = True``, where it depends on the batch how often the blocks run: FSDP2 then shards the
+module as a whole, because every call of a block waits for the other processes.
 """
 
 import contextlib
@@ -195,7 +197,8 @@ def assemble(
         if config.compile:  # block by block: all of one kind share one compilation
             for block in blocks or [module]:
                 block.compile(dynamic=True)
-        call = distributed.wrap(module, blocks=blocks, parallel=config.parallel, world=world)
+        apart = () if getattr(module, "calls_vary", False) else blocks
+        call = distributed.wrap(module, blocks=apart, parallel=config.parallel, world=world)
         optimizers = optim.build(
             module,
             blocks=blocks,

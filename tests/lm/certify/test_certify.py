@@ -19,17 +19,21 @@ from unitone.train.certify.setup import Finding
 ROOT = Path(__file__).resolve().parents[3]
 QUICK = ["--device", "cpu", "--threads", "1"]
 SMALLEST = [next(iter(families.module(name, "options").SIZES)) for name in families.names()]
+AT_ONCE = {"packing", "targets", "tasks", "causality"}
+"""What there is nothing of where all of an output is predicted at once, in rows of one example."""
 
 
 @pytest.mark.parametrize("size", SMALLEST)
 @pytest.mark.usefixtures("one_thread")
 def test_the_smallest_size_is_certified(size: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status = main(["--config", size, "--packing", "--dropout", "0.1", *QUICK])
+    at_once = size.startswith("t2v2")
+    packing = [] if at_once else ["--packing"]
+    status = main(["--config", size, *packing, "--dropout", "0.1", *QUICK])
     lines = capsys.readouterr().out.splitlines()
     assert status == 0, "\n".join(lines)
     held = [line.split()[1] for line in lines if line.startswith("holds")]
-    assert held == [*CHECKS]
-    assert lines[-1] == f"{len(CHECKS)} of {len(CHECKS)} hold"
+    assert held == [name for name in CHECKS if name not in (AT_ONCE if at_once else ())]
+    assert lines[-1].startswith(f"{len(held)} of {len(CHECKS)} hold")
 
 
 @pytest.mark.parametrize(

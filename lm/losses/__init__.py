@@ -1,0 +1,1 @@
+"""Losses and alignments that model families share."""
