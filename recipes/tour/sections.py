@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unitone import files
 from unitone.errors import ConfigError, UnitoneError
-from unitone.recipes.tour import attention, families, learning, scores, speech, text
+from unitone.recipes.tour import all_at_once, attention, families, learning, scores, speech, text
 from unitone.recipes.tour.files import NAR, TourFiles
 from unitone.recipes.tour.report import NAME
 from unitone.report import page
@@ -35,6 +35,7 @@ def render(tour: TourFiles) -> str:
         _part("Speech continuation", lambda: speech.continuation(tour)),
         _part("What it recognizes", lambda: text.recognition(tour)),
         _part("Where it looks", lambda: attention.section(tour)),
+        _part("How T2V2 does it", lambda: all_at_once.section(tour)),
         _part("What it translates", lambda: text.translations(tour)),
         _part("What it confuses", lambda: scores.confusions(tour)),
         _part("How it learnt", lambda: learning.curves(tour)),

@@ -23,6 +23,9 @@ from unitone.lm import decode, family
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.decoder.template import TASKS
+from unitone.lm.t2v2 import table as t2v2
+from unitone.lm.t2v2.model import T2V2, T2V2Config
+from unitone.nn.conformer import ConformerConfig
 from unitone.nn.transformer import TransformerConfig
 from unitone.recipes.tour import families, learning, report, scores, sections
 from unitone.recipes.tour import speech as tour_speech
@@ -163,6 +166,31 @@ def _models(folder: Path) -> None:
         tokenizer=folder / "tokenizer",
         decoder=decoder,
     )
+    (folder / NAR).mkdir()
+    _nar(folder, vocabulary)
+
+
+def _nar(folder: Path, vocabulary: Vocabulary) -> None:
+    shape = ConformerConfig(dim=16, layers=1, heads=2, ffn=24)
+    size = {name: vocabulary.block(name).size for name in ("text", "language", "speaker", "gender")}
+    settings = T2V2Config(
+        conformer=shape,
+        vocab_size=len(vocabulary),
+        text=size["text"],
+        units=UNITS,
+        languages=size["language"],
+        speakers=size["speaker"],
+        genders=size["gender"],
+    )
+    family.save(
+        folder / NAR / "best",
+        family="t2v2",
+        model=T2V2(settings, generator=torch.Generator().manual_seed(3)),
+        vocabulary=vocabulary,
+        table=t2v2.TASKS,
+        tokenizer=folder / "tokenizer",
+        decoder=folder / "decoder" / "best",
+    )
 
 
 def _curves(folder: Path) -> None:
@@ -252,7 +280,7 @@ def test_players_and_figures_have_names_of_their_own(text: str) -> None:
     assert len(players) == 4 * 3 + 2 * 3 + 2 * 2  # by language and sex; two continued; two families
     assert len(set(players)) == len(players)
     drawn = [own["aria-label"] for tag, own in found if tag == "svg"]
-    assert len(set(drawn)) == len(drawn) == 10
+    assert len(set(drawn)) == len(drawn) == 13
 
 
 def test_the_same_folder_gives_the_same_bytes(made: Path, text: str) -> None:
@@ -356,7 +384,7 @@ def test_what_is_not_there_is_said(tour: Path, gone: dict[str, str]) -> None:
 def test_an_empty_folder_has_a_page_without_numbers(tmp_path: Path) -> None:
     shown = report.write(tmp_path).read_text(encoding="utf-8")
     assert "0 of 6 targets met, 6 not measured" in shown
-    assert shown.count("Not shown") == 12
+    assert shown.count("Not shown") == 13
     assert "<strong>" not in shown
 
 
