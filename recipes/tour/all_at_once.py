@@ -188,9 +188,7 @@ def _corrections(tour: TourFiles, loaded: LoadedModel) -> str:
     )
 
 
-def _split(
-    classes: Int[torch.Tensor, "B T"], lengths: Int[torch.Tensor, "B"]
-) -> list[np.ndarray]:
+def _split(classes: Int[torch.Tensor, "B T"], lengths: Int[torch.Tensor, "B"]) -> list[np.ndarray]:
     return [row[:length].numpy() for row, length in zip(classes, lengths.tolist(), strict=True)]
 
 
