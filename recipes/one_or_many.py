@@ -25,31 +25,12 @@ from unitone.lm.decoder.options import DecodingConfig
 from unitone.lm.decoder.template import TASKS
 from unitone.recipes.steps import Step
 from unitone.recipes.tour import stages
-from unitone.recipes.tour.stages import CLASSES, TRANSLATIONS, Training
+from unitone.recipes.tour.stages import SCORED, Training
 
 logger = logging.getLogger(__name__)
 
 SPOKEN = 120
 """Test sentences that are synthesized."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """Where a task's score is to be found."""
-
-    file: str
-    """Of the folder that the command writes."""
-    key: str
-    name: str
-    factor: float = 100.0
-
-
-SCORED: dict[str, Scored] = {
-    "asr": Scored(file="wer.json", key="wer", name="WER %"),
-    "tts": Scored(file="judge.json", key="cer", name="CER % of the ASR judge"),
-    **dict.fromkeys(TRANSLATIONS, Scored(file="bleu.json", key="bleu", name="BLEU", factor=1.0)),
-    **dict.fromkeys(CLASSES, Scored(file="classify.json", key="accuracy", name="accuracy %")),
-}
 
 
 @dataclass(frozen=True, kw_only=True)

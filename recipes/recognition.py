@@ -13,10 +13,11 @@ from unitone.errors import ConfigError
 from unitone.eval import wer
 from unitone.eval.scoring import ScoringConfig
 from unitone.eval.statistics import Resampling
-from unitone.lm import decode
+from unitone.lm import decode, families
 from unitone.lm import train as lm_train
 from unitone.lm.decoder.options import BatchConfig, DecoderConfig, DecodingConfig, Options
 from unitone.lm.options import TRAINING, LmConfig, MixtureConfig, SourceConfig
+from unitone.lm.t2v2 import options as t2v2
 from unitone.recipes.steps import Step, compiles
 from unitone.tokenizers import build, encode
 from unitone.tokenizers.encoders._hub import packaged
@@ -33,14 +34,17 @@ class Suited:
     layer: int | None
     k: int
     speeds: tuple[float, ...]
-    steps: int
+    steps: dict[str, int]
+    """By model family."""
 
 
+SOME, MANY = {"decoder": 900, "t2v2": 400}, {"decoder": 2000, "t2v2": 800}
 SUITED = {
-    "mfcc": Suited(layer=None, k=200, speeds=(0.82, 0.88, 0.94, 1.06, 1.12, 1.18), steps=2000),
-    WHISPER: Suited(layer=4, k=500, speeds=(0.9, 1.1), steps=900),
+    "mfcc": Suited(layer=None, k=200, speeds=(0.82, 0.88, 0.94, 1.06, 1.12, 1.18), steps=MANY),
+    WHISPER: Suited(layer=4, k=500, speeds=(0.9, 1.1), steps=SOME),
 }
-OTHERS = Suited(layer=None, k=500, speeds=(0.9, 1.1), steps=900)
+OTHERS = Suited(layer=None, k=500, speeds=(0.9, 1.1), steps=SOME)
+LR = {"decoder": 2e-3, "t2v2": 3e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +78,15 @@ class RecognitionConfig:
     label_smoothing: float = 0.1
     """Share of a target's probability that is spread over the vocabulary."""
     config: str = "lm-micro"
-    """Size of the model."""
+    """Size of the model, of the decoder-only or the T2V2 family; ``init``, ``ctc``, ``unit_mask``,
+    ``label_smoothing`` and ``beam`` are of the former."""
     init: Path | None = None
     """Start from this model of ours and keep its size and its tokenizer; the options of size and
     units have no effect then."""
     steps: int | None = None
-    """Optimizer steps; default 900, with MFCC 2000."""
-    lr: float = 2e-3
-    """Peak learning rate."""
+    """Optimizer steps; default 900, with MFCC 2000; of T2V2 400 and 800."""
+    lr: float | None = None
+    """Peak learning rate; default 0.002, of T2V2 0.003."""
     max_tokens: int = 4096
     """Positions of a batch."""
     beam: int = 1
@@ -94,6 +99,13 @@ class RecognitionConfig:
     def __post_init__(self) -> None:
         if (self.root is None) == (self.manifest is None):
             raise ConfigError("give the corpus: either --root or --manifest")
+        if self.init is not None and self.family != families.DEFAULT:
+            raise ConfigError("--init starts decoder-only models; leave it or --config out")
+
+    @property
+    def family(self) -> str:
+        """Of the model."""
+        return families.of_size(self.config)
 
     @property
     def suited(self) -> Suited:
@@ -121,7 +133,9 @@ def steps(config: RecognitionConfig, *, manifest: Path) -> Iterator[Step[Any]]:
         model=out / "lm" / "best",
         task="asr",
         source=SourceConfig(tokens=tokens, split="test"),
-        decoding=DecodingConfig(beam=config.beam),
+        decoding=(
+            t2v2.DecodingConfig() if config.family == "t2v2" else DecodingConfig(beam=config.beam)
+        ),
         out=out / "hyp" / "asr.jsonl",
     )
     yield Step(hypotheses, decode.decode)
@@ -147,14 +161,37 @@ def _tokenizer(config: RecognitionConfig, *, manifest: Path, out: Path) -> build
     )
 
 
-def _model(config: RecognitionConfig, *, tokens: Path, out: Path) -> DecoderConfig:
-    steps = config.suited.steps if config.steps is None else config.steps
+def _model(config: RecognitionConfig, *, tokens: Path, out: Path) -> LmConfig[Any]:
+    steps = config.steps or config.suited.steps[config.family]
+    train = replace(
+        TRAINING,
+        steps=steps,
+        lr=config.lr or LR[config.family],
+        precision="auto",
+        best="asr/wer",
+        validate_every=max(1, steps // 15),
+        warmup_steps=50,
+        decay_share=0.5,
+        threads=config.threads,
+        compile=compiles(config.compile),
+    )
+    shared: dict[str, Any] = {
+        "tokens": tokens,
+        "out": out,
+        "tasks": ("asr",),
+        "valid_utterances": 91,
+        "mixture": MixtureConfig(max_tokens=config.max_tokens),
+        "train": train,
+    }
+    if config.family == "t2v2":
+        options = t2v2.Options(
+            dropout=config.dropout,
+            conditions=False,
+            pieces=t2v2.Pieces(speech=False, synthesis=False),
+        )
+        return LmConfig[t2v2.Options](config=config.config, options=options, **shared)
     return DecoderConfig(
-        tokens=tokens,
-        out=out,
         config=LmConfig.config if config.init else config.config,  # --init has a size of its own
-        tasks=("asr",),
-        valid_utterances=91,
         options=Options(
             init=config.init,
             dropout=config.dropout,
@@ -162,19 +199,7 @@ def _model(config: RecognitionConfig, *, tokens: Path, out: Path) -> DecoderConf
             ctc=config.ctc,
             batch=BatchConfig(unit_mask=config.unit_mask),
         ),
-        mixture=MixtureConfig(max_tokens=config.max_tokens),
-        train=replace(
-            TRAINING,
-            steps=steps,
-            lr=config.lr,
-            precision="auto",
-            best="asr/wer",
-            validate_every=max(1, steps // 15),
-            warmup_steps=50,
-            decay_share=0.5,
-            threads=config.threads,
-            compile=compiles(config.compile),
-        ),
+        **shared,
     )
 
 

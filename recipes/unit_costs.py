@@ -4,7 +4,8 @@
 
 k-means sees no labels, so it may be measured on what it has learnt from. Where the manifest has no
 phones, the text spread evenly over the utterance stands in for them: compare with the column "by
-chance", where texts are shuffled between utterances. Writes ``costs.jsonl`` and
+chance", where texts are shuffled between utterances. What a recognizer makes of the units is the
+better measure, and takes a minute or two each: ``--wer-steps``. Writes ``costs.jsonl`` and
 ``costs.md``. Measured results: ``docs/results.md``.
 """
 
@@ -24,6 +25,8 @@ from unitone.config import command_line
 from unitone.corpus.reading import ReadingConfig
 from unitone.corpus.utterance import Skipped, Utterance
 from unitone.errors import CorpusError
+from unitone.recipes import recognition
+from unitone.recipes.recognition import RecognitionConfig
 from unitone.tokenizers.extract import Extractor, extract
 from unitone.tokenizers.kmeans import kmeans
 from unitone.tokenizers.kmeans.segments import units_of
@@ -33,8 +36,8 @@ from unitone.tokenizers.quality.quality import QualityReport, UtteranceUnits, me
 logger = logging.getLogger(__name__)
 
 HEAD = (
-    "| encoder | layer | k | penalty | tokens/s | bits/s | purity | PNMI | by chance |\n"
-    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    "| encoder | layer | k | penalty | tokens/s | bits/s | purity | PNMI | by chance | WER % |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
 )
 
 
@@ -53,6 +56,9 @@ class UnitCostsConfig:
     """Split that the centroids are learnt from."""
     test: str = "train"
     """Split that is measured; of a small one, k units know much by chance."""
+    wer_steps: int = 0
+    """Steps of a small T2V2 that learns recognition from each kind of units; 0 learns none. It
+    hears the recordings as they are, learns from split train, and is tested on split test."""
     seed: int = 0
     threads: int = 2
     """CPU threads."""
@@ -91,8 +97,32 @@ def _encoder(config: UnitCostsConfig, encoder: str) -> Iterator[dict[str, Any]]:
         for penalty in config.penalties:
             report = _report(test, found, penalty, frame_rate=extractor.frame_rate)
             row = {"encoder": ssl, "layer": layer, "penalty": penalty, **_figures(report)}
+            row |= _wer(config, ssl, layer=layer, k=k, penalty=penalty) if config.wer_steps else {}
             logger.info("%s", _line(row))
             yield row
+
+
+def _wer(
+    config: UnitCostsConfig, ssl: str, *, layer: str, k: int, penalty: float
+) -> dict[str, Any]:
+    """Learn recognition from the units; return the word error rate and its interval."""
+    wanted = RecognitionConfig(
+        manifest=config.manifest,
+        out=config.out / "wer" / f"{ssl}-{layer}-{k}-{penalty:g}",
+        ssl=ssl,
+        layer=int(layer) if layer else None,
+        k=k,
+        duration_penalty=penalty,
+        speeds=(),
+        config="t2v2-tiny",
+        steps=config.wer_steps,
+        threads=config.threads,
+        compile=False,
+    )
+    for step in recognition.steps(wanted, manifest=config.manifest):
+        step.execute()
+    found = files.read_json(wanted.out / "scores" / "wer.json")
+    return {name: found[name] for name in ("wer", "wer_interval")}
 
 
 def _report(
@@ -138,8 +168,15 @@ def _line(row: Mapping[str, Any]) -> str:
     return (
         f"| {row['encoder']} | {row['layer']} | {row['k']} | {row['penalty']:g} "
         f"| {row['tokens_per_second']:.1f} | {row['bits_per_second']:.0f} | {row['purity']:.3f} "
-        f"| {row['pnmi']:.3f} | {row['pnmi_by_chance']:.3f} |"
+        f"| {row['pnmi']:.3f} | {row['pnmi_by_chance']:.3f} | {_rate(row)} |"
     )
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    if "wer" not in row:
+        return ""
+    low, high = (100 * row["wer_interval"][side] for side in ("low", "high"))
+    return f"{100 * row['wer']:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _spoken(config: UnitCostsConfig, extractor: Extractor, split: str) -> list[Spoken]:

@@ -118,6 +118,7 @@ def fill(
     *,
     how: Synthesis,
     generators: Sequence[np.random.Generator],
+    seen: list[Bool[Tensor, "B U"]] | None = None,
 ) -> Int[Tensor, "B U"]:
     """Fill the masked units in; what is beyond a row's means nothing, the others stay.
 
@@ -132,6 +133,7 @@ def fill(
         voice: language and speaker.
         how: passes and guidance.
         generators: one a row, which no other row uses.
+        seen: if given, what is still masked after each pass but the last is added to it.
     """
     up = model.config.upsample
     valid = frames(count * up, text.shape[1])
@@ -157,6 +159,8 @@ def fill(
         keep = (asked * ratio).long().clamp(min=1)
         rank = confidence.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         hidden = (rank < keep[:, None]) & hidden
+        if seen is not None:
+            seen.append(hidden)
         units = units.masked_fill(hidden, model.mask_unit)
     return units
 

@@ -9,7 +9,7 @@ from unitone.lm.options import LmConfig
 SIZES: dict[str, tuple[int, int, int, int]] = {
     # name         dim  layers heads  ffn
     "t2v2-tiny": (128, 2, 4, 512),  # 1M
-    "t2v2-micro": (160, 5, 4, 640),  # 4M
+    "t2v2-micro": (144, 4, 4, 576),  # 3M
     "t2v2-small": (384, 6, 8, 1536),  # 25M: the paper
     "t2v2-base": (640, 10, 10, 2560),  # 110M
     "t2v2-large": (1024, 12, 16, 4096),  # 330M

@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from unitone.errors import CorpusError
+from unitone.lm.data.fields import Fields
 from unitone.lm.decoder.layout import PromptFormatter
 from unitone.lm.decoder.model import LanguageModel
 from unitone.lm.decoder.predictor import open_formatter
@@ -49,7 +50,7 @@ def section(tour: TourFiles) -> str:
         raise CorpusError("attention is drawn of models in the Llama layout; this is another")
     (task,) = select(loaded.table, ["asr"])
     formatter = open_formatter(loaded)
-    rows = tour.tokens(_wanted(tour))
+    rows = tour.tokens(well_recognized(tour))
     found = [
         _attention(tour, row, loaded.model, formatter=formatter, task=task) for row in rows.values()
     ]
@@ -59,7 +60,13 @@ def section(tour: TourFiles) -> str:
     own = attention_maps.monotone_share(one.weights[layer, head])
     chance = float(np.mean([1 / len(one.tokens) for one in found]))
     weights = one.weights[layer, head]
-    svg = _figure(one, weights, phones=tour.manifest.get(one.row["id"], {}).get("phones", ()))
+    svg = over_time(
+        f"Attention over time, {one.row['id']}",
+        weights,
+        tokens=one.tokens,
+        edges=one.edges,
+        phones=tour.manifest.get(one.row["id"], {}).get("phones", ()),
+    )
     caption = (
         f"{one.row['id']}: where layer {layer + 1}, head {head + 1} looks while the model writes "
         "each token of the text (rows, from top to bottom), over the time of the recording (a "
@@ -73,7 +80,7 @@ def section(tour: TourFiles) -> str:
     return page.figure(svg, caption, wide=True) + _all_heads(shares)
 
 
-def _wanted(tour: TourFiles) -> list[str]:
+def well_recognized(tour: TourFiles) -> list[str]:
     """Return the utterances that were recognized best and are short enough to draw."""
     scored = tour.lines("scores", "asr", "utterances.jsonl")
     errors = {
@@ -105,19 +112,24 @@ def _attention(
     where = (example.tokens >= unit.start) & (example.tokens < unit.end)
     # the last target ends the text
     weights = attention_maps.weights(model, example, of=where)[:, :, :-1]
-    ids = record["text"].tolist()
-    read = [fields.text_of(ids[:count]) for count in range(len(ids) + 1)]
     return UtteranceAttention(
         row=row,
         weights=weights,
-        tokens=tuple(
-            whole.removeprefix(before).replace(" ", "␣") or "·" for before, whole in pairwise(read)
-        ),
-        edges=_edges(tour, row, fields.subwords),
+        tokens=spelled(fields, record["text"]),
+        edges=edges_of(tour, row, fields.subwords),
     )
 
 
-def _edges(tour: TourFiles, row: Row, subwords: UnitSubwords | None) -> Float[np.ndarray, "_"]:
+def spelled(fields: Fields, ids: Int[np.ndarray, "N"]) -> tuple[str, ...]:
+    """Return text tokens as they are read, with a sign for a space and for nothing."""
+    read = [fields.text_of(ids.tolist()[:count]) for count in range(len(ids) + 1)]
+    return tuple(
+        whole.removeprefix(before).replace(" ", "␣") or "·" for before, whole in pairwise(read)
+    )
+
+
+def edges_of(tour: TourFiles, row: Row, subwords: UnitSubwords | None) -> Float[np.ndarray, "_"]:
+    """Return where a row's speech tokens begin, and the last one ends, in seconds."""
     units = np.asarray(row["units"], np.int32)
     lasting = np.asarray(row["durations"] or np.ones(len(units)), np.float64)
     ends = np.concatenate([[0.0], np.cumsum(lasting)]) / tour.shards.passport.frames.frame_rate
@@ -128,23 +140,41 @@ def _edges(tour: TourFiles, row: Row, subwords: UnitSubwords | None) -> Float[np
     return found
 
 
-def _figure(
-    one: UtteranceAttention,
+def over_time(
+    title: str,
     weights: Float[np.ndarray, "N M"],
     *,
+    tokens: Sequence[str],
+    edges: Float[np.ndarray, "_"],
     phones: Sequence[Sequence[Any]],
+    path: Int[np.ndarray, "M"] | None = None,
 ) -> str:
+    """Draw text tokens (rows) over the time of a recording, depth by weight.
+
+    Args:
+        title: what a screen reader says.
+        weights: of each text token at each speech token.
+        tokens: as they are read.
+        edges: where the speech tokens begin, and the last one ends, in seconds.
+        phones: symbol, start and end, in seconds.
+        path: the text token of each speech token, outlined.
+    """
     depth = weights / weights.max()
 
     def draw(axes: "Axes") -> None:
         from matplotlib.patches import Rectangle
 
         for row, column in np.argwhere(depth >= _FAINT):
-            start, end = (float(edge) for edge in one.edges[column : column + 2])
+            start, end = (float(edge) for edge in edges[column : column + 2])
             color = (*figures.HEAT, 0.95 * float(depth[row, column]) ** 0.7)
             axes.add_patch(Rectangle((start, row), end - start, 0.94, facecolor=color, linewidth=0))
-        axes.set(xlim=(0, one.edges[-1]), ylim=(len(one.tokens), -0.9), xlabel="seconds", ylabel="")
-        axes.set_yticks(np.arange(len(one.tokens)) + 0.5, list(one.tokens))
+        for row in np.unique(path) if path is not None else ():
+            columns = np.flatnonzero(path == row)
+            start, end = float(edges[columns[0]]), float(edges[columns[-1] + 1])
+            outline = {"facecolor": "none", "edgecolor": figures.ACCENT, "linewidth": 1.2}
+            axes.add_patch(Rectangle((start, row), end - start, 0.94, **outline))
+        axes.set(xlim=(0, edges[-1]), ylim=(len(tokens), -0.9), xlabel="seconds", ylabel="")
+        axes.set_yticks(np.arange(len(tokens)) + 0.5, list(tokens))
         axes.tick_params(axis="y", length=0, labelcolor=figures.INK)
         axes.grid(visible=False)
         axes.spines["left"].set_visible(False)
@@ -159,9 +189,7 @@ def _figure(
                     color=figures.MUTED,
                 )
 
-    return figures.svg(
-        f"Attention over time, {one.row['id']}", draw, size=(9.2, 1.0 + 0.26 * len(one.tokens))
-    )
+    return figures.svg(title, draw, size=(9.2, 1.0 + 0.26 * len(tokens)))
 
 
 def _all_heads(shares: Float[np.ndarray, "layers heads"]) -> str:

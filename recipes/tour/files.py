@@ -14,6 +14,8 @@ from unitone.resume import Journal
 from unitone.tokenizers.shards import TokenShards
 
 Row = dict[str, Any]
+NAR = "t2v2"
+"""Folder of the non-autoregressive model, of its hypotheses and of its scores."""
 
 
 class TourFiles:
@@ -51,7 +53,10 @@ class TourFiles:
         return {row["id"]: row for row in self.lines("corpus", "manifest.jsonl")}
 
     def hypotheses(self, task: str) -> list[Row]:
-        """Return what was decoded, each with its row of the corpus under ``reference``."""
+        """Return what was decoded, each with its row of the corpus under ``reference``.
+
+        ``task`` is ``t2v2/asr`` for what the non-autoregressive model has decoded.
+        """
         found = self.lines("hyp", f"{task}.jsonl")
         unknown = [one["id"] for one in found if one["id"] not in self.manifest]
         if unknown:
@@ -83,12 +88,12 @@ class TourFiles:
         """Return the file of a hypothesis, whose name is relative to the hypotheses' file."""
         if not hypothesis.get("audio"):
             raise CorpusError(f"hyp/{task}.jsonl: {hypothesis['id']} has no sound")
-        return self.folder / "hyp" / str(hypothesis["audio"])
+        return (self.folder / "hyp" / task).parent / str(hypothesis["audio"])
 
     def _there(self, *names: str) -> Path:
         path = self.folder.joinpath(*names)
         if not path.is_file():
-            raise CorpusError(f"{'/'.join(names)} is not there")
+            raise CorpusError(f"{self._named(path)} is not there")
         return path
 
     def _named(self, path: Path) -> str:

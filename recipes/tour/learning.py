@@ -9,25 +9,35 @@ from typing import Any
 import numpy as np
 
 from unitone.errors import UnitoneError
-from unitone.recipes.tour.files import Row, TourFiles
+from unitone.recipes.tour.files import NAR, Row, TourFiles
 from unitone.report import figures, page
 
-_RUNS = {"lm": "language model", "decoder": "unit decoder", "judge": "ASR judge"}
+_RUNS = {
+    "lm": "language model",
+    NAR: "non-autoregressive model",
+    "decoder": "unit decoder",
+    "judge": "ASR judge",
+}
 
 
-def curves(tour: TourFiles) -> str:
-    """Return the loss of every task and what validation saw."""
-    records = tour.metrics("lm")
+def curves(tour: TourFiles, run: str = "lm") -> str:
+    """Return the loss of every task and what validation saw, in the folder ``run``."""
+    records = tour.metrics(run)
     training = [record for record in records if "parts" in record]
     validation = [record for record in records if "validation" in record]
-    losses = {name: _points(training, "parts", name) for name in _names(training, "parts")}
+    losses = {
+        name: _points(training, "parts", name)
+        for name in _names(training, "parts")
+        if name != "left_out"  # a share, of texts that are longer than their speech
+    }
     checked = {
         name.removesuffix("/loss"): _points(validation, "validation", name)
         for name in _names(validation, "validation")
         if name.endswith("/loss")
     }
+    whose = "" if run == "lm" else f", {_RUNS[run]}"
     together = figures.lines_and_dots(
-        "Loss by task",
+        f"Loss by task{whose}",
         losses,
         checked,
         xlabel="step",
@@ -42,16 +52,16 @@ def curves(tour: TourFiles) -> str:
         "end higher: many ways of saying a sentence are right.",
         wide=True,
     )
-    return drawn + page.grid(*_small(training, validation))
+    return drawn + page.grid(*_small(training, validation, whose))
 
 
-def _small(training: Sequence[Row], validation: Sequence[Row]) -> list[str]:
+def _small(training: Sequence[Row], validation: Sequence[Row], whose: str) -> list[str]:
     found = []
     minutes = [(record["seconds"] / 60, record["loss"]) for record in training]
     if minutes:
         x, y = zip(*minutes, strict=True)
         svg = figures.curves(
-            "Loss over time", {"loss": (x, y)}, xlabel="minutes", ylabel="nats per token"
+            f"Loss over time{whose}", {"loss": (x, y)}, xlabel="minutes", ylabel="nats per token"
         )
         found.append(page.figure(svg, "The loss of all tasks together, over the time it took."))
     decoded = {
@@ -63,7 +73,7 @@ def _small(training: Sequence[Row], validation: Sequence[Row]) -> list[str]:
     }
     if decoded:
         svg = figures.curves(
-            "Validation by decoding", decoded, xlabel="step", ylabel="%, BLEU points"
+            f"Validation by decoding{whose}", decoded, xlabel="step", ylabel="%, BLEU points"
         )
         found.append(
             page.figure(

@@ -11,7 +11,8 @@ from unitone.errors import CorpusError, UnitoneError
 from unitone.eval.scoring import number
 from unitone.lm.decoder.template import DecoderTask
 from unitone.lm.tasks import CLASSES
-from unitone.recipes.tour.files import TourFiles
+from unitone.recipes.tour.files import NAR, TourFiles
+from unitone.recipes.tour.stages import SCORED, Scored
 from unitone.report import figures, page
 from unitone.report.page import Html
 
@@ -33,8 +34,26 @@ _FIELDS = {
     "gender": "gender",
     "speaker": "speaker",
 }
-_TTS_MARGIN = 10.0
-"""Points of CER that synthesis may lie above the ground truth, the recordings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What a model is to reach."""
+
+    wer: float = 10.0
+    """Recognition, per cent, at the most."""
+    margin: float = 10.0
+    """Synthesis: points of CER above the ground truth, the recordings, at the most."""
+    st: float = 50.0
+    """BLEU of speech translation, at the least."""
+    mt: float = 70.0
+    """BLEU of text translation, at the least."""
+    accuracy: float = 98.0
+    """Language and gender, per cent, at the least."""
+
+
+TARGETS = {"": Targets(), NAR: Targets(wer=5.0, margin=8.0)}
+"""By the folder of a model's scores: the decoder-only model, the non-autoregressive one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,83 +80,58 @@ class Score:
         return self.value >= self.target if self.least else self.value <= self.target
 
 
-def scores(tour: TourFiles) -> Iterator[Score | tuple[str, str]]:
-    """Yield the score of every task that has a target, or (task, why there is none)."""
-    for task, read in _READ.items():
+def scores(tour: TourFiles, model: str = "") -> Iterator[Score | tuple[str, str]]:
+    """Yield the score of every task that has a target, or (task, why there is none).
+
+    ``model`` is the folder of its scores, a key of `TARGETS`.
+    """
+    for task in SCORED:
         try:
-            yield read(tour)
+            yield _judged(tour, model) if task == "tts" else _scored(tour, task, model)
         except UnitoneError as error:
             yield task, str(error)
 
 
-def _wer(tour: TourFiles) -> Score:
-    found = tour.json("scores", "asr", "wer.json")
-    return _score(found, "wer", task="asr", measure="WER %", target=10.0, scale=100.0)
+def _scored(tour: TourFiles, task: str, model: str) -> Score:
+    targets, least = TARGETS[model], task != "asr"
+    target = {"asr": targets.wer, "st": targets.st, "mt": targets.mt}.get(task, targets.accuracy)
+    found = tour.json("scores", model, task, SCORED[task].file)
+    return _score(found, SCORED[task], task=task, target=target, least=least)
 
 
-def _bleu(task: str, target: float) -> Any:
-    def read(tour: TourFiles) -> Score:
-        found = tour.json("scores", task, "bleu.json")
-        return _score(found, "bleu", task=task, measure="BLEU", target=target, least=True)
-
-    return read
-
-
-def _accuracy(task: str) -> Any:
-    def read(tour: TourFiles) -> Score:
-        found = tour.json("scores", task, "classify.json")
-        return _score(
-            found, "accuracy", task=task, measure="accuracy %", target=98.0, scale=100.0, least=True
-        )
-
-    return read
-
-
-def _judged(tour: TourFiles) -> Score:
+def _judged(tour: TourFiles, model: str) -> Score:
     """Return the ASR judge's CER; that of ground truth varies too: the difference decides."""
-    found = tour.json("scores", "tts", "judge.json")
+    margin = TARGETS[model].margin
+    found = tour.json("scores", model, "tts", SCORED["tts"].file)
     ground_truth = 100 * found["floor"]["cer"]
     score = _score(
         found["synthesised"],
-        "cer",
+        SCORED["tts"],
         task="tts",
-        measure="ASR judge's CER %",
-        target=ground_truth + _TTS_MARGIN,
-        scale=100.0,
+        target=ground_truth + margin,
         remark=f"{number(ground_truth)} on recordings",
     )
     around = found["difference"]["cer"]["interval"]
-    close = 100 * around["low"] <= _TTS_MARGIN <= 100 * around["high"]
+    close = 100 * around["low"] <= margin <= 100 * around["high"]
     return dataclasses.replace(score, close=close)
-
-
-_READ = {
-    "asr": _wer,
-    "tts": _judged,
-    "st": _bleu("st", 50.0),
-    "mt": _bleu("mt", 70.0),
-    "lid": _accuracy("lid"),
-    "gid": _accuracy("gid"),
-}
 
 
 def _score(
     found: Mapping[str, Any],
-    name: str,
+    scored: Scored,
     *,
     task: str,
-    measure: str,
     target: float,
-    scale: float = 1.0,
     least: bool = False,
     remark: str = "",
 ) -> Score:
+    name, scale = scored.key, scored.factor
     value, around = found[name], found[f"{name}_interval"]
     if value is None or around is None:
         raise CorpusError(f"scores/{task}: {name} is undefined")
     return Score(
         task=task,
-        measure=measure,
+        measure=scored.name,
         value=scale * value,
         low=scale * around["low"],
         high=scale * around["high"],
@@ -162,23 +156,34 @@ def headline(found: Sequence[Score | tuple[str, str]]) -> str:
             if close
             else "."
         )
-        + " The ASR judge of synthesis was trained on recordings of other voices; its "
-        f"error on real recordings of the same sentences plus {_TTS_MARGIN:g} points is the target."
+        + " The ASR judge of synthesis was trained on recordings of other voices; its error on "
+        f"real recordings of the same sentences plus {TARGETS[''].margin:g} points is the target."
     )
     return page.table(header, rows, numbers={1, 2, 4, 5}) + page.note(remark)
 
 
 def _line(one: Score) -> tuple[str, ...]:
-    measure = f"{one.measure}, {one.remark}" if one.remark else one.measure
-    verdict = ("✓ met" if one.met else "✗ not met") + (", within chance" if one.close else "")
     return (
-        _named(one.task, measure),
+        named(one),
         Html(f"<strong>{number(one.value)}</strong>"),
-        f"{'≥' if one.least else '≤'} {_target(one.target)}",
-        Html(f'<span class="verdict {"good" if one.met else "bad"}">{verdict}</span>'),
+        *verdict(one),
         f"{number(one.low)} to {number(one.high)}",
         f"{one.count:,}",
     )
+
+
+def verdict(one: Score) -> tuple[str, Html]:
+    """Return two cells: the target, and whether it is met."""
+    said = ("✓ met" if one.met else "✗ not met") + (", within chance" if one.close else "")
+    return (
+        f"{'≥' if one.least else '≤'} {_target(one.target)}",
+        Html(f'<span class="verdict {"good" if one.met else "bad"}">{said}</span>'),
+    )
+
+
+def named(one: Score) -> Html:
+    """Return a cell: the task, and what is measured."""
+    return _named(one.task, f"{one.measure}, {one.remark}" if one.remark else one.measure)
 
 
 def _target(value: float) -> str:

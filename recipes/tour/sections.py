@@ -5,8 +5,8 @@ from pathlib import Path
 
 from unitone import files
 from unitone.errors import ConfigError, UnitoneError
-from unitone.recipes.tour import attention, learning, scores, speech, text
-from unitone.recipes.tour.files import TourFiles
+from unitone.recipes.tour import all_at_once, attention, families, learning, scores, speech, text
+from unitone.recipes.tour.files import NAR, TourFiles
 from unitone.recipes.tour.report import NAME
 from unitone.report import page
 
@@ -30,13 +30,16 @@ def render(tour: TourFiles) -> str:
     measured = [one for one in found if isinstance(one, scores.Score)]
     sections = [
         page.section("Scores", scores.headline(found)),
+        _part("Two families on the same sentences", lambda: families.section(tour)),
         _part("Listen", lambda: speech.synthesis(tour)),
         _part("Speech continuation", lambda: speech.continuation(tour)),
         _part("What it recognizes", lambda: text.recognition(tour)),
         _part("Where it looks", lambda: attention.section(tour)),
+        _part("How T2V2 does it", lambda: all_at_once.section(tour)),
         _part("What it translates", lambda: text.translations(tour)),
         _part("What it confuses", lambda: scores.confusions(tour)),
         _part("How it learnt", lambda: learning.curves(tour)),
+        _part("How T2V2 learnt", lambda: learning.curves(tour, NAR)),
         _part("Size, speed and time", lambda: learning.speed(tour)),
         _part("The task table", lambda: scores.task_table(tour.model.table)),
         page.section("How it was made", learning.made_by(tour)),

@@ -117,16 +117,16 @@ def synthesis(tour: TourFiles) -> str:
         players.append(
             sound(
                 "The model, from the text",
-                Clip(path=_path(tour, "tts", one)),
+                Clip(path=path_of(tour, "tts", one)),
                 label=f"{row['id']}, synthesized by the model",
             )
         )
         remarks = [row.get("language", ""), voice]
         remarks += ["cut off at the cap on its length"] if one.get("truncated") else []
-        body = _text(row["text"]) + _sounds(players)
+        body = text_of(row["text"]) + side_by_side(players)
         if row["id"] in judged:
             body += page.note(judged[row["id"]])
-        shown.append(_utterance(row["id"], remarks, body))
+        shown.append(utterance(row["id"], remarks, body))
     return page.note(
         "The first test sentence of each language and sex, not chosen by ear. A recording's "
         "units as sound again, with its own timing, are the best that the model could do. The "
@@ -156,13 +156,13 @@ def continuation(tour: TourFiles) -> str:
             ),
             sound(
                 "Prompt and continuation",
-                Clip(path=_path(tour, "continue", one)),
+                Clip(path=path_of(tour, "continue", one)),
                 label=f"{row['id']}, continued by the model",
             ),
             sound("The whole recording", Clip(path=recording), label=f"{row['id']}, whole"),
         ]
         remarks = [row.get("language", ""), f"the first {seconds:.2f} s were given"]
-        shown.append(_utterance(row["id"], remarks, _text(row["text"]) + _sounds(players)))
+        shown.append(utterance(row["id"], remarks, text_of(row["text"]) + side_by_side(players)))
     return page.note(
         f"The model is given the first {prefix} tokens of speech and goes on by itself, drawing "
         "one token after the other. There is no right answer. The unit decoder gives it the voice "
@@ -218,22 +218,26 @@ def _judged(tour: TourFiles) -> dict[str, str]:
     }
 
 
-def _path(tour: TourFiles, task: str, hypothesis: Row) -> Path:
+def path_of(tour: TourFiles, task: str, hypothesis: Row) -> Path:
+    """Return the file of a hypothesis; a path that isn't there, where it has none."""
     try:
         return tour.sound_of(task, hypothesis)
     except CorpusError:
         return Path()  # shown as not there
 
 
-def _text(text: str) -> str:
+def text_of(text: str) -> str:
+    """Return a paragraph."""
     return f"<p>{page.escaped(text)}</p>"
 
 
-def _sounds(players: Sequence[Html]) -> str:
+def side_by_side(players: Sequence[Html]) -> str:
+    """Lay players out in a row."""
     return f'<div class="sounds">{"".join(players)}</div>'
 
 
-def _utterance(title: str, remarks: Sequence[str], body: str) -> str:
+def utterance(title: str, remarks: Sequence[str], body: str) -> str:
+    """Return an utterance under its title."""
     from unitone.eval import examples
 
     return examples.utterance(title, remarks, Html(f"<div>{body}</div>"))

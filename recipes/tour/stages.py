@@ -11,8 +11,10 @@ from unitone.lm import decode
 from unitone.lm import train as lm_train
 from unitone.lm.decode import DecodeConfig
 from unitone.lm.decoder.options import DecoderConfig, DecodingConfig, Options
-from unitone.lm.options import TRAINING, MixtureConfig, SourceConfig
+from unitone.lm.options import TRAINING, LmConfig, MixtureConfig, SourceConfig
+from unitone.lm.t2v2 import options as t2v2
 from unitone.recipes.steps import Step, compiles
+from unitone.train.config import TrainConfig
 
 TRANSLATIONS = ("st", "mt")
 CLASSES = {"lid": "language", "gid": "gender"}
@@ -20,18 +22,39 @@ CLASSES = {"lid": "language", "gid": "gender"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Where a task's score is to be found."""
+
+    file: str
+    """Of the folder that the command writes."""
+    key: str
+    name: str
+    factor: float = 100.0
+
+
+SCORED: dict[str, Scored] = {
+    "asr": Scored(file="wer.json", key="wer", name="WER %"),
+    "tts": Scored(file="judge.json", key="cer", name="CER % of the ASR judge"),
+    **dict.fromkeys(TRANSLATIONS, Scored(file="bleu.json", key="bleu", name="BLEU", factor=1.0)),
+    **dict.fromkeys(CLASSES, Scored(file="classify.json", key="accuracy", name="accuracy %")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     lm: str = "lm-micro"
     """Size of the language model; in minutes, a larger one learns less."""
+    nar: str = "t2v2-micro"
+    """Size of the non-autoregressive model."""
     threads: int = 2
     """CPU threads."""
     compile: bool = True
-    """Compile the language model, where there is a C++ compiler."""
+    """Compile the models, where there is a C++ compiler."""
 
     def step(
         self, *, tokens: Path, out: Path, seconds: float, decoder: Path, tasks: tuple[str, ...] = ()
     ) -> Step[Any]:
-        """Train for ``seconds``, on all tasks unless some are named."""
+        """Train the language model for ``seconds``, on all tasks unless some are named."""
         config = DecoderConfig(
             config=self.lm,
             tokens=tokens,
@@ -41,24 +64,41 @@ class Training:
             valid_utterances=24,
             options=Options(),
             mixture=MixtureConfig(max_tokens=4096),
-            train=replace(
-                TRAINING,
-                max_seconds=float(f"{seconds:g}"),
-                precision="auto",
-                lr=3e-3,
-                warmup_steps=50,
-                decay_share=0.6,
-                validate_every=500,
-                log_every=20,
-                threads=self.threads,
-                compile=compiles(self.compile),
-            ),
+            train=self._train(seconds),
         )
         return Step(config, lm_train.train)
 
+    def nar_step(self, *, tokens: Path, out: Path, seconds: float, decoder: Path) -> Step[Any]:
+        """Train the non-autoregressive model for ``seconds`` on all its tasks."""
+        config = LmConfig[t2v2.Options](
+            config=self.nar,
+            tokens=tokens,
+            out=out,
+            decoder=decoder,
+            valid_utterances=24,
+            options=t2v2.Options(dropout=0.0),
+            mixture=MixtureConfig(max_tokens=4096),
+            train=self._train(seconds),
+        )
+        return Step(config, lm_train.train)
 
-def decoding(task: str, *, model: Path, tokens: Path, out: Path) -> DecodeConfig[DecodingConfig]:
-    """Return how the test sentences of a task are decoded."""
+    def _train(self, seconds: float) -> TrainConfig:
+        return replace(
+            TRAINING,
+            max_seconds=float(f"{seconds:g}"),
+            precision="auto",
+            lr=3e-3,
+            warmup_steps=50,
+            decay_share=0.6,
+            validate_every=500,
+            log_every=20,
+            threads=self.threads,
+            compile=compiles(self.compile),
+        )
+
+
+def decoding(task: str, *, model: Path, tokens: Path, out: Path) -> DecodeConfig[Any]:
+    """Return how the language model decodes the test sentences of a task."""
     return decode.DecodeConfig(
         model=model,
         task=task,

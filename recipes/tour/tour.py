@@ -1,10 +1,10 @@
 """The tour: from nothing to a model that listens, speaks and translates, without a network.
 
 ``make tour`` or ``python -m recipes.tour``. A corpus in three languages is made (eSpeak NG) and
-tokenized; a unit decoder, one language model for seven tasks, and an ASR judge of other voices are
-trained, within twelve minutes of two cores; the test sentences are decoded and scored, and
-``exp/tour/report.html`` shows it all. Every step is a command a user can type; the tour prints each
-before it runs. A finished step isn't done again, and a killed one goes on.
+tokenized. A unit decoder, two models of all tasks, one decoder-only and one non-autoregressive, and
+an ASR judge of other voices are trained, within twenty minutes of two cores. The test sentences are
+decoded and scored, and ``exp/tour/report.html`` shows it all. Every step is a command a user can
+type; the tour prints each before it runs. A finished step isn't done again; a killed one goes on.
 """
 
 import logging
@@ -20,14 +20,18 @@ from unitone.codecs import train as decoder_train
 from unitone.config import command_line
 from unitone.corpus.reading import ReadingConfig
 from unitone.eval import judge_train
+from unitone.eval.bench import families
 from unitone.eval.scoring import ReadConfig
 from unitone.lm import decode
+from unitone.lm.decode import DecodeConfig
 from unitone.lm.decoder.options import DecodingConfig
+from unitone.lm.t2v2 import options as t2v2
 from unitone.recipes.espeak import corpus as espeak
 from unitone.recipes.espeak.corpus import EspeakCommand
 from unitone.recipes.steps import Step
 from unitone.recipes.tour import report, stages
-from unitone.recipes.tour.stages import CLASSES, TRANSLATIONS, Training
+from unitone.recipes.tour.files import NAR
+from unitone.recipes.tour.stages import CLASSES, SCORED, TRANSLATIONS, Training
 from unitone.tokenizers import build, encode
 from unitone.tokenizers.options import ExtractorConfig
 
@@ -52,6 +56,8 @@ class TourConfig:
     """Subwords of the text model; few sentences hold fewer."""
     lm_seconds: float = 520.0
     """Training time of the language model."""
+    nar_seconds: float = 380.0
+    """Training time of the non-autoregressive model."""
     decoder_seconds: float = 90.0
     """Training time of the unit decoder."""
     judge_seconds: float = 105.0
@@ -104,6 +110,9 @@ def _training(config: TourConfig) -> Iterator[Step[Any]]:
     yield config.training.step(
         tokens=out / "tokens", out=out / "lm", seconds=config.lm_seconds, decoder=decoder.out
     )
+    yield config.training.nar_step(
+        tokens=out / "tokens", out=out / NAR, seconds=config.nar_seconds, decoder=decoder.out
+    )
     judged = EspeakCommand(
         out=out / "judge-corpus", utterances=config.judge_utterances, voices="judge"
     )
@@ -136,7 +145,7 @@ def _decoding(config: TourConfig) -> Iterator[Step[Any]]:
         audio=hypotheses / "audio-continue",
         prefix=40,
     )
-    for one in decoded.values():
+    for one in (*decoded.values(), *_nar_decoding(config)):
         yield Step(one, decode.decode)
     resynthesis = synthesize.SynthesizeConfig(
         model=out / "decoder",
@@ -146,6 +155,23 @@ def _decoding(config: TourConfig) -> Iterator[Step[Any]]:
         out=out / "resynthesis",
     )
     yield Step(resynthesis, synthesize.synthesize)
+
+
+def _nar_decoding(config: TourConfig) -> Iterator[DecodeConfig[Any]]:
+    for task in SCORED:
+        out = _hypotheses(config, task, NAR)
+        how = stages.decoding(
+            task, model=config.out / NAR / "best", tokens=config.out / "tokens", out=out
+        )
+        how = replace(how, decoding=t2v2.DecodingConfig())
+        if task == "tts":
+            how = replace(
+                how,
+                source=replace(how.source, limit=config.spoken),
+                audio=out.parent / "audio-tts",
+                decoding=t2v2.DecodingConfig(candidates=8),
+            )
+        yield how
 
 
 def _scoring(config: TourConfig) -> Iterator[Step[Any]]:
@@ -159,14 +185,31 @@ def _scoring(config: TourConfig) -> Iterator[Step[Any]]:
             out=config.out / "scores" / task,
         )
         yield stages.scoring(task, read, judge=config.out / "judge")
+        other = replace(
+            read,
+            hyp=_hypotheses(config, task, NAR),
+            against=read.hyp,
+            out=config.out / "scores" / NAR / task,
+        )
+        yield stages.scoring(task, other, judge=config.out / "judge")
+    yield Step(
+        families.FamiliesConfig(
+            models=(config.out / "lm" / "best", config.out / NAR / "best"),
+            tokens=config.out / "tokens",
+            out=config.out / "scores" / "seconds.json",
+            threads=config.training.threads,
+            repeats=1,
+        ),
+        families.bench,
+    )
 
 
 def _manifest(config: TourConfig) -> Path:
     return config.out / "corpus" / "manifest.jsonl"
 
 
-def _hypotheses(config: TourConfig, task: str) -> Path:
-    return config.out / "hyp" / f"{task}.jsonl"
+def _hypotheses(config: TourConfig, task: str, lane: str = "") -> Path:
+    return config.out / "hyp" / lane / f"{task}.jsonl"
 
 
 def tour(config: TourConfig) -> None:

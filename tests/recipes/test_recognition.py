@@ -1,10 +1,13 @@
 """Recognition on one corpus: from its release to a score, and on to another corpus."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from unitone.errors import ConfigError
+from unitone.lm.t2v2 import options as t2v2
 from unitone.recipes import an4, fsdd, recognition
 
 SMALL = [
@@ -32,6 +35,16 @@ def test_units_are_of_the_encoder_that_is_installed(
     extractor = tokenizer.config.extractor
     found = (extractor.ssl, extractor.layer, tokenizer.config.k)
     assert found == (("whisper-tiny.en", 4, 500) if installed else ("mfcc", None, 200))
+
+
+def test_the_size_says_the_family(tmp_path: Path) -> None:
+    config = recognition.RecognitionConfig(root=tmp_path, out=tmp_path, config="t2v2-micro")
+    *_, trained, decoded, _ = recognition.steps(config, manifest=tmp_path / "manifest.jsonl")
+    assert trained.config.options.pieces == t2v2.Pieces(speech=False, synthesis=False)
+    assert trained.config.train.steps == config.suited.steps["t2v2"]
+    assert decoded.config.decoding == t2v2.DecodingConfig()
+    with pytest.raises(ConfigError, match="--init"):
+        replace(config, init=tmp_path)
 
 
 @pytest.mark.slow

@@ -23,10 +23,13 @@ from unitone.lm import decode, family
 from unitone.lm.data.vocabulary import Vocabulary
 from unitone.lm.decoder.model import LanguageModel, ModelConfig
 from unitone.lm.decoder.template import TASKS
+from unitone.lm.t2v2 import table as t2v2
+from unitone.lm.t2v2.model import T2V2, T2V2Config
+from unitone.nn.conformer import ConformerConfig
 from unitone.nn.transformer import TransformerConfig
-from unitone.recipes.tour import learning, report, scores, sections
+from unitone.recipes.tour import families, learning, report, scores, sections
 from unitone.recipes.tour import speech as tour_speech
-from unitone.recipes.tour.files import TourFiles
+from unitone.recipes.tour.files import NAR, TourFiles
 from unitone.tokenizers import build, encode
 from unitone.tokenizers.passport import Passport
 
@@ -67,6 +70,12 @@ def made(tmp_path_factory: pytest.TempPathFactory, speech: Speech) -> Path:
     for task, score in _SCORED.items():
         options = ["--ref", manifest, "--split", "test", "--hyp", f"{folder}/hyp/{task}.jsonl"]
         assert score([*options, "--out", str(folder / "scores" / task)]) == 0
+        against = [*options, "--against", f"{folder}/hyp/{task}.jsonl"]
+        assert score([*against, "--out", str(folder / "scores" / NAR / task)]) == 0
+    shutil.copytree(folder / "hyp", folder / "hyp" / NAR)  # as good as decoded by another model
+    spent = {"mean": 0.5, "interval": [0.4, 0.6], "utterances": 4}
+    seconds = {"seconds": {name: {"asr": spent, "tts": spent} for name in ("lm/best", "t2v2/best")}}
+    (folder / "scores" / "seconds.json").write_text(json.dumps(seconds))
     return folder
 
 
@@ -157,6 +166,31 @@ def _models(folder: Path) -> None:
         tokenizer=folder / "tokenizer",
         decoder=decoder,
     )
+    (folder / NAR).mkdir()
+    _nar(folder, vocabulary)
+
+
+def _nar(folder: Path, vocabulary: Vocabulary) -> None:
+    shape = ConformerConfig(dim=16, layers=1, heads=2, ffn=24)
+    size = {name: vocabulary.block(name).size for name in ("text", "language", "speaker", "gender")}
+    settings = T2V2Config(
+        conformer=shape,
+        vocab_size=len(vocabulary),
+        text=size["text"],
+        units=UNITS,
+        languages=size["language"],
+        speakers=size["speaker"],
+        genders=size["gender"],
+    )
+    family.save(
+        folder / NAR / "best",
+        family="t2v2",
+        model=T2V2(settings, generator=torch.Generator().manual_seed(3)),
+        vocabulary=vocabulary,
+        table=t2v2.TASKS,
+        tokenizer=folder / "tokenizer",
+        decoder=folder / "decoder" / "best",
+    )
 
 
 def _curves(folder: Path) -> None:
@@ -183,7 +217,7 @@ def _curves(folder: Path) -> None:
         "threads": 2,
         "processes": 1,
     }
-    for run in ("lm", "decoder", "judge"):
+    for run in ("lm", NAR, "decoder", "judge"):
         (folder / run).mkdir(exist_ok=True)
         lines = "".join(json.dumps(record) + "\n" for record in records)
         (folder / run / "metrics.jsonl").write_text(lines)
@@ -243,10 +277,10 @@ def test_the_page_is_whole_and_loads_nothing(text: str) -> None:
 def test_players_and_figures_have_names_of_their_own(text: str) -> None:
     found = tags(text)
     players = [own["aria-label"] for tag, own in found if tag == "audio"]
-    assert len(players) == 4 * 3 + 2 * 3  # a sentence of each language and sex; two continued
+    assert len(players) == 4 * 3 + 2 * 3 + 2 * 2  # by language and sex; two continued; two families
     assert len(set(players)) == len(players)
     drawn = [own["aria-label"] for tag, own in found if tag == "svg"]
-    assert len(set(drawn)) == len(drawn) == 7
+    assert len(set(drawn)) == len(drawn) == 13
 
 
 def test_the_same_folder_gives_the_same_bytes(made: Path, text: str) -> None:
@@ -264,6 +298,17 @@ def test_scores_are_those_of_the_files(made: Path, text: str) -> None:
     assert f"<strong>{rate:,.2f}</strong>" in text
     assert "scores/tts/judge.json is not there" in text
     assert "1 not measured" in text
+
+
+def test_families_are_side_by_side(tour: Path) -> None:
+    shown = families.section(TourFiles(tour))
+    assert shown.count("<tr>") == 1 + 5  # no synthesis is scored here
+    assert "0.500<small>0.400 to 0.600</small>" in shown
+    assert "synthesized by T2V2" in shown
+    assert "≤ 5<" in shown.replace("</td>", "<")
+    shutil.rmtree(tour / "scores" / NAR)
+    with pytest.raises(CorpusError, match="scores/t2v2/asr"):
+        families.section(TourFiles(tour))
 
 
 def test_the_asr_judge_is_measured_against_the_ground_truth(tour: Path) -> None:
@@ -339,7 +384,7 @@ def test_what_is_not_there_is_said(tour: Path, gone: dict[str, str]) -> None:
 def test_an_empty_folder_has_a_page_without_numbers(tmp_path: Path) -> None:
     shown = report.write(tmp_path).read_text(encoding="utf-8")
     assert "0 of 6 targets met, 6 not measured" in shown
-    assert shown.count("Not shown") == 10
+    assert shown.count("Not shown") == 13
     assert "<strong>" not in shown
 
 
