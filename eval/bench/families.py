@@ -11,6 +11,7 @@ Synthesis is from text to units; the unit decoder, which the families share, is 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,7 @@ def _trained(config: FamiliesConfig, folder: Path) -> dict[str, list[float]]:
         rows = [row for row in source.read(range(len(source))) if not isinstance(row, str)]
         requests = [predictor.request(loaded.fields.record(row)) for row in rows]
         found[task] = [
-            _least(lambda one=one, how=predictor: how.predict([one]), config.repeats)
-            for one in requests
+            _least(partial(predictor.predict, [one]), config.repeats) for one in requests
         ]
     return found
 

@@ -171,8 +171,9 @@ def over_time(
         for row in np.unique(path) if path is not None else ():
             columns = np.flatnonzero(path == row)
             start, end = float(edges[columns[0]]), float(edges[columns[-1] + 1])
-            outline = {"facecolor": "none", "edgecolor": figures.ACCENT, "linewidth": 1.2}
-            axes.add_patch(Rectangle((start, row), end - start, 0.94, **outline))
+            box = Rectangle((start, row), end - start, 0.94, fill=False, linewidth=1.2)
+            box.set_edgecolor(figures.ACCENT)
+            axes.add_patch(box)
         axes.set(xlim=(0, edges[-1]), ylim=(len(tokens), -0.9), xlabel="seconds", ylabel="")
         axes.set_yticks(np.arange(len(tokens)) + 0.5, list(tokens))
         axes.tick_params(axis="y", length=0, labelcolor=figures.INK)

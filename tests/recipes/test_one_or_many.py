@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from unitone.recipes.one_or_many import SCORED, OneOrManyConfig, steps, table
+from unitone.recipes.one_or_many import OneOrManyConfig, steps, table
+from unitone.recipes.tour.stages import SCORED
 
 FILES = {"asr": "wer", "tts": "judge", "st": "bleu", "mt": "bleu", "lid": "classify"}
 

@@ -55,8 +55,8 @@ def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
         seed = int(folder.parent.parent.name.removeprefix("seed-"))
         name = next((one for one in values if claims._slug(one) == folder.name), "")
         rate = values[name][seed] if name else 0.2
-        found = {"wer": rate} if task == "asr" else {"synthesised": {"cer": rate}}
-        (folder / SCORED[task].file).write_text(json.dumps(found))
+        score = {"wer": rate} if task == "asr" else {"synthesised": {"cer": rate}}
+        (folder / SCORED[task].file).write_text(json.dumps(score))
     found = {one.setting.name: one for one in claims.collect(config)}
     corrected = found["correction, threshold 0.7, rounds 8"]
     assert corrected.differences == pytest.approx([-1.0, -2.0, -1.0])
