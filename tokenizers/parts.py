@@ -5,6 +5,7 @@ it is imported where a part is.
 """
 
 import contextlib
+import importlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,17 +135,16 @@ def _check(table: pa.Table) -> None:
     Raises:
         KeyError, pa.ArrowException: they do.
     """
-    import pyarrow.compute as pc
-
+    compute: Any = importlib.import_module("pyarrow.compute")  # whose functions are made at import
     needed = table.select(NEEDED).cast(pa.schema([SCHEMA.field(name) for name in NEEDED]))
     for name in NEEDED:
         if needed[name].null_count:
             raise pa.ArrowInvalid(f"a row without {name}")
     units, durations = needed["units"], needed["durations"]
-    if not pc.list_value_length(units).equals(pc.list_value_length(durations)):
+    if not compute.list_value_length(units).equals(compute.list_value_length(durations)):
         raise pa.ArrowInvalid("not one duration for each unit")
     for name, least in (("units", 0), ("durations", 1)):
-        lowest = pc.min(pc.list_flatten(needed[name])).as_py()
+        lowest = compute.min(compute.list_flatten(needed[name])).as_py()
         if lowest is not None and lowest < least:
             raise pa.ArrowInvalid(f"{name} of {lowest}")
 

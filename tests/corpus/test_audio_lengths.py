@@ -204,8 +204,8 @@ def test_flac_and_ogg_that_are_whole_are_read(
 ) -> None:
     frames = round(seconds * rate)
     wave = np.resize(speech(1.0), (frames, channels))
-    for name, more in (("a.flac", {}), ("b.flac", {"compression_level": 1.0}), ("c.ogg", {})):
-        soundfile.write(tmp_path / name, wave, rate, **more)
+    for name, level in (("a.flac", None), ("b.flac", 1.0), ("c.ogg", None)):
+        soundfile.write(tmp_path / name, wave, rate, compression_level=level)
         found = audio.read(Clip(path=tmp_path / name), rate=rate)
         assert len(found) == frames
 

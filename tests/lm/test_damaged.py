@@ -34,7 +34,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 def damaged(content: bytes) -> list[bytes]:
     """Return a JSON file with each of its values changed or left out, and what is no such file."""
     good = json.loads(content)
-    made = list(WHOLE)
+    made: list[bytes] = [*WHOLE]
     for path in places(good):
         if any(isinstance(key, int) and key > 1 for key in path):  # of a list, two will do
             continue
