@@ -51,9 +51,11 @@ def test_a_weight_that_nothing_trains_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("schedule", ["wsd", "tri-stage", "cosine", "constant"])
-@pytest.mark.parametrize("warmup", [0, 2, 200])
-def test_every_schedule_ends_with_the_run(schedule: str, warmup: int, tmp_path: Path) -> None:
-    own = config(schedule=schedule, warmup_steps=warmup)
+@pytest.mark.parametrize(("warmup", "share"), [(0, 0.2), (2, 0.05), (200, 0.5)])
+def test_every_schedule_ends_with_the_run(
+    schedule: str, warmup: int, share: float, tmp_path: Path
+) -> None:
+    own = config(schedule=schedule, warmup_steps=warmup, decay_share=share)
     setup = Two(config=small(replace(own, lr_floor=0.1)), folder=tmp_path)
     assert course.schedule(setup).passed is True
 

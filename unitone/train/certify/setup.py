@@ -30,9 +30,11 @@ from unitone.train.config import TrainConfig
 from unitone.train.loading import BatchSource, flatten
 from unitone.train.trainer import Trainer
 
-STEPS = 8
+STEPS = 10
 SAVE_EVERY = 3
 WARMUP = 2
+FALL = 2
+"""Steps of the schedule's end at least: from fewer, how it falls can't be seen."""
 ACCUMULATE = 2
 STEPS_OF_TWO = 3
 DECAY_OF_EMA = 0.9
@@ -225,6 +227,7 @@ def small(config: TrainConfig, *, device: str | None = None) -> TrainConfig:
         config,
         steps=STEPS,
         warmup_steps=min(config.warmup_steps, WARMUP),
+        decay_share=max(config.decay_share, FALL / STEPS),
         max_seconds=None,
         accumulate=ACCUMULATE,
         log_every=1,

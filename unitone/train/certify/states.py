@@ -8,7 +8,7 @@ from torch import Tensor
 from unitone.train import checkpoint
 from unitone.train.certify.setup import Finding, Run, SetUp, Watched, farthest
 
-STOPPED_AFTER = 4
+STOPPED_AFTER = 5
 """Step in which the stopped run is told to stop; between two checkpoints."""
 CLOSE = 1e-4
 """Of two runs on a device that doesn't repeat itself to the bit."""

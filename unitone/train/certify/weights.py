@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -47,34 +48,47 @@ def gradients(setup: SetUp) -> Finding:
 
 
 def decay(setup: SetUp) -> Finding:
-    """Vectors (norms, biases) have no weight decay, matrices have."""
+    """Vectors (norms, biases) have no weight decay, matrices have.
+
+    In a step with gradients of zero, so that nothing else moves a weight: not even another network,
+    whose own decay this one's gradients would see.
+    """
     strength = max(setup.config.weight_decay, DECAY)
+    config = replace(setup.config, ema=None, steps=1, weight_decay=strength)
+    start = setup.networks()
+    hook = register_optimizer_step_pre_hook(_forget)
+    try:
+        run = setup.train("decay", config)
+    finally:
+        hook.remove()
     moved: dict[str, float] = {}
     shapes: dict[str, int] = {}
-    runs = []
-    for value in (strength, 0.0):
-        config = replace(setup.config, ema=None, steps=1, weight_decay=value)
-        runs.append(setup.train(f"decay-{value:g}", config).networks)
-    for network, module in runs[0].items():
-        other = dict(runs[1][network].named_parameters())
+    for network, module in run.networks.items():
+        before = dict(start[network].named_parameters())
         for name, parameter in module.named_parameters():
             if parameter.requires_grad and own_optimization(module) is None:
-                difference = (parameter.detach() - other[name].detach()).abs().max()
+                difference = (parameter.detach().cpu() - before[name].detach().cpu()).abs().max()
                 moved[f"{network}.{name}"] = float(difference)
                 shapes[f"{network}.{name}"] = parameter.ndim
-    start = setup.networks()
     vectors = {name: by for name, by in moved.items() if shapes[name] < 2}
     matrices = {name: by for name, by in moved.items() if shapes[name] >= 2}
     decayed = sorted(name for name, by in vectors.items() if by)
     spared = sorted(name for name, by in matrices.items() if not by and _filled(start, name))
     return Finding(
         what="weight decay takes from matrices, not from norms and biases",
-        figure=f"a step with {strength:g} moves {len(decayed)} of {len(vectors)} vectors and "
-        f"{len(matrices) - len(spared)} of {len(matrices)} matrices further"
+        figure=f"a step with {strength:g} and no gradients moves {len(decayed)} of {len(vectors)} "
+        f"vectors and {len(matrices) - len(spared)} of {len(matrices)} matrices"
         + (f": {_some(decayed + spared)}" if decayed or spared else ""),
         passed=not decayed and not spared if moved else None,
         cure="the groups of parameters that the optimizers are built with",
     )
+
+
+def _forget(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.zero_()
 
 
 def _filled(networks: Any, name: str) -> bool:
