@@ -101,7 +101,7 @@ def train(config: DecoderTrainConfig) -> None:
     if config.certify:
         from unitone.codecs.jobs.certify import certify
 
-        return certify(config)
+        return certify(config)  # pyright: ignore[reportArgumentType]
     from unitone.codecs.jobs import train as job
 
     return job.train(config)  # pyright: ignore[reportArgumentType]

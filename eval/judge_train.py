@@ -61,7 +61,7 @@ def train(config: JudgeTrainConfig) -> None:
     if config.certify:
         from unitone.eval.jobs.judge_certify import certify
 
-        return certify(config)
+        return certify(config)  # pyright: ignore[reportArgumentType]
     from unitone.eval.jobs import judge_train as job
 
     return job.train(config)  # pyright: ignore[reportArgumentType]
