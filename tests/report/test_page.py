@@ -1,6 +1,8 @@
 """The building blocks of report pages and their figures."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 
@@ -74,3 +76,12 @@ def test_the_same_numbers_give_the_same_bytes() -> None:
         for _ in range(2)
     )
     assert one == two
+
+
+def test_matplotlib_can_be_imported_beside_other_work() -> None:
+    code = (
+        "import sys; from unitone.report import figures; assert 'matplotlib' not in sys.modules\n"
+        "figures.import_ahead().join(); assert 'matplotlib.backends.backend_svg' in sys.modules\n"
+        "assert '<svg' in figures.curves('a', {'b': ([1, 2], [1, 2])}, xlabel='x', ylabel='y')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

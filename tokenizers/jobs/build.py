@@ -22,6 +22,7 @@ from unitone.corpus.reading import ReadingConfig
 from unitone.corpus.utterance import Utterance
 from unitone.errors import ConfigError
 from unitone.logs import RunLog
+from unitone.report import figures
 from unitone.resume import require_unchanged
 from unitone.tokenizers import passport
 from unitone.tokenizers.build import RECORDED, BuildConfig
@@ -55,6 +56,7 @@ def build(config: BuildConfig) -> None:
         if _is_finished(config.out, record):
             logger.info("%s is finished already; nothing to do", config.out)
             return
+        figures.import_ahead()
         log = RunLog(config.out / "log.jsonl")
         drawn = _drawn(config, extractor)
         files.write_json(config.out / BUILD, record)

@@ -5,10 +5,13 @@ serves the light and the dark theme; text stays text, in the page's font. The ti
 read out by screen readers and makes its inner ids, so the titles of one page should differ.
 """
 
+import contextlib
 import html
+import importlib
 import io
 import math
 import re
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +49,18 @@ _MARKED_UNTIL = 40
 
 Curve = tuple[Sequence[int | float], Sequence[int | float]]
 """x and y of the points of one curve."""
+
+
+def import_ahead() -> threading.Thread:
+    """Begin to import matplotlib, a second's work, beside what comes before the first figure."""
+
+    def load() -> None:
+        with contextlib.suppress(ImportError):  # who draws will say so
+            importlib.import_module("matplotlib.backends.backend_svg")
+
+    started = threading.Thread(target=load, name="matplotlib", daemon=True)
+    started.start()
+    return started
 
 
 @dataclass(frozen=True, kw_only=True)
