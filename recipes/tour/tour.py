@@ -31,7 +31,7 @@ from unitone.recipes.espeak.corpus import EspeakCommand
 from unitone.recipes.steps import Step
 from unitone.recipes.tour import report, stages
 from unitone.recipes.tour.files import NAR
-from unitone.recipes.tour.stages import CLASSES, SCORED, TRANSLATIONS, Training
+from unitone.recipes.tour.stages import CLASSES, NAR_TASKS, TRANSLATIONS, Training
 from unitone.tokenizers import build, encode
 from unitone.tokenizers.options import ExtractorConfig
 
@@ -158,7 +158,7 @@ def _decoding(config: TourConfig) -> Iterator[Step[Any]]:
 
 
 def _nar_decoding(config: TourConfig) -> Iterator[DecodeConfig[Any]]:
-    for task in SCORED:
+    for task in NAR_TASKS:
         out = _hypotheses(config, task, NAR)
         how = stages.decoding(
             task, model=config.out / NAR / "best", tokens=config.out / "tokens", out=out
@@ -185,6 +185,8 @@ def _scoring(config: TourConfig) -> Iterator[Step[Any]]:
             out=config.out / "scores" / task,
         )
         yield stages.scoring(task, read, judge=config.out / "judge")
+        if task not in NAR_TASKS:
+            continue
         other = replace(
             read,
             hyp=_hypotheses(config, task, NAR),
