@@ -47,7 +47,7 @@ SCORED: dict[str, Scored] = {
 class Training:
     lm: str = "lm-micro"
     """Size of the language model; in minutes, a larger one learns less."""
-    nar: str = "t2v2-micro"
+    nar: str = "t2v2-tiny"
     """Size of the non-autoregressive model."""
     threads: int = 2
     """CPU threads."""
