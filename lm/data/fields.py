@@ -162,7 +162,8 @@ class Fields:
                 if row.get(name) is not None:
                     record[name] = self.unit_tokens(np.asarray(row[name], np.int32))
             if row.get("units") is not None and row.get("durations") is not None:
-                record["durations"] = self._lasting(record["units"], np.asarray(row["durations"]))
+                lasting = np.asarray(row["durations"], np.int32)
+                record["durations"] = self._lasting(record["units"], lasting)
             if (row.get("text") or "").strip():  # of blanks, nothing can be made
                 record["text"] = self.text_tokens(row["text"])
             if row.get("codes") is not None and self.vocabulary.codes:
@@ -225,8 +226,8 @@ class Fields:
             sizes = [len(self.units_of([int(token)])) for token in tokens]
         if sum(sizes) != len(durations):
             raise ValueError(f"{sum(sizes)} units have {len(durations)} durations; one each")
-        ends = np.concatenate(([0], np.cumsum(durations)))
-        return np.diff(ends[np.concatenate(([0], np.cumsum(sizes)))])
+        ends = np.cumsum([0, *durations])
+        return np.diff(ends[np.cumsum([0, *sizes])])
 
     def code_tokens(self, codes: Int[np.ndarray, "R T"]) -> Int32[np.ndarray, "Q T"]:
         """Return the tokens of the first Q levels of codes.

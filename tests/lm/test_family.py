@@ -301,7 +301,7 @@ def plain(folder: Path) -> None:
         (another_tokenizer, "their ids mean different things"),
         (unknown_field, "unitone: unknown field 'heads'"),
         (newer_format, "has format 9; this version reads 1 to 2"),
-        (unknown_family, "a model of the family .*; this version has decoder: use the version"),
+        (unknown_family, "a model of the family .*; this version has decoder, t2v2: use the"),
         (plain, 'no "unitone" part: not written by Unitone'),
         (shutil.rmtree, "no such directory"),
     ],

@@ -134,7 +134,10 @@ def test_the_sample_stands_where_the_template_says_and_is_cut() -> None:
 def test_prompts_are_drawn_again_and_again_but_always_alike(
     packing: bool, make_shards: MakeShards, tmp_path: Path
 ) -> None:
-    table = [row | {"units": [n // 6, 6 + n % 6, 0, 1, 2]} for n, row in enumerate(rows(36))]
+    table = [
+        row | {"units": [n // 6, 6 + n % 6, 0, 1, 2], "durations": [2] * 5}
+        for n, row in enumerate(rows(36))
+    ]
     data = make_shards(table)
     source = mixture(*opened(data, tmp_path / "a"), LIKE, packing=packing)
     again = mixture(*opened(data, tmp_path / "b"), LIKE, packing=packing)
