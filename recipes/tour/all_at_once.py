@@ -19,7 +19,8 @@ from unitone.lm.t2v2.model import T2V2, frames, log_p
 from unitone.lm.t2v2.options import DecodingConfig
 from unitone.lm.tasks import select
 from unitone.recipes.tour import attention
-from unitone.recipes.tour.files import NAR, Row, TourFiles
+from unitone.recipes.tour.files import Row, TourFiles
+from unitone.recipes.tour.stages import NAR
 from unitone.report import figures, page
 
 if TYPE_CHECKING:

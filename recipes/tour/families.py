@@ -6,9 +6,9 @@ from unitone.corpus.audio import Clip
 from unitone.errors import UnitoneError
 from unitone.eval.scoring import number
 from unitone.recipes.tour import scores, speech
-from unitone.recipes.tour.files import NAR, TourFiles
+from unitone.recipes.tour.files import TourFiles
 from unitone.recipes.tour.scores import Score
-from unitone.recipes.tour.stages import SCORED
+from unitone.recipes.tour.stages import NAR, SCORED
 from unitone.report import page
 from unitone.report.page import Html
 

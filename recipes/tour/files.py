@@ -14,8 +14,6 @@ from unitone.resume import Journal
 from unitone.tokenizers.shards import TokenShards
 
 Row = dict[str, Any]
-NAR = "t2v2"
-"""Folder of the non-autoregressive model, of its hypotheses and of its scores."""
 
 
 class TourFiles:

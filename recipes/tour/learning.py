@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from unitone.errors import UnitoneError
-from unitone.recipes.tour.files import NAR, Row, TourFiles
+from unitone.recipes.tour.files import Row, TourFiles
+from unitone.recipes.tour.stages import NAR
 from unitone.report import figures, page
 
 _RUNS = {

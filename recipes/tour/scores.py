@@ -11,8 +11,8 @@ from unitone.errors import CorpusError, UnitoneError
 from unitone.eval.scoring import number
 from unitone.lm.decoder.template import DecoderTask
 from unitone.lm.tasks import CLASSES
-from unitone.recipes.tour.files import NAR, TourFiles
-from unitone.recipes.tour.stages import SCORED, Scored
+from unitone.recipes.tour.files import TourFiles
+from unitone.recipes.tour.stages import NAR, SCORED, Scored
 from unitone.report import figures, page
 from unitone.report.page import Html
 

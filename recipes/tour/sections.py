@@ -6,8 +6,9 @@ from pathlib import Path
 from unitone import files
 from unitone.errors import ConfigError, UnitoneError
 from unitone.recipes.tour import all_at_once, attention, families, learning, scores, speech, text
-from unitone.recipes.tour.files import NAR, TourFiles
+from unitone.recipes.tour.files import TourFiles
 from unitone.recipes.tour.report import NAME
+from unitone.recipes.tour.stages import NAR
 from unitone.report import page
 
 

@@ -19,6 +19,8 @@ from unitone.train.config import TrainConfig
 TRANSLATIONS = ("st", "mt")
 CLASSES = {"lid": "language", "gid": "gender"}
 """Field of the manifest that a task has to find."""
+NAR = "t2v2"
+"""Folder of the non-autoregressive model, of its hypotheses and of its scores."""
 NAR_TASKS = ("asr", "tts", "lid", "gid")
 """What the non-autoregressive model learns in the minutes that it has; docs/results.md says what
 translation by CTC would want."""

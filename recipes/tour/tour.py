@@ -30,8 +30,7 @@ from unitone.recipes.espeak import corpus as espeak
 from unitone.recipes.espeak.corpus import EspeakCommand
 from unitone.recipes.steps import Step
 from unitone.recipes.tour import report, stages
-from unitone.recipes.tour.files import NAR
-from unitone.recipes.tour.stages import CLASSES, NAR_TASKS, TRANSLATIONS, Training
+from unitone.recipes.tour.stages import CLASSES, NAR, NAR_TASKS, TRANSLATIONS, Training
 from unitone.tokenizers import build, encode
 from unitone.tokenizers.options import ExtractorConfig
 

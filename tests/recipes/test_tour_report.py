@@ -29,7 +29,8 @@ from unitone.nn.conformer import ConformerConfig
 from unitone.nn.transformer import TransformerConfig
 from unitone.recipes.tour import families, learning, report, scores, sections
 from unitone.recipes.tour import speech as tour_speech
-from unitone.recipes.tour.files import NAR, TourFiles
+from unitone.recipes.tour.files import TourFiles
+from unitone.recipes.tour.stages import NAR
 from unitone.tokenizers import build, encode
 from unitone.tokenizers.passport import Passport
 
