@@ -39,6 +39,9 @@ class DecodeConfig(Generic[Decoding]):
     """Folder for what the decoder makes of generated units or codes, WAV."""
     decoder: Path | None = None
     """Directory of a unit decoder, or of the codec of the codes; default: the model's own."""
+    draft: Path | None = None
+    """A T2V2 of the same tokenizer: it drafts, and a decoder-only --model keeps what its own greedy
+    search writes. The output is that search's, sooner."""
     words: bool = False
     """Recognition: also ``words``, with times and confidences; of models that know."""
     decoding: Decoding

@@ -37,7 +37,7 @@ def decode(config: DecodeConfig[Any]) -> None:
         raise ConfigError("--prefix must be 0 or more, --batch-tokens 1 or more")
     loaded = family.load(config.model, device=config.device, precision=config.precision)
     (task,) = select(loaded.tasks, [config.task])
-    predictor = loaded.predictor(task.name, config=config.decoding, seed=config.seed)
+    predictor = _predictor(config, loaded, task)
     if config.words:
         require_times(predictor)
         if task.output != "text" or "text" in task.inputs:
@@ -74,6 +74,16 @@ def decode(config: DecodeConfig[Any]) -> None:
         _finish(config.out, journal, settings, seconds=time.perf_counter() - started)
         journal.remove()
     work.rmdir()
+
+
+def _predictor(config: DecodeConfig[Any], loaded: LoadedModel, task: Task) -> Predictor[Any]:
+    """Return what does the task, with the help of --draft where there is one."""
+    predictor = loaded.predictor(task.name, config=config.decoding, seed=config.seed)
+    if config.draft is None:
+        return predictor
+    from unitone.lm.drafts.predictor import open_drafted
+
+    return open_drafted(config.draft, loaded, predictor, device=config.device, seed=config.seed)
 
 
 def _targets(config: DecodeConfig[Any], loaded: LoadedModel, task: Task) -> tuple[str | None, ...]:
