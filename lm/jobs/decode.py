@@ -256,6 +256,7 @@ class _Run:
                 "audio": None if path is None else self._relative(path),
                 "score": round(one.score, 6),
                 "truncated": one.truncated,
+                **({} if one.unrepaired is None else {"unrepaired": one.unrepaired}),
                 **({} if one.words is None else {"words": [w.rounded() for w in one.words]}),
             }
             for request, one, path in zip(requests, found, audio, strict=True)

@@ -64,11 +64,16 @@ class DecodingConfig:
     """Synthesis: of the predicted lengths; 1.1 is slower speech."""
     candidates: int = 1
     """Synthesis: of so many, the one that the model recognizes best is taken."""
+    verify: bool = False
+    """Synthesis: recognize what was made, and make again what isn't the text; what stays wrong is
+    marked."""
+    repairs: int = 2
+    """Synthesis: rounds of that at the most; 0 only marks."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"--threshold must be in 0..1, got {self.threshold:g}")
-        for name, least in (("rounds", 0), ("passes", 1), ("candidates", 1)):
+        for name, least in (("rounds", 0), ("passes", 1), ("candidates", 1), ("repairs", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("guidance", "temperature"):

@@ -1,5 +1,6 @@
 """T2V2 doing one task: what `unitone.lm.predictor` asks of every family."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,13 +16,14 @@ from unitone.lm.data.fields import Fields, Record
 from unitone.lm.family import LoadedModel
 from unitone.lm.options import MAX_TOKENS
 from unitone.lm.predictor import Prediction
-from unitone.lm.t2v2 import decoding, words
+from unitone.lm.t2v2 import decoding, verification, words
 from unitone.lm.t2v2.batch import Example, Rows, T2V2Batching, rows_of
 from unitone.lm.t2v2.decoding import Given, Synthesis
 from unitone.lm.t2v2.model import T2V2, frames, log_p
 from unitone.lm.t2v2.objective import inputs_of
 from unitone.lm.t2v2.options import DecodingConfig
 from unitone.lm.t2v2.table import Kind, T2V2Task
+from unitone.lm.t2v2.verification import Verified, Wanted
 from unitone.lm.tasks import select
 from unitone.tokenizers.passport import Passport
 
@@ -227,13 +229,61 @@ class T2V2Predictor:
                 [requests[one] for one in group], text, tokens, durations[index], some
             )
             for number, (units, score) in zip(group, found, strict=True):
+                unrepaired = None
+                if self.config.verify:
+                    alone = {name: ids[number : number + 1] for name, ids in voice.items()}
+                    wanted = self._wanted(rows, durations, number)
+                    checked = self._verified(requests[number], units, wanted, alone)
+                    units, unrepaired = checked.units, bool(checked.wrong)
                 block = self._fields.vocabulary.block("unit")
                 made[number] = Prediction(
-                    units=self._fields.units_of(block.encode(units)),
+                    units=self._fields.units_of(block.encode(self._shortened(units))),
                     score=score,
                     truncated=truncated[number],
+                    unrepaired=unrepaired,
                 )
         return [made[number] for number in range(len(requests))]
+
+    @property
+    def _how(self) -> Synthesis:
+        config = self.config
+        return Synthesis(
+            passes=config.passes,
+            guidance=config.guidance,
+            twin=config.twin,
+            temperature=config.temperature,
+        )
+
+    def verified(self, requests: Sequence[T2V2Request]) -> list[Prediction]:
+        """Return predictions of verified speech, see `unitone.lm.predictor.VerifiesSpeech`.
+
+        Raises:
+            ConfigError: the task makes no speech.
+        """
+        if self.task.output != "units":
+            raise ConfigError(f"task {self.task.name} makes no speech to verify")
+        own = copy.copy(self)
+        own.config = replace(self.config, verify=True)
+        return own.predict(requests)
+
+    def _wanted(self, rows: Rows, durations: Tensor, number: int) -> Wanted:
+        count = int(rows.tokens[number])
+        text = rows.text[number, :count]
+        cuts = words.edges(text.tolist(), self._decode)
+        return Wanted(text=text, durations=durations[number, :count], cuts=cuts)
+
+    def _verified(
+        self, request: T2V2Request, units: list[int], wanted: Wanted, voice: Given
+    ) -> Verified:
+        return verification.verified(
+            self._model,
+            torch.tensor(units, device=wanted.text.device),
+            wanted,
+            voice,
+            how=self._how,
+            generator=seeding.stream(self._seed, "verify", self.row.name, request.id),
+            rounds=self.config.repairs,
+        )
 
     def _capped(self, durations: Tensor) -> tuple[Tensor, list[bool]]:
         """Cut what is longer than the context off."""
@@ -253,12 +303,6 @@ class T2V2Predictor:
     ) -> list[tuple[list[int], float]]:
         """Return the units of each request, and how well the model recognizes the text in them."""
         config, up = self.config, self._model.config.upsample
-        how = Synthesis(
-            passes=config.passes,
-            guidance=config.guidance,
-            twin=config.twin,
-            temperature=config.temperature,
-        )
         spread, total = decoding.spread(text, durations)
         count = total // up
         best: list[tuple[list[int], float]] = []
@@ -269,11 +313,11 @@ class T2V2Predictor:
             ]
             masked = spread.new_full((len(count), int(count.max())), self._model.mask_unit)
             units = decoding.fill(
-                self._model, masked, spread, count, voice, how=how, generators=generators
+                self._model, masked, spread, count, voice, how=self._how, generators=generators
             )
             scores = decoding.read_back(self._model, units, count, text, tokens).tolist()
             found = [
-                (self._shortened(row[:length]), score)
+                (row[:length], score)
                 for row, length, score in zip(units.tolist(), count.tolist(), scores, strict=True)
             ]
             best = (
