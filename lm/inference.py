@@ -118,6 +118,42 @@ class UnifiedModel:
         request = self._request(self._predictor("asr"), self._row(recording))
         return predictor.timed([request])[0].words or ()
 
+    def edit(
+        self,
+        recording: Recording,
+        *,
+        edited: str,
+        text: str | None = None,
+        speaker: str | None = None,
+        language: str | None = None,
+    ) -> Prediction:
+        """Return the units of a recording that says ``edited``; ``span`` tells which are new.
+
+        Words may be replaced, inserted and deleted, the first and the last too. Units outside the
+        words that change are those of the recording.
+
+        Args:
+            recording: at least as long as its text.
+            edited: what it shall say.
+            text: what it says; default: what the model hears.
+            speaker: who speaks, where the model knows him or her.
+            language: of both texts, where the model knows it.
+
+        Raises:
+            CorpusError: the recording can't be used, or a text is empty or too long for it.
+            ConfigError: an unknown speaker or language, or a model that can't edit.
+        """
+        for kind, label in (("speaker", speaker), ("language", language)):
+            if label is not None:
+                self.loaded.require(kind, label)
+        predictor = self._predictor("edit")
+        row = self._row(recording)
+        if text is None:
+            text = self._predict("asr", [row])[0].text
+        self._check_text(edited)
+        row |= {"text": text, "edited": edited, "speaker": speaker, "language": language}
+        return predictor.predict([self._request(predictor, row)])[0]
+
     def translate(self, source: Recording, *, to: str, language: str | None = None) -> str:
         """Return a recording, or a text, in another language.
 

@@ -56,6 +56,8 @@ class Prediction:
     """Log-probability, as the family normalizes it; higher is likelier."""
     truncated: bool = False
     """Whether it was cut off at the cap on its length."""
+    span: tuple[int, int] | None = None
+    """Of edited speech: the first unit that is new, and the first one after."""
     unrepaired: bool | None = None
     """Whether the model still hears something else in it than it was to say; None: nobody asked."""
     words: tuple[Word, ...] | None = None

@@ -17,8 +17,9 @@ from unitone.lm.family import LoadedModel
 from unitone.lm.options import MAX_TOKENS
 from unitone.lm.predictor import Prediction
 from unitone.lm.t2v2 import decoding, verification, words
-from unitone.lm.t2v2.batch import Example, Rows, T2V2Batching, rows_of
+from unitone.lm.t2v2.batch import Example, Rows, T2V2Batching, groups, rows_of
 from unitone.lm.t2v2.decoding import Given, Synthesis
+from unitone.lm.t2v2.editor import EDIT, Editor
 from unitone.lm.t2v2.model import T2V2, frames, log_p
 from unitone.lm.t2v2.objective import inputs_of
 from unitone.lm.t2v2.options import DecodingConfig
@@ -49,12 +50,12 @@ def open_predictor(
     config: DecodingConfig | None = None,
     seed: int = 0,
     careful: bool = False,
-) -> "T2V2Predictor":
+) -> "T2V2Predictor | Editor":
     """Return the predictor of a model directory.
 
     Args:
         loaded: the model.
-        task: name of a row of its table.
+        task: name of a row of its table; ``edit``, where it can synthesize.
         config: how to decode.
         seed: of what is drawn; each utterance draws from a stream of its own.
         careful: of several syntheses, take the one that the model itself recognizes best.
@@ -62,13 +63,16 @@ def open_predictor(
     Raises:
         ConfigError: the model has no such task.
     """
-    (row,) = select(loaded.table, [task])
+    known = [row.name for row in loaded.table]
+    editing = task == EDIT.name and "tts" in known
+    (row,) = select(loaded.table, ["tts" if editing else task])
     config = config or DecodingConfig(candidates=CANDIDATES if careful else 1)
     assert loaded.passport is not None or loaded.fields  # refuses a directory without tokenizer
     passport = loaded.passport
-    return T2V2Predictor(
+    made = T2V2Predictor(
         loaded.model, row, fields=loaded.fields, passport=passport, config=config, seed=seed
     )
+    return made.editor() if editing else made
 
 
 class T2V2Predictor:
@@ -104,6 +108,18 @@ class T2V2Predictor:
     def settings(self) -> dict[str, Any]:
         """How it decodes, as JSON values."""
         return configs.to_dict(self.config)
+
+    def editor(self) -> Editor:
+        """Return what edits with these settings."""
+        return Editor(
+            self._model,
+            fields=self._fields,
+            batching=self._batching,
+            deduplicated=self._deduplicated,
+            config=self.config,
+            how=self._how,
+            seed=self._seed,
+        )
 
     def request(self, record: Record, *, prefix: int = 0) -> T2V2Request:
         """Return the request of a record; see `unitone.lm.predictor.Predictor`."""
@@ -338,18 +354,6 @@ def _possible(config: DecodingConfig, model: T2V2) -> DecodingConfig:
     if not model.config.correction:
         config = replace(config, rounds=0)
     return config if model.config.speech else replace(config, guidance=0.0)
-
-
-def groups(costs: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Return the numbers of rows that go together, rows of like length, under a padded budget."""
-    order = sorted(range(len(costs)), key=lambda one: (costs[one], one))
-    found: list[list[int]] = []
-    for number in order:
-        if found and (len(found[-1]) + 1) * max(costs[number], 1) <= max_tokens:
-            found[-1].append(number)
-        else:
-            found.append([number])
-    return found
 
 
 def _moved(rows: Rows, device: torch.device) -> Rows:

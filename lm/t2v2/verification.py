@@ -20,6 +20,7 @@ from torch import Tensor
 from unitone.lm.losses import alignment
 from unitone.lm.t2v2 import decoding
 from unitone.lm.t2v2.decoding import Given, Synthesis
+from unitone.lm.t2v2.editing import fitted
 from unitone.lm.t2v2.model import T2V2, frames, log_p
 
 LONG, SHORT = 2.0, 0.4
@@ -216,13 +217,13 @@ def repaired(
             parts.append(kept)
             stretch, tokens = heard[before.end : span.start], wanted.text[before.last : span.first]
             near = wanted.text[max(span.first - 1, 0)][None]
-            texts.append(_fitted(_spread(stretch, tokens, near), up * len(kept)))
+            texts.append(fitted(_spread(stretch, tokens, near), up * len(kept)))
         if span.last > span.first:
             lengths = wanted.durations[span.first : span.last]
             count = max(-(-int(lengths.sum()) // up), 1)
             parts.append(units.new_full((count,), model.mask_unit))
             new = wanted.text[span.first : span.last].repeat_interleave(lengths)
-            texts.append(_fitted(new, up * count))
+            texts.append(fitted(new, up * count))
     masked, text = torch.cat(parts), torch.cat(texts)
     total = torch.tensor([len(masked)], device=units.device)
     return decoding.fill(
@@ -239,13 +240,6 @@ def _spread(heard: Float[Tensor, "T C"], tokens: Tensor, other: Tensor) -> Tenso
     size, length = (torch.tensor([len(one)], device=heard.device) for one in (tokens, heard))
     durations = alignment.monotonic(heard[:, tokens + 1].T[None], size, length)[0]
     return tokens.repeat_interleave(durations)
-
-
-def _fitted(text: Tensor, count: int) -> Tensor:
-    """Return ``count`` frames of a text that has a few more or less: units are whole."""
-    if len(text) >= count:
-        return text[:count]
-    return torch.cat((text, text[-1:].expand(count - len(text))))
 
 
 def verified(
