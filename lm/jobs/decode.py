@@ -40,9 +40,10 @@ def decode(config: DecodeConfig[Any]) -> None:
     task = predictor.task
     edits = _edits(config, task)
     if config.words:
-        require_times(predictor)
+        timer = require_times(predictor)
         if task.output != "text" or "text" in task.inputs:
             raise ConfigError(f"--words: task {task.name} writes no words of the speech; use asr")
+        timer.timed([])  # refuses what can't be
     targets = _targets(config, loaded, task)
     speech_decoder = _speech_decoder(config, loaded, task)
     needs = {*task.inputs, *task.optional} - {"edited"} | (

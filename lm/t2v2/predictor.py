@@ -16,7 +16,7 @@ from unitone.lm.data.fields import Fields, Record
 from unitone.lm.family import LoadedModel
 from unitone.lm.options import MAX_TOKENS
 from unitone.lm.predictor import Prediction
-from unitone.lm.t2v2 import decoding, verification, words
+from unitone.lm.t2v2 import beam, decoding, verification, words
 from unitone.lm.t2v2.batch import Example, Rows, T2V2Batching, groups, rows_of
 from unitone.lm.t2v2.decoding import Given, Synthesis
 from unitone.lm.t2v2.editor import EDIT, Editor
@@ -92,6 +92,7 @@ class T2V2Predictor:
         self.row, self.task = row, row.task
         self.config = _possible(config or DecodingConfig(), model)
         self._model, self._fields, self._seed = model, fields, seed
+        self._scorer = _scorer(self.config, self._decode)
         deduplicated = passport is not None and passport.deduplicate
         self._deduplicated = deduplicated and fields.subwords is None
         self._frame_rate = None if passport is None else passport.frames.frame_rate
@@ -175,6 +176,10 @@ class T2V2Predictor:
         """Return predictions with words, see `unitone.lm.predictor.TimesWords`."""
         if self.task.output != "text" or self._frame_rate is None:
             raise ConfigError(f"task {self.task.name} reads no text off speech of known times")
+        if self.config.beam > 1:
+            raise ConfigError("words have times on the likeliest path only: leave --beam out")
+        if not requests:
+            return []
         begins = []
         for one in requests:
             if one.durations is None:
@@ -190,6 +195,7 @@ class T2V2Predictor:
         rows = _moved(rows_of([one.given for one in requests]), device)
         made = []
         for (found, read), begin in zip(self._written(rows), begins, strict=True):
+            assert read is not None
             classes, confidence = (part.numpy() for part in read)
             timed = words.timed(classes, confidence, self._decode, begin)
             made.append(replace(found, words=timed))
@@ -198,22 +204,34 @@ class T2V2Predictor:
     def _decode(self, ids: list[int]) -> str:
         return self._fields.text.decode(ids)
 
-    def _written(self, rows: Rows) -> list[tuple[Prediction, tuple[Tensor, Tensor]]]:
-        """Return the texts, each with the classes of its frames and their probabilities."""
+    def _written(self, rows: Rows) -> list[tuple[Prediction, tuple[Tensor, Tensor] | None]]:
+        """Return the texts, with the classes of the frames and their probabilities, or None."""
         name = "mt" if "text" in self.task.inputs else "st"
         given, lengths = inputs_of(name, rows, self._model.config.spread)
         if "to" in self.task.inputs:
             given["to"] = rows.to
         valid = frames(lengths)
+        if self.config.beam > 1:
+            return [(one, None) for one in self._searched(valid, given, lengths)]
         draft = decoding.recognize(
             self._model, valid, given, threshold=self.config.threshold, rounds=self.config.rounds
         )
-        made = []
+        made: list[tuple[Prediction, tuple[Tensor, Tensor] | None]] = []
         for row, length in enumerate(lengths.tolist()):
             read = draft.classes[row, :length].cpu(), draft.confidence[row, :length].cpu()
             ids = decoding.collapsed(read[0].numpy())
             score = float(read[1].clamp(min=1e-9).log().sum()) / max(len(ids), 1)
             made.append((Prediction(text=self._decode(ids), score=score), read))
+        return made
+
+    def _searched(self, valid: Tensor, given: Given, lengths: Tensor) -> list[Prediction]:
+        """Return the texts that beam search finds; scores are a token's."""
+        heard = log_p(self._model.ctc(self._model(valid, **given))).cpu().numpy()
+        made = []
+        for row, length in enumerate(lengths.tolist()):
+            found = beam.search(heard[row, :length], beam=self.config.beam, scorer=self._scorer)
+            ids, score = found[0]
+            made.append(Prediction(text=self._decode(ids), score=score / max(len(ids), 1)))
         return made
 
     def _told_apart(self, rows: Rows) -> list[Prediction]:
@@ -347,6 +365,17 @@ class T2V2Predictor:
         if not self._deduplicated:
             return units
         return [one for place, one in enumerate(units) if place == 0 or units[place - 1] != one]
+
+
+def _scorer(config: DecodingConfig, decode: words.Decode) -> beam.WordScorer:
+    """Return what beam search adds to texts for their words; errors as of the files it reads."""
+    return beam.WordScorer(
+        decode,
+        ngrams=None if config.ngrams is None else beam.Ngrams(config.ngrams),
+        weight=config.ngram_weight,
+        bonus=config.word_bonus,
+        lexicon=None if config.lexicon is None else beam.read_lexicon(config.lexicon),
+    )
 
 
 def _possible(config: DecodingConfig, model: T2V2) -> DecodingConfig:
