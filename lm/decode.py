@@ -27,7 +27,8 @@ class DecodeConfig(Generic[Decoding]):
     model: Path
     """Model directory, as training writes it."""
     task: str
-    """A task of the model's table: asr, tts, st, mt, lid, gid, continue, …"""
+    """A task of the model's table: asr, tts, st, mt, lid, gid, continue, …; or edit, of a T2V2 that
+    synthesizes."""
     out: Path
     """File for the hypotheses, JSON lines."""
     source: SourceConfig
@@ -39,6 +40,12 @@ class DecodeConfig(Generic[Decoding]):
     """Folder for what the decoder makes of generated units or codes, WAV."""
     decoder: Path | None = None
     """Directory of a unit decoder, or of the codec of the codes; default: the model's own."""
+    edits: Path | None = None
+    """Of --task edit: JSON lines with the id of an utterance and the text that it shall have; its
+    own text is the corpus'. Units outside what changes stay; ``span`` says which are new."""
+    draft: Path | None = None
+    """A T2V2 of the same tokenizer: it drafts, and a decoder-only --model keeps what its own greedy
+    search writes. The output is that search's, sooner."""
     words: bool = False
     """Recognition: also ``words``, with times and confidences; of models that know."""
     decoding: Decoding

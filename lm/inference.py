@@ -27,7 +27,14 @@ from unitone.lm.data.sources import timed_runs
 from unitone.lm.data.waveforms import SPOKEN, SpeechDecoder, codec_of
 from unitone.lm.family import LoadedModel
 from unitone.lm.options import DecodingPrecision
-from unitone.lm.predictor import Prediction, Predictor, Word, predict_all, require_times
+from unitone.lm.predictor import (
+    Prediction,
+    Predictor,
+    Word,
+    predict_all,
+    require_times,
+    require_verifier,
+)
 from unitone.lm.tasks import select
 from unitone.tokenizers.tokenizer import Tokenizer, UnitExtractor
 
@@ -113,6 +120,42 @@ class UnifiedModel:
         request = self._request(self._predictor("asr"), self._row(recording))
         return predictor.timed([request])[0].words or ()
 
+    def edit(
+        self,
+        recording: Recording,
+        *,
+        edited: str,
+        text: str | None = None,
+        speaker: str | None = None,
+        language: str | None = None,
+    ) -> Prediction:
+        """Return the units of a recording that says ``edited``; ``span`` tells which are new.
+
+        Words may be replaced, inserted and deleted, the first and the last too. Units outside the
+        words that change are those of the recording.
+
+        Args:
+            recording: at least as long as its text.
+            edited: what it shall say.
+            text: what it says; default: what the model hears.
+            speaker: who speaks, where the model knows him or her.
+            language: of both texts, where the model knows it.
+
+        Raises:
+            CorpusError: the recording can't be used, or a text is empty or too long for it.
+            ConfigError: an unknown speaker or language, or a model that can't edit.
+        """
+        for kind, label in (("speaker", speaker), ("language", language)):
+            if label is not None:
+                self.loaded.require(kind, label)
+        predictor = self._predictor("edit")
+        row = self._row(recording)
+        if text is None:
+            text = self._predict("asr", [row])[0].text
+        self._check_text(edited)
+        row |= {"text": text, "edited": edited, "speaker": speaker, "language": language}
+        return predictor.predict([self._request(predictor, row)])[0]
+
     def translate(self, source: Recording, *, to: str, language: str | None = None) -> str:
         """Return a recording, or a text, in another language.
 
@@ -141,6 +184,7 @@ class UnifiedModel:
         speaker: str | None = None,
         language: str | None = None,
         prompt: Recording | None = None,
+        verify: bool = False,
     ) -> Sound:
         """Return (waveform, rate) of ``text`` spoken.
 
@@ -150,6 +194,8 @@ class UnifiedModel:
             language: one of ``languages``; default: the one the model finds the text likeliest in.
             prompt: of somebody whose way of speaking the units follow, where the model has a task
                 for it; the voice of the sound is still ``speaker``'s.
+            verify: recognize what was made, and make again what isn't the text, where the model's
+                family can; what stays wrong is said in the log.
 
         Raises:
             ConfigError: an unknown speaker or language, there is no unit decoder, or no task for a
@@ -166,13 +212,15 @@ class UnifiedModel:
         given: dict[str, Any] = {"text": text, "speaker": name}
         if prompt is not None:
             given["prompt_units"] = self._row(prompt)["units"]
-        chosen = self._speech(task, given, language=language)
+        chosen = self._speech(task, given, language=language, verify=verify)
         (sound,) = decoder.decode([chosen], speakers=[name])
         if sound is None:
             raise CorpusError("the model ended before it said anything; is the text like its own?")
         return sound
 
-    def _speech(self, task: str, given: Mapping[str, Any], *, language: str | None) -> Prediction:
+    def _speech(
+        self, task: str, given: Mapping[str, Any], *, language: str | None, verify: bool
+    ) -> Prediction:
         """Return the speech of a text; of several languages, in that with the best score."""
         predictor = self._predictor(task)
         if language is None and "language" in predictor.task.inputs and self.languages:
@@ -182,7 +230,9 @@ class UnifiedModel:
             language = max(scores, key=lambda one: scores[one])
         careful = self._predictor(task, careful=True)
         row = {"id": "text", "language": language, **given}
-        (chosen,) = _told(["text"], careful.predict([self._request(careful, row)]))
+        requests = [self._request(careful, row)]
+        made = require_verifier(careful).verified if verify else careful.predict
+        (chosen,) = _told(["text"], made(requests))
         return chosen
 
     def _check_text(self, text: str) -> None:
@@ -346,6 +396,10 @@ def _told(names: Sequence[str], found: Sequence[Prediction]) -> list[Prediction]
     for name, one in zip(names, found, strict=True):
         if one.truncated:
             logger.warning("%s: cut off at the cap on the length of the output", name)
+        if one.unrepaired:
+            logger.warning(
+                "%s: the model hears something else in it, and could not repair it", name
+            )
     return list(found)
 
 

@@ -56,6 +56,10 @@ class Prediction:
     """Log-probability, as the family normalizes it; higher is likelier."""
     truncated: bool = False
     """Whether it was cut off at the cap on its length."""
+    span: tuple[int, int] | None = None
+    """Of edited speech: the first unit that is new, and the first one after."""
+    unrepaired: bool | None = None
+    """Whether the model still hears something else in it than it was to say; None: nobody asked."""
     words: tuple[Word, ...] | None = None
     """Of the text, where a `TimesWords` was asked for them."""
 
@@ -140,6 +144,29 @@ class TimesWords(Protocol):
             CorpusError: the durations of an utterance's units aren't known; it is named.
         """
         ...
+
+
+@runtime_checkable
+class VerifiesSpeech(Protocol):
+    """A predictor that can recognize its own speech, and make again what is wrong."""
+
+    def verified(self, requests: Sequence[Any]) -> list[Prediction]:
+        """Return what `Predictor.predict` does, verified, with ``unrepaired``."""
+        ...
+
+
+def require_verifier(predictor: Any) -> VerifiesSpeech:
+    """Return a predictor that can recognize its own speech.
+
+    Raises:
+        ConfigError: its family can't.
+    """
+    if not isinstance(predictor, VerifiesSpeech):
+        raise ConfigError(
+            "a decoder-only model doesn't verify its speech; use a T2V2 model (--config t2v2-…), "
+            "or leave --verify out"
+        )
+    return predictor
 
 
 def require_times(predictor: Any) -> TimesWords:

@@ -26,6 +26,8 @@ class SpeakConfig:
     """Of the text; default: the one that the model finds it likeliest in."""
     prompt: Path | None = None
     """Recording of somebody to follow, for a model with a task that reads {prompt_units}."""
+    verify: bool = False
+    """Recognize what was made, and make again what isn't the text; of models that can."""
     model: Path | None = None
     """Model directory; default: the tour's, exp/tour/lm/best."""
     decoder: Path | None = None
@@ -47,7 +49,11 @@ def speak(config: SpeakConfig) -> None:
         config.model, device=config.device, decoder=config.decoder, precision=config.precision
     )
     sound = model.speak(
-        config.text, speaker=config.speaker, language=config.language, prompt=config.prompt
+        config.text,
+        speaker=config.speaker,
+        language=config.language,
+        prompt=config.prompt,
+        verify=config.verify,
     )
     write_wave(config.out, sound)
     logger.info("%.2f s in %s", len(sound.wave) / sound.rate, config.out)

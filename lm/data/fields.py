@@ -166,6 +166,8 @@ class Fields:
                 record["durations"] = self._lasting(record["units"], lasting)
             if (row.get("text") or "").strip():  # of blanks, nothing can be made
                 record["text"] = self.text_tokens(row["text"])
+            if (row.get("edited") or "").strip():
+                record["edited"] = self.text_tokens(row["edited"])
             if row.get("codes") is not None and self.vocabulary.codes:
                 record["codes"] = self.code_tokens(np.asarray(row["codes"]))
             record["translations"] = {

@@ -124,8 +124,8 @@ class DecoderPredictor:
         formatter.check(row)
         self._levels = formatter.levels(row)
         generation.check(self.decoding, levels=self._levels)
-        self._allowed = formatter.allowed(row)
-        self._model = generation.prepare(model, int8=int8)
+        self.allowed = formatter.allowed(row)
+        self.model = generation.prepare(model, int8=int8)
         self._seed = seed
         self._reranker: DecoderTask | None = None
         if self.decoding.candidates > 1:
@@ -157,7 +157,7 @@ class DecoderPredictor:
         if prefix:
             prefix = min(prefix, self.formatter.size(row, record))  # not the end of sequence
             prompt = self.formatter.prompt(row, record, prefix=prefix)
-        context = self._model.config.context
+        context = self.model.config.context
         if len(prompt) >= context:
             raise CorpusError(
                 f"{name}: {len(prompt)} tokens of prompt, the model's context is {context}"
@@ -185,7 +185,7 @@ class DecoderPredictor:
         return self.decoding.beam * (1 if self.decoding.guidance == 1.0 else 2)
 
     def _limit(self, request: PromptRequest) -> int:
-        context = self._model.config.context
+        context = self.model.config.context
         return generation.limit(len(request.prompt), self.decoding, context=context)
 
     def predict(
@@ -219,9 +219,9 @@ class DecoderPredictor:
         nulls = [one.null for one, _ in drawn if one.null is not None]
         several = self.decoding.candidates > 1
         return generation.generate(
-            self._model,
+            self.model,
             [one.prompt for one, _ in drawn],
-            allowed=self._allowed,
+            allowed=self.allowed,
             eos=self.formatter.vocabulary.eos_id,
             decoding=self.decoding,
             levels=self._levels,
@@ -257,7 +257,7 @@ class DecoderPredictor:
             ]
             likelihoods: dict[int, float] = {}
             for group in generation.groups(list(map(len, examples)), max_tokens=max_tokens):
-                sums = log_likelihoods(self._model, [examples[place] for place in group])
+                sums = log_likelihoods(self.model, [examples[place] for place in group])
                 likelihoods |= dict(zip(group, sums, strict=True))
             best = max(
                 range(count), key=lambda place: (outputs[place].size > 0, likelihoods[place])

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from unitone.lm.data.waveforms import SPOKEN, SpeechDecoder
 from unitone.lm.decode import DecodeConfig
 from unitone.lm.family import LoadedModel
 from unitone.lm.predictor import Predictor, Request, require_times
-from unitone.lm.tasks import Task, select
+from unitone.lm.tasks import Task
 from unitone.logs import Progress
 from unitone.model_dir import WEIGHTS
 from unitone.resume import Journal, require_unchanged
@@ -37,15 +37,19 @@ def decode(config: DecodeConfig[Any]) -> None:
     if config.prefix < 0 or config.batch_tokens < 1:
         raise ConfigError("--prefix must be 0 or more, --batch-tokens 1 or more")
     loaded = family.load(config.model, device=config.device, precision=config.precision)
-    (task,) = select(loaded.tasks, [config.task])
-    predictor = loaded.predictor(task.name, config=config.decoding, seed=config.seed)
+    predictor = _predictor(config, loaded)
+    task = predictor.task
+    edits = _edits(config, task)
     if config.words:
-        require_times(predictor)
+        timer = require_times(predictor)
         if task.output != "text" or "text" in task.inputs:
             raise ConfigError(f"--words: task {task.name} writes no words of the speech; use asr")
+        timer.timed([])  # refuses what can't be
     targets = _targets(config, loaded, task)
     speech_decoder = _speech_decoder(config, loaded, task)
-    needs = {*task.inputs, *task.optional} | ({task.output} if config.prefix else set())
+    needs = {*task.inputs, *task.optional} - {"edited"} | (
+        {task.output} if config.prefix else set()
+    )
     _check_labels(config, needs, speech_decoder)
     source = Source(config.source, loaded, needs=frozenset(needs), decoder=config.decoder)
     settings = _settings(config, loaded, predictor, source, speech_decoder)
@@ -65,6 +69,7 @@ def decode(config: DecodeConfig[Any]) -> None:
             source=source,
             targets=targets,
             speech_decoder=speech_decoder,
+            edits=edits,
         )
         started = time.perf_counter()
         try:
@@ -75,6 +80,31 @@ def decode(config: DecodeConfig[Any]) -> None:
         _finish(config.out, journal, settings, seconds=time.perf_counter() - started)
         journal.remove()
     work.rmdir()
+
+
+def _predictor(config: DecodeConfig[Any], loaded: LoadedModel) -> Predictor[Any]:
+    """Return what does the task, with the help of --draft where there is one."""
+    predictor = loaded.predictor(config.task, config=config.decoding, seed=config.seed)
+    if config.draft is None:
+        return predictor
+    from unitone.lm.drafts.predictor import open_drafted
+
+    return open_drafted(config.draft, loaded, predictor, device=config.device, seed=config.seed)
+
+
+def _edits(config: DecodeConfig[Any], task: Task) -> dict[str, str]:
+    """Return the edited texts by id."""
+    if ("edited" in task.inputs) != (config.edits is not None):
+        raise ConfigError("--edits goes with --task edit: JSON lines with id and text")
+    if config.edits is None:
+        return {}
+    try:
+        lines = config.edits.read_text(encoding="utf-8").splitlines()
+        return {str(one["id"]): str(one["text"]) for one in map(json.loads, filter(None, lines))}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--edits {config.edits}: expected JSON lines with id and text ({error!r})"
+        ) from error
 
 
 def _targets(config: DecodeConfig[Any], loaded: LoadedModel, task: Task) -> tuple[str | None, ...]:
@@ -133,6 +163,8 @@ class _Run:
     source: Source
     targets: tuple[str | None, ...]
     speech_decoder: SpeechDecoder | None
+    edits: Mapping[str, str]
+    """The edited text of utterances, by id."""
     said: set[str] = field(default_factory=set)
     """What was warned of; once is enough."""
 
@@ -186,7 +218,8 @@ class _Run:
     def _request(self, row: dict[str, Any], to: str | None) -> Request:
         if to is not None and to == row.get("language"):
             raise CorpusError(f"{row['id']}: is in {to} already")
-        record = self.loaded.fields.record(row)
+        edited = self.edits.get(row["id"])
+        record = self.loaded.fields.record(row | {"edited": edited} if edited else row)
         if to is not None:
             record["to"] = to
         request: Request = self.predictor.request(record, prefix=self.config.prefix)
@@ -247,6 +280,8 @@ class _Run:
                 "audio": None if path is None else self._relative(path),
                 "score": round(one.score, 6),
                 "truncated": one.truncated,
+                **({} if one.span is None else {"span": list(one.span)}),
+                **({} if one.unrepaired is None else {"unrepaired": one.unrepaired}),
                 **({} if one.words is None else {"words": [w.rounded() for w in one.words]}),
             }
             for request, one, path in zip(requests, found, audio, strict=True)
@@ -309,6 +344,7 @@ def _settings(
         "batch_tokens": config.batch_tokens,
         "seed": config.seed,
         **({"words": True} if config.words else {}),
+        **({"edits": files.sha256(config.edits)} if config.edits else {}),
         "audio": None if config.audio is None else str(config.audio),
         "decoder": None if config.decoder is None else str(config.decoder),
         "sound_by": None if sound is None else sound.identity,

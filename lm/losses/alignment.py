@@ -36,7 +36,9 @@ def monotonic(
     best[:, 0] = scores[:, 0, 0]
     before = scores.new_full((rows, most), -torch.inf)
     moved = torch.zeros(length, rows, most, dtype=torch.bool, device=scores.device)
-    by_frame = scores.permute(2, 0, 1).contiguous()
+    by_frame = scores.permute(2, 0, 1)
+    if by_frame.stride(-1) != 1:  # as a matrix: PyTorch transposes those in blocks
+        by_frame = scores.reshape(rows * most, length).t().contiguous().view(length, rows, most)
     for frame in range(1, length):
         before[:, 1:] = best[:, :-1]
         torch.gt(before, best, out=moved[frame])

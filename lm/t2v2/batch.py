@@ -201,3 +201,15 @@ def rows_of(examples: Sequence[Example]) -> Rows:
         masked=padded("masked"),
         hidden=padded("hidden"),
     )
+
+
+def groups(costs: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+    """Return the numbers of rows that go together, rows of like length, under a padded budget."""
+    order = sorted(range(len(costs)), key=lambda one: (costs[one], one))
+    found: list[list[int]] = []
+    for number in order:
+        if found and (len(found[-1]) + 1) * max(costs[number], 1) <= max_tokens:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found

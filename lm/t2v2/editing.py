@@ -65,6 +65,7 @@ def edit(
     old: Tensor,
     new: Tensor,
     changed: Change,
+    spaces: Sequence[bool],
     voice: Given,
     *,
     how: Synthesis,
@@ -78,6 +79,7 @@ def edit(
         old: its text (S,).
         new: the text that it shall have.
         changed: where they differ, see `change`.
+        spaces: which tokens of the old text are nothing but space.
         voice: language and speaker, (1,) each.
         how: passes and guidance.
         generator: of what is drawn.
@@ -87,22 +89,31 @@ def edit(
     """
     up = model.config.upsample
     durations = _aligned(model, units.repeat_interleave(up), old)
-    ends = torch.cat((durations.new_zeros(1), durations.cumsum(0)))
-    start = int(ends[changed.first]) // up
-    stop = int(ends[changed.last_old] if changed.last_old > changed.first else start * up) // up
+    ends = torch.cat((durations.new_zeros(1), durations.cumsum(0))).tolist()
+    cuts = [_cut(ends, spaces, place) for place in (changed.first, changed.last_old)]
+    start = round(cuts[0] / up)
+    stop = max(round(cuts[1] / up), start)
     lengths = _paced(model, durations, old, new, voice)[changed.first : changed.last_new]
-    count = int(-(-int(lengths.sum()) // up)) if len(lengths) else 0
+    count = 0
+    if len(lengths):  # what is left of the pauses beside it is the new words'
+        beside = max(ends[changed.first] - cuts[0], 0) + max(cuts[1] - ends[changed.last_old], 0)
+        count = max(round((int(lengths.sum()) + beside) / up), 1)
     mask = units.new_full((count,), model.mask_unit)
     masked = torch.cat((units[:start], mask, units[stop:]))
     if count:
         frames_before = old[: changed.first].repeat_interleave(durations[: changed.first])
-        frames_new = new[changed.first : changed.last_new].repeat_interleave(lengths)
+        frames_new = torch.cat(
+            (
+                frames_before[start * up :],
+                new[changed.first : changed.last_new].repeat_interleave(lengths),
+            )
+        )
         frames_after = old[changed.last_old :].repeat_interleave(durations[changed.last_old :])
         text = torch.cat(
             (
-                _fitted(frames_before, start * up),
-                _fitted(frames_new, count * up),
-                _fitted(frames_after.flip(0), (len(units) - stop) * up).flip(0),
+                fitted(frames_before, start * up),
+                fitted(frames_new, count * up),
+                fitted(frames_after.flip(0), (len(units) - stop) * up).flip(0),
             )
         )
         total = torch.tensor([len(masked)], device=units.device)
@@ -110,6 +121,16 @@ def edit(
             model, masked[None], text[None], total, voice, how=how, generators=[generator]
         )[0]
     return Edit(units=masked.cpu().numpy(), start=start, end=start + count)
+
+
+def _cut(ends: Sequence[int], spaces: Sequence[bool], place: int) -> float:
+    """Return the frame to cut at between two tokens: the middle of a pause, where there is one."""
+    if place in (0, len(spaces)):
+        return float(ends[place])
+    for token in (place - 1, place):
+        if spaces[token]:
+            return (ends[token] + ends[token + 1]) / 2
+    return float(ends[place])
 
 
 def _aligned(model: T2V2, units: Tensor, text: Tensor) -> Tensor:
@@ -132,7 +153,7 @@ def _paced(model: T2V2, durations: Tensor, old: Tensor, new: Tensor, voice: Give
     return guessed(new, min(max(pace, PACE[0]), PACE[1]))
 
 
-def _fitted(text: Tensor, count: int) -> Tensor:
+def fitted(text: Tensor, count: int) -> Tensor:
     """Return ``count`` frames of a text that has a few more or less: units are whole."""
     if len(text) >= count:
         return text[:count]

@@ -250,11 +250,11 @@ def align(
     if how == "ctc":
         path = alignment.best_path(posteriors, rows.text + 1, rows.tokens, rows.frames)
         return alignment.durations_of(path, rows.frames, rows.text.shape[1])
-    index = (rows.text + 1)[:, :, None].expand(-1, -1, posteriors.shape[1])
-    scores = posteriors.transpose(1, 2).gather(1, index)
+    index = (rows.text + 1)[:, None].expand(-1, posteriors.shape[1], -1)
+    scores = posteriors.gather(2, index).transpose(1, 2)  # the search goes frame by frame
     weight = PRIOR * ((losses - GROWN) / (YOUNG - GROWN)).clamp(0, 1)
     near = alignment.diagonal(rows.tokens, rows.frames, size=(scores.shape[1], scores.shape[2]))
-    scores = scores + weight[:, None, None] * near
+    scores += weight[:, None, None] * near
     return alignment.monotonic(scores, rows.tokens, rows.frames)
 
 

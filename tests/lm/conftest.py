@@ -304,3 +304,16 @@ def world(tmp_path_factory: pytest.TempPathFactory, speech: Callable[..., np.nda
         model=folder / "best",
         ids=tuple(f"u{index}" for index in range(6)),
     )
+
+
+@pytest.fixture(scope="session")
+def spoken(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an untrained T2V2 with the world's tokenizer and unit decoder."""
+    from unitone.lm import train as lm_train
+
+    out = tmp_path_factory.mktemp("spoken") / "run"
+    words = ["--config", "t2v2-tiny", "--tokens", str(world.tokens), "--out", str(out)]
+    words += ["--steps", "2", "--warmup-steps", "1", "--device", "cpu", "--threads", "1"]
+    decoder = ["--decoder", str(world.tokenizer.parent / "decoder"), "--valid-utterances", "0"]
+    assert lm_train.main([*words, *decoder]) == 0
+    return out / "last"

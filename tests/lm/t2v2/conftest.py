@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.lm.conftest import World, rows, write_shards
+from tests.lm.conftest import rows, write_shards
 from unitone.lm import train as lm_train
 
 TRAINING = [
@@ -37,14 +37,3 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shards = write_shards(folder / "tokens", TABLE)
     assert lm_train.main([*TRAINING, "--tokens", str(shards), "--out", str(folder / "run")]) == 0
     return folder / "run"
-
-
-@pytest.fixture(scope="session")
-def spoken(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an untrained model directory of a real tokenizer, with a unit decoder."""
-    out = tmp_path_factory.mktemp("spoken") / "run"
-    words = ["--config", "t2v2-tiny", "--tokens", str(world.tokens), "--out", str(out)]
-    words += ["--steps", "2", "--warmup-steps", "1", "--device", "cpu", "--threads", "1"]
-    decoder = ["--decoder", str(world.tokenizer.parent / "decoder"), "--valid-utterances", "0"]
-    assert lm_train.main([*words, *decoder]) == 0
-    return out / "last"
