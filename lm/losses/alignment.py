@@ -175,7 +175,7 @@ def token_of_frame(durations: Int[Tensor, "B S"], length: int) -> Int[Tensor, "B
 
 def repeats(text: Int[Tensor, "B S"], tokens: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
     """Return how many tokens are the same as the one before: CTC needs a blank between them."""
-    inside = torch.arange(1, text.shape[1], device=text.device) < tokens[:, None]
+    inside = torch.arange(text.shape[1], device=text.device)[1:] < tokens[:, None]
     return ((text[:, 1:] == text[:, :-1]) & inside).sum(dim=1)
 
 
