@@ -46,6 +46,9 @@ class DecodeConfig(Generic[Decoding]):
     draft: Path | None = None
     """A T2V2 of the same tokenizer: it drafts, and a decoder-only --model keeps what its own greedy
     search writes. The output is that search's, sooner."""
+    correct: Path | None = None
+    """A T2V2 of the same tokenizer: of what a decoder-only --model has found (--beam), it takes the
+    text that it finds likeliest too, and corrects what it is unsure of."""
     words: bool = False
     """Recognition: also ``words``, with times and confidences; of models that know."""
     decoding: Decoding

@@ -52,6 +52,8 @@ class Hypothesis:
     of the length penalty."""
     truncated: bool
     """Whether it reached its cap before it ended."""
+    log_p: float = 0.0
+    """Sum of the log-probabilities."""
 
 
 def check(decoding: Decoding, *, levels: Levels | None = None) -> None:
@@ -112,6 +114,31 @@ def generate(
     for _ in batch.steps(generators):
         pass
     return batch.results()
+
+
+@torch.inference_mode()
+def nbest(
+    model: Model,
+    prompts: Sequence[Example],
+    *,
+    allowed: Bool[Tensor, "V"],
+    eos: int,
+    decoding: Decoding,
+) -> list[list[Hypothesis]]:
+    """Return the hypotheses that beam search has of each prompt at its end, the best first.
+
+    Arguments and errors as of `generate`, without drawing and without guidance.
+    """
+    check(decoding)
+    batch = _Batch(
+        model, prompts, allowed=allowed, eos=eos, decoding=decoding, levels=None, nulls=None
+    )
+    search = BeamSearch(batch.stepper, decoding=decoding, eos=batch.eos, limits=batch.limits)
+    search.run()
+    return [
+        [batch.hypothesis(one.columns, log_p=one.log_p, truncated=one.truncated) for one in found]
+        for found in search.found
+    ]
 
 
 def stream(
@@ -285,6 +312,7 @@ class _Batch:
             tokens=self.stepper.tokens[columns].tolist(),
             score=log_p / length**self._decoding.length_penalty,
             truncated=truncated,
+            log_p=log_p,
         )
 
     def _uniforms(

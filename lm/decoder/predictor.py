@@ -214,6 +214,23 @@ class DecoderPredictor:
             for request, one in zip(requests, found, strict=True)
         ]
 
+    def nbest(self, requests: Sequence[PromptRequest]) -> list[list[Hypothesis]]:
+        """Return the texts of each request that beam search has found, the best first.
+
+        Raises:
+            ConfigError: the settings draw, or guide.
+        """
+        decoding = self.decoding
+        if decoding.temperature or decoding.guidance != 1.0:
+            raise ConfigError("n-best lists come from beam search: no --temperature, no --guidance")
+        return generation.nbest(
+            self.model,
+            [one.prompt for one in requests],
+            allowed=self.allowed,
+            eos=self.formatter.vocabulary.eos_id,
+            decoding=decoding,
+        )
+
     def _generate(self, drawn: Sequence[tuple[PromptRequest, int]]) -> list[Hypothesis]:
         """Generate for requests, each with the number of its candidate."""
         nulls = [one.null for one, _ in drawn if one.null is not None]

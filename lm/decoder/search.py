@@ -76,6 +76,11 @@ class BeamSearch:
                 self._stepper.select(rows, same_prompts=True)
             logits = self._stepper.step(columns)
 
+    @property
+    def found(self) -> list[list[ColumnHypothesis]]:
+        """All hypotheses of each prompt that were complete when `run` ended, the best first."""
+        return [sorted(found, key=_rank, reverse=True) for found in self._found]
+
     def _extend(
         self, log_p: Tensor, scores: Tensor, history: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:

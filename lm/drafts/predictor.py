@@ -71,7 +71,9 @@ def open_drafted(
     return DraftedPredictor(predictor, drafter.predictor(name, seed=seed), of=drafter)
 
 
-def open_drafter(folder: Path, loaded: LoadedModel, *, device: str = "auto") -> LoadedModel:
+def open_drafter(
+    folder: Path, loaded: LoadedModel, *, device: str = "auto", option: str = "--draft"
+) -> LoadedModel:
     """Read a T2V2 whose texts and units are those of ``loaded``, a decoder-only model.
 
     Raises:
@@ -80,15 +82,15 @@ def open_drafter(folder: Path, loaded: LoadedModel, *, device: str = "auto") -> 
         CheckpointError: the directory is damaged.
     """
     drafter = family.load(folder, device=device)
-    for model, wanted, option in ((loaded, "decoder", "--model"), (drafter, "t2v2", "--draft")):
+    for model, wanted, name in ((loaded, "decoder", "--model"), (drafter, "t2v2", option)):
         if model.family != wanted:
             raise ConfigError(
-                f"{option} {model.folder}: a model of the family {model.family}; --draft has a "
-                "T2V2 draft for a decoder-only --model"
+                f"{name} {model.folder}: a model of the family {model.family}; {option} is a T2V2 "
+                "that helps a decoder-only --model"
             )
     if loaded.passport is None or drafter.passport is None:
-        raise ConfigError(f"--draft {folder}: both models need their tokenizer/ to be compared")
-    require_same(loaded.passport, drafter.passport, what=f"--draft {folder}")
+        raise ConfigError(f"{option} {folder}: both models need their tokenizer/ to be compared")
+    require_same(loaded.passport, drafter.passport, what=f"{option} {folder}")
     return drafter
 
 

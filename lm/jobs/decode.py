@@ -85,6 +85,12 @@ def decode(config: DecodeConfig[Any]) -> None:
 def _predictor(config: DecodeConfig[Any], loaded: LoadedModel) -> Predictor[Any]:
     """Return what does the task, with the help of --draft where there is one."""
     predictor = loaded.predictor(config.task, config=config.decoding, seed=config.seed)
+    if config.draft and config.correct:
+        raise ConfigError("--draft and --correct don't go together; leave one of them out")
+    if config.correct is not None:
+        from unitone.lm.drafts.correct import open_corrected
+
+        return open_corrected(config.correct, loaded, predictor, device=config.device)
     if config.draft is None:
         return predictor
     from unitone.lm.drafts.predictor import open_drafted

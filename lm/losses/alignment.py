@@ -31,18 +31,22 @@ def monotonic(
     """
     _check(tokens, frames)
     rows, most, length = scores.shape
-    scores = scores.float().clamp(min=LOWEST)
-    best = scores.new_full((rows, most), -torch.inf)
-    best[:, 0] = scores[:, 0, 0]
-    before = scores.new_full((rows, most), -torch.inf)
+    scores = scores.float()
+    if not scores.min() > LOWEST:  # also where it is no number
+        scores = scores.clamp(min=LOWEST)
     moved = torch.zeros(length, rows, most, dtype=torch.bool, device=scores.device)
     by_frame = scores.permute(2, 0, 1)
     if by_frame.stride(-1) != 1:  # as a matrix: PyTorch transposes those in blocks
         by_frame = scores.reshape(rows * most, length).t().contiguous().view(length, rows, most)
-    for frame in range(1, length):
-        before[:, 1:] = best[:, :-1]
-        torch.gt(before, best, out=moved[frame])
-        best = torch.maximum(before, best).add_(by_frame[frame])
+    # two buffers by turns, with a column before the first token: what came from it is a view
+    buffers = [scores.new_full((rows, most + 1), -torch.inf) for _ in range(2)]
+    buffers[0][:, 1] = scores[:, 0, 0]
+    stay, come = [one[:, 1:] for one in buffers], [one[:, :-1] for one in buffers]
+    steps = zip(by_frame[1:].unbind(), moved[1:].unbind(), strict=True)
+    for number, (gained, came) in enumerate(steps):
+        now, then = number % 2, 1 - number % 2
+        torch.gt(come[now], stay[now], out=came)
+        torch.maximum(come[now], stay[now], out=stay[then]).add_(gained)
     return _durations(moved.cpu().numpy(), tokens, frames).to(scores.device)
 
 
@@ -51,13 +55,15 @@ def _durations(
 ) -> Int[Tensor, "B S"]:
     """Walk back from the last token at the last frame; ``moved[t, b, s]``: from s - 1."""
     length, rows, most = moved.shape
-    durations = np.zeros((rows, most), np.int64)
-    at, ends, number = tokens.cpu().numpy() - 1, frames.cpu().numpy(), np.arange(rows)
+    first = np.arange(rows) * most  # of each row, where a frame's rows are one
+    at, flat = first + tokens.cpu().numpy() - 1, moved.reshape(length, -1)
+    inside = np.arange(length)[:, None] < frames.cpu().numpy()
+    path = np.empty((length, rows), np.int64)
     for frame in range(length - 1, -1, -1):
-        inside = frame < ends
-        durations[number, at] += inside
-        at = at - (moved[frame, number, at] & inside)
-    return torch.from_numpy(durations)
+        path[frame] = at
+        at = at - (flat[frame].take(at) & inside[frame])
+    durations = np.bincount(path[inside], minlength=rows * most)
+    return torch.from_numpy(durations.reshape(rows, most))
 
 
 def best_path(
@@ -169,7 +175,7 @@ def token_of_frame(durations: Int[Tensor, "B S"], length: int) -> Int[Tensor, "B
 
 def repeats(text: Int[Tensor, "B S"], tokens: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
     """Return how many tokens are the same as the one before: CTC needs a blank between them."""
-    inside = torch.arange(1, text.shape[1], device=text.device) < tokens[:, None]
+    inside = torch.arange(text.shape[1], device=text.device)[1:] < tokens[:, None]
     return ((text[:, 1:] == text[:, :-1]) & inside).sum(dim=1)
 
 

@@ -51,6 +51,21 @@ def recognize(
     """
     logits = model.ctc(model(valid, **given))
     confidence, classes = log_p(logits).exp().max(dim=-1)
+    draft = Draft(classes=classes, confidence=confidence)
+    return refined(model, valid, given, draft, threshold=threshold, rounds=rounds)
+
+
+def refined(
+    model: T2V2,
+    valid: Bool[Tensor, "B T"],
+    given: Given,
+    draft: Draft,
+    *,
+    threshold: float,
+    rounds: int,
+) -> Draft:
+    """Return a draft, wherever it is from, with its unsure frames corrected; see `recognize`."""
+    classes, confidence = draft.classes, draft.confidence
     hidden = (confidence < threshold) & valid
     for turn in range(rounds):
         if not hidden.any():

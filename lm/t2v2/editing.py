@@ -109,13 +109,9 @@ def edit(
             )
         )
         frames_after = old[changed.last_old :].repeat_interleave(durations[changed.last_old :])
-        text = torch.cat(
-            (
-                fitted(frames_before, start * up),
-                fitted(frames_new, count * up),
-                fitted(frames_after.flip(0), (len(units) - stop) * up).flip(0),
-            )
-        )
+        before, made = fitted(frames_before, start * up), fitted(frames_new, count * up)
+        after = fitted(frames_after.flip(0), (len(units) - stop) * up).flip(0)
+        text = torch.cat((before, made, after))
         total = torch.tensor([len(masked)], device=units.device)
         masked = decoding.fill(
             model, masked[None], text[None], total, voice, how=how, generators=[generator]

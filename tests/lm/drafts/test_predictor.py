@@ -78,7 +78,7 @@ def test_models_that_do_not_go_together_are_refused(
     assert decode.main([*run, *model, "--draft", str(other)]) == 2
     assert f"--draft {other}: the passports differ in encoder" in capsys.readouterr().err
     assert decode.main([*run, *model, "--draft", str(world.model)]) == 2
-    assert "a model of the family decoder; --draft has a T2V2" in capsys.readouterr().err
+    assert "a model of the family decoder; --draft is a T2V2" in capsys.readouterr().err
     assert decode.main([*run, "--model", str(spoken), "--draft", str(spoken)]) == 2
     assert f"--model {spoken}: a model of the family t2v2" in capsys.readouterr().err
     shutil.copytree(spoken, tmp_path / "bare")

@@ -117,3 +117,9 @@ def test_more_tokens_than_frames_are_refused(tokens: int, frames: int) -> None:
     message = f"row 0: {tokens} tokens can't be aligned with {frames} frames"
     with pytest.raises(ValueError, match=message):
         alignment.monotonic(torch.zeros(1, 3, 2), torch.tensor([tokens]), torch.tensor([frames]))
+
+
+def test_no_text_has_no_repeats() -> None:
+    assert alignment.repeats(
+        torch.zeros(2, 0, dtype=torch.long), torch.tensor([0, 0])
+    ).tolist() == [0, 0]
