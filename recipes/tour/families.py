@@ -31,18 +31,15 @@ def section(tour: TourFiles) -> str:
             _value(found),
             *scores.verdict(found),
             _p_value(tour, task),
-            *seconds.get(task, ("", "")),
+            seconds.get(task, ""),
         )
         for task, found in other.items()
         if isinstance(found, Score)
     ]
     if not rows:
         tour.json("scores", NAR, "asr", SCORED["asr"].file)  # says what is not there
-    header = (
-        *("Task", "Decoder-only", "T2V2", "Its target", "Met", "p"),
-        *("Seconds, decoder-only", "Seconds, T2V2"),
-    )
-    table = page.table(header, rows, numbers={1, 2, 3, 5, 6, 7})
+    header = ("Task", "Decoder-only", "T2V2", "Its target", "Met", "p", "Seconds of either")
+    table = page.table(header, rows, numbers={1, 2, 3, 5, 6})
     remark = (
         "The same sentences, with 95 % intervals; p is that of a paired test of the difference. "
         "The decoder-only model writes token after token, T2V2 all frames at once. Seconds are "
@@ -70,21 +67,23 @@ def _p_value(tour: TourFiles, task: str) -> str:
     return "" if compared is None else f"{compared['p_value']:.2g}"
 
 
-def _seconds(tour: TourFiles) -> dict[str, tuple[Html, ...]]:
-    """Return two cells a task, one a family; nothing where it wasn't timed."""
+def _seconds(tour: TourFiles) -> dict[str, Html]:
+    """Return a cell a task; nothing where it wasn't timed."""
     try:
         found: dict[str, Any] = tour.json("scores", "seconds.json")["seconds"]
     except UnitoneError:
         return {}
     return {
-        task: tuple(_spent(figures[task]) for figures in found.values())
+        task: _spent([figures[task] for figures in found.values()])
         for task in next(iter(found.values()))
     }
 
 
-def _spent(figures: dict[str, Any]) -> Html:
-    low, high = figures["interval"] or (figures["mean"],) * 2
-    return Html(f"{figures['mean']:.3f}<small>{low:.3f} to {high:.3f}</small>")
+def _spent(families: list[dict[str, Any]]) -> Html:
+    means = " and ".join(f"{one['mean']:.3f}" for one in families)
+    around = [one["interval"] or (one["mean"],) * 2 for one in families]
+    spans = " and ".join(f"{low:.3f} to {high:.3f}" for low, high in around)
+    return Html(f"{means}<small>{spans}</small>")
 
 
 def _sounds(tour: TourFiles) -> str:

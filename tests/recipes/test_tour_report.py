@@ -304,7 +304,7 @@ def test_scores_are_those_of_the_files(made: Path, text: str) -> None:
 def test_families_are_side_by_side(tour: Path) -> None:
     shown = families.section(TourFiles(tour))
     assert shown.count("<tr>") == 1 + 5  # no synthesis is scored here
-    assert "0.500<small>0.400 to 0.600</small>" in shown
+    assert "0.500 and 0.500<small>0.400 to 0.600 and 0.400 to 0.600</small>" in shown
     assert "synthesized by T2V2" in shown
     assert "≤ 5<" in shown.replace("</td>", "<")
     shutil.rmtree(tour / "scores" / NAR)
