@@ -42,6 +42,9 @@ class BenchConfig:
 def main(argv: list[str] | None = None) -> int:
     """Print the table; return 1 if a goal is missed."""
     config = command_line(BenchConfig, argv, __doc__)
+    if not (config.tour / "corpus" / "manifest.jsonl").is_file():
+        print(f"--tour {config.tour}: no finished tour there; make tour first")
+        return 2
     torch = _median(config, lambda: [sys.executable, "-c", "import torch"])
     print(f"import torch {torch:.2f} s; medians of {config.repeats}")
     print(f"{'':12}{'seconds':>9}{'work':>7}{'ratio':>7}")
