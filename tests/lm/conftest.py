@@ -134,30 +134,11 @@ def write_shards(out: Path, table: list[dict[str, Any]]) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from unitone.lm.certify.corpus import PASSPORT
     from unitone.tokenizers.parts import SCHEMA
-    from unitone.tokenizers.passport import (
-        EncoderPassport,
-        FramesPassport,
-        KMeansPassport,
-        Passport,
-        SubwordsPassport,
-    )
+    from unitone.tokenizers.passport import KMeansPassport
 
-    passport = Passport(
-        encoder=EncoderPassport(
-            name="mfcc",
-            weight_hash="0" * 64,
-            layer=0,
-            dim=39,
-            normalize_waveform=False,
-            precision="fp32",
-        ),
-        frames=FramesPassport(frame_policy="exact", window=60.0, context=5.0, frame_rate=100.0),
-        kmeans=KMeansPassport(k=UNITS, centroid_hash="1" * 64),
-        deduplicate=True,
-        unit_pieces=None,
-        text=SubwordsPassport(kind="bytes", size=256, model_hash=ByteText.hash),
-    )
+    passport = replace(PASSPORT, kmeans=KMeansPassport(k=UNITS, centroid_hash="1" * 64))
     (out / "tokenizer").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), out / "part-00000.parquet")
     index = {
